@@ -1,0 +1,2 @@
+//! mixskd
+fn main() {}

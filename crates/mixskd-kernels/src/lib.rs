@@ -1,0 +1,22 @@
+//! Channels-last kernels for training convolutional networks, as functions on candle tensors.
+//!
+//! Activations are `[batch, height, width, channel]`, weights are torchvision's (`[out, in / groups, kernel, kernel]` and
+//! `[out, in]`). Every function is differentiable through candle's `backward()` unless its docs say otherwise.
+
+pub mod compose;
+mod conv;
+mod error;
+mod linear;
+mod mix;
+mod norm;
+mod optim;
+mod pool;
+mod shape;
+
+pub use conv::{Conv2dConfig, conv2d};
+pub use error::{Error, Result};
+pub use linear::linear;
+pub use mix::interpolate;
+pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
+pub use optim::{SgdConfig, sgd_step};
+pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool2d, max_pool2d};
