@@ -1,1 +1,56 @@
-//! mixskd-losses
+//! Losses of self-knowledge distillation from mixed images, as pure functions of candle tensors.
+//!
+//! Each loss is one function in one file: it takes the network's outputs, returns a scalar, and its gradient comes from
+//! candle's `backward()`. [`objective()`] is the weighted sum that MixSKD (Yang et al., ECCV 2022, arXiv 2208.05768)
+//! minimises, its weights an [`ObjectiveConfig`], its named settings the table [`objective::ALL`]. No loss touches a file,
+//! clock, thread or random generator. f32 and f64 are computed as they come, half precision in f32.
+//!
+//! The losses on tensors of one's own:
+//! ```
+//! use candle_core::{Device, Tensor, Var};
+//! use mixskd_losses::{cross_entropy, interpolate, kl_divergence, mix_cross_entropy};
+//!
+//! let dev = Device::Cpu;
+//! // Two images of classes 0 and 2, each the other's partner; λ = 0.7.
+//! let labels = Tensor::new(&[0u32, 2], &dev)?;
+//! let partner = Tensor::new(&[1u32, 0], &dev)?;
+//! let lambda = Tensor::new(&[0.7f32, 0.7], &dev)?;
+//! // What a network made of the originals and of their mixes.
+//! let original = Var::new(&[[2f32, 0.1, -1.0], [0.3, 0.0, 1.5]], &dev)?;
+//! let mixed = Var::new(&[[1f32, 0.2, 0.4], [0.5, -0.1, 0.9]], &dev)?;
+//!
+//! let partner_labels = labels.index_select(&partner, 0)?;
+//! let task = (cross_entropy(&original, &labels)?
+//!     + mix_cross_entropy(&mixed, &labels, &partner_labels, &lambda)?)?;
+//! // The mixes learn from the interpolated logits of the originals, a teacher no gradient flows to.
+//! let teacher = interpolate(&original, &partner, &lambda)?;
+//! let loss = (task + kl_divergence(&mixed, &teacher, 3.0)?)?;
+//! let grads = loss.backward()?;
+//! assert_eq!(grads.get(&mixed).map(|g| g.dims().to_vec()), Some(vec![2, 3]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod check;
+mod cross_entropy;
+mod discriminator_loss;
+mod error;
+mod feature_mse;
+mod gradient_reversal;
+mod kl_divergence;
+mod log_softmax;
+mod mix_cross_entropy;
+pub mod objective;
+mod precision;
+mod soft_cross_entropy;
+
+pub use cross_entropy::cross_entropy;
+pub use discriminator_loss::discriminator_loss;
+pub use error::{Error, Result};
+pub use feature_mse::feature_mse;
+pub use gradient_reversal::gradient_reversal;
+pub use kl_divergence::kl_divergence;
+pub use mix_cross_entropy::mix_cross_entropy;
+#[doc(no_inline)]
+pub use mixskd_kernels::interpolate;
+pub use objective::{DiscriminatorMode, LossParts, MixSkdOutputs, ObjectiveConfig, objective};
+pub use soft_cross_entropy::soft_cross_entropy;

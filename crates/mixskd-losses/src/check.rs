@@ -1,0 +1,69 @@
+//! Checks of arguments that name the loss, the argument and what came.
+
+use candle_core::{DType, Tensor};
+
+use crate::{Error, Result};
+
+/// Batch and classes of a `[batch, class]` tensor with at least one of each.
+pub(crate) fn logits(op: &'static str, what: &str, x: &Tensor) -> Result<(usize, usize)> {
+    match x.dims2() {
+        Ok((batch, classes)) if batch > 0 && classes > 0 => Ok((batch, classes)),
+        _ => Err(Error::Shape {
+            op,
+            what: what.into(),
+            wanted: "[batch, class], neither of them 0".into(),
+            got: x.dims().to_vec(),
+        }),
+    }
+}
+
+/// `x` has exactly the dimensions `wanted`.
+pub(crate) fn exactly(op: &'static str, what: &str, x: &Tensor, wanted: &[usize]) -> Result<()> {
+    if x.dims() == wanted {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        op,
+        what: what.into(),
+        wanted: format!("{wanted:?}"),
+        got: x.dims().to_vec(),
+    })
+}
+
+/// `x` is a vector of class indices, one for each sample.
+pub(crate) fn labels(op: &'static str, what: &'static str, x: &Tensor, batch: usize) -> Result<()> {
+    exactly(op, what, x, &[batch])?;
+    if x.dtype() == DType::U32 {
+        return Ok(());
+    }
+    Err(Error::DType {
+        op,
+        what,
+        wanted: "u32 class indices",
+        got: x.dtype(),
+    })
+}
+
+/// A temperature is positive and finite.
+pub(crate) fn temperature(value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Range {
+        key: "temperature",
+        value,
+        hint: "a softmax temperature is a finite number above 0; the paper uses 3",
+    })
+}
+
+/// A weight is finite and not negative.
+pub(crate) fn weight(key: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::Range {
+        key,
+        value,
+        hint: "a weight is a finite number, 0 (term left out) or more; the paper uses 1",
+    })
+}

@@ -1,0 +1,101 @@
+//! Weights, temperature and discriminator mode of the objective.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::presets::{self, MIXSKD};
+use super::terms::TERMS;
+use crate::{Result, check, gradient_reversal};
+
+/// Whose parameters learn from the adversarial term, and in which direction. Three honest readings of the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiscriminatorMode {
+    /// Discriminators and network both minimise the discriminators' loss: what the released code intends.
+    #[default]
+    Joint,
+    /// The same with discriminators that stay as initialised: what the released code does.
+    Frozen,
+    /// Discriminators minimise their loss, the network maximises it, through [`gradient_reversal`].
+    Reversal,
+}
+
+impl DiscriminatorMode {
+    /// What a discriminator reads in place of `features`: the same values, the gradient reversed where the mode says so.
+    ///
+    /// # Shapes
+    /// `features` and the result agree.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn input(self, features: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Joint | Self::Frozen => Ok(features.clone()),
+            Self::Reversal => gradient_reversal(features, 1.0),
+        }
+    }
+
+    /// Whether the optimiser is to update the discriminators' parameters.
+    pub fn trains_discriminators(self) -> bool {
+        self != Self::Frozen
+    }
+}
+
+/// The MixSKD objective's weights and settings. Keys left out take the `mixskd` preset's value.
+///
+/// `total = Σ weight·part`; a weight of 0 leaves its part out of the total. A pure loss has no use for α, the mixing
+/// distribution's parameter: it belongs to the sampling of pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// Weight of the cross-entropy of the original images.
+    pub task_original: f64,
+    /// Weight of the cross-entropy of the mixed images.
+    pub task_mix: f64,
+    /// β, weight of the feature maps' mean squared difference.
+    pub feature: f64,
+    /// γ, weight of the discriminators' loss.
+    pub adversarial: f64,
+    /// `μ_b`, weight of the branches' divergences.
+    pub branch_probability: f64,
+    /// Weight of the self-teacher's cross-entropy.
+    pub self_teacher_task: f64,
+    /// μ, weight of the divergences between backbone and self-teacher.
+    pub backbone_probability: f64,
+    /// T, temperature of the divergences.
+    pub temperature: f64,
+    /// Who learns from the adversarial term.
+    pub discriminator: DiscriminatorMode,
+}
+
+impl Default for ObjectiveConfig {
+    fn default() -> Self {
+        MIXSKD.config
+    }
+}
+
+impl ObjectiveConfig {
+    /// The preset called `name`, one of [`ALL`](super::ALL).
+    ///
+    /// # Errors
+    /// When there is none; the error names the nearest.
+    pub fn preset(name: &str) -> Result<Self> {
+        presets::find(name).map(|preset| preset.config)
+    }
+
+    /// Checks every number's range.
+    ///
+    /// # Errors
+    /// When a weight is negative or not finite, or the temperature is not a finite number above 0; the error names the key.
+    pub fn validate(&self) -> Result<()> {
+        for (key, weight) in self.weights() {
+            check::weight(key, weight)?;
+        }
+        check::temperature(self.temperature)
+    }
+
+    /// Name and weight of every part, in the order of [`LossParts::parts`](super::LossParts::parts).
+    pub fn weights(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        TERMS.iter().map(|term| (term.name, (term.weight)(self)))
+    }
+}

@@ -1,0 +1,72 @@
+//! The named objectives.
+
+use super::{DiscriminatorMode, ObjectiveConfig};
+use crate::{Error, Result};
+
+/// A named objective.
+#[derive(Debug, Clone, Copy)]
+pub struct Preset {
+    /// What `--objective` takes.
+    pub name: &'static str,
+    /// One line on what it is.
+    pub summary: &'static str,
+    /// Its weights and settings.
+    pub config: ObjectiveConfig,
+}
+
+/// Every named objective.
+pub const ALL: &[Preset] = &[MIXSKD, REFERENCE_CIFAR, REFERENCE_IMAGENET];
+
+pub(super) const MIXSKD: Preset = Preset {
+    name: "mixskd",
+    summary: "the paper's objective: every term at weight 1, discriminators trained jointly",
+    config: ObjectiveConfig {
+        task_original: 1.0,
+        task_mix: 1.0,
+        feature: 1.0,
+        adversarial: 1.0,
+        branch_probability: 1.0,
+        self_teacher_task: 1.0,
+        backbone_probability: 1.0,
+        temperature: 3.0,
+        discriminator: DiscriminatorMode::Joint,
+    },
+};
+
+const REFERENCE_CIFAR: Preset = Preset {
+    name: "reference-cifar",
+    summary: "what the released CIFAR script does: no cross-entropy of mixes or self-teacher, discriminators never trained",
+    config: ObjectiveConfig {
+        task_mix: 0.0,
+        self_teacher_task: 0.0,
+        discriminator: DiscriminatorMode::Frozen,
+        ..MIXSKD.config
+    },
+};
+
+const REFERENCE_IMAGENET: Preset = Preset {
+    name: "reference-imagenet",
+    summary: "what the released ImageNet script does: every term, discriminators never trained",
+    config: ObjectiveConfig {
+        discriminator: DiscriminatorMode::Frozen,
+        ..MIXSKD.config
+    },
+};
+
+/// The preset called `name`.
+pub(super) fn find(name: &str) -> Result<&'static Preset> {
+    if let Some(preset) = ALL.iter().find(|preset| preset.name == name) {
+        return Ok(preset);
+    }
+    let nearest = ALL
+        .iter()
+        .map(|preset| preset.name)
+        .min_by_key(|known| strsim::levenshtein(name, known))
+        .unwrap_or(MIXSKD.name);
+    let known: Vec<_> = ALL.iter().map(|preset| preset.name).collect();
+    Err(Error::UnknownObjective {
+        name: name.into(),
+        nearest,
+        known: known.join(", "),
+    })
+}

@@ -1,0 +1,69 @@
+//! The objective's parts and their weighted sum.
+
+use candle_core::Tensor;
+
+use super::terms::{Step, TERMS, zero};
+use super::{MixSkdOutputs, ObjectiveConfig};
+use crate::Result;
+
+/// A loss and the named parts it is the weighted sum of.
+#[derive(Debug, Clone)]
+pub struct LossParts {
+    /// What is to be minimised, `[]`.
+    pub total: Tensor,
+    /// Every part, `[]`, before its weight. A part of weight 0 is a bare number with no graph behind it.
+    pub parts: Vec<(&'static str, Tensor)>,
+}
+
+/// The MixSKD objective (Yang et al. 2022), `total = Σ weight·part` over
+/// - `task_original`: `Σ_k CE(z_k(x), y)`
+/// - `task_mix`: `Σ_k mixCE(z_k(x̃))`
+/// - `feature`: `Σ_k mean((F̂_k − F_k(x̃))²)`
+/// - `adversarial`: `Σ_k` discriminator `D_k`'s loss
+/// - `branch_probability`: `Σ_{k<K} KL_T(ẑ_k ‖ sg z_k(x̃)) + KL_T(z_k(x̃) ‖ sg ẑ_k)`
+/// - `self_teacher_task`: `mixCE(h(F̂)) + mixCE(h(F(x̃)))`
+/// - `backbone_probability`: `KL_T(ẑ_K ‖ sg h(F(x̃))) + KL_T(z_K(x̃) ‖ sg h(F̂))`
+///
+/// Reductions, temperature scaling and detached sides are those of the single losses; `sg` marks the detached teacher.
+/// A part whose weight is 0 is computed and reported, outside the gradient's graph.
+///
+/// # Shapes
+/// - `outputs`: see [`MixSkdOutputs`]
+/// - `labels`, `partner_labels`: `[batch]`, u32: `y` and `y[π]`
+/// - `lambda`: `[batch]`
+///
+/// # Errors
+/// When `config` is out of range, the lists differ in length, or a shape does not fit.
+pub fn objective(
+    outputs: &MixSkdOutputs,
+    labels: &Tensor,
+    partner_labels: &Tensor,
+    lambda: &Tensor,
+    config: &ObjectiveConfig,
+) -> Result<LossParts> {
+    config.validate()?;
+    outputs.check_heads(config.adversarial > 0.0)?;
+    let step = Step {
+        outputs,
+        labels,
+        partner_labels,
+        lambda,
+        temperature: config.temperature,
+    };
+    let detached = outputs.detached();
+    let aside = Step {
+        outputs: &detached,
+        ..step
+    };
+    let mut total = zero(outputs)?;
+    let mut parts = Vec::with_capacity(TERMS.len());
+    for term in &TERMS {
+        let weight = (term.weight)(config);
+        let part = (term.value)(if weight > 0.0 { &step } else { &aside })?;
+        if weight > 0.0 {
+            total = (total + (&part * weight)?)?;
+        }
+        parts.push((term.name, part));
+    }
+    Ok(LossParts { total, parts })
+}

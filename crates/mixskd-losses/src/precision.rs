@@ -1,0 +1,18 @@
+//! The number type losses are computed in.
+
+use candle_core::{DType, Tensor};
+
+use crate::Result;
+
+/// The type a loss of `dtype` input is computed in: half precision is raised to f32, whose range its sums need.
+pub(crate) fn compute_dtype(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
+/// `x` in [`compute_dtype`]; no copy where it already is.
+pub(crate) fn raised(x: &Tensor) -> Result<Tensor> {
+    Ok(x.to_dtype(compute_dtype(x.dtype()))?)
+}
