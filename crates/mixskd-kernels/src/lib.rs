@@ -6,12 +6,16 @@
 pub mod compose;
 mod conv;
 mod error;
+mod gemm;
 mod linear;
 mod mix;
 mod norm;
 mod optim;
+mod par;
 mod pool;
 mod shape;
+mod simd;
+mod storage;
 
 pub use conv::{Conv2dConfig, conv2d};
 pub use error::{Error, Result};

@@ -1,0 +1,113 @@
+//! 2-D convolution.
+
+mod config;
+mod gather;
+mod weight_gradient;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
+
+use crate::storage::{self, by_dtype};
+use crate::{Error, Result, compose, shape};
+
+pub use config::Conv2dConfig;
+use config::Geometry;
+
+/// 2-D cross-correlation, what deep learning calls convolution, without bias.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, in]`
+/// - `weight`: `[out, in / groups, kernel_h, kernel_w]`
+/// - result: `[batch, out_h, out_w, out]`
+///
+/// # Errors
+/// When a shape does not fit, or the window does not fit the padded input.
+pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
+    let (batch, in_h, in_w, in_c) = shape::nhwc("conv2d", "input", x)?;
+    let (out_c, in_group, kernel_h, kernel_w) = weight.dims4().map_err(|_| Error::Shape {
+        op: "conv2d",
+        what: "weight",
+        wanted: "[out, in / groups, kernel_h, kernel_w]".into(),
+        got: weight.dims().to_vec(),
+    })?;
+    if config.groups == 0 || in_c != in_group * config.groups || out_c % config.groups != 0 {
+        return Err(Error::Shape {
+            op: "conv2d",
+            what: "weight",
+            wanted: format!(
+                "[out, {in_c} / {}, kernel_h, kernel_w] with out a multiple of the groups",
+                config.groups
+            ),
+            got: weight.dims().to_vec(),
+        });
+    }
+    let geometry = Geometry {
+        batch,
+        in_h,
+        in_w,
+        in_c,
+        out_h: config.out_size(in_h, kernel_h)?,
+        out_w: config.out_size(in_w, kernel_w)?,
+        out_c,
+        kernel_h,
+        kernel_w,
+        config,
+    };
+    if !storage::has_kernel(&[x, weight]) || geometry.output_len() == 0 || in_c == 0 {
+        return compose::conv2d(x, weight, config);
+    }
+    Ok(x.contiguous()?
+        .apply_op2(&weight.contiguous()?, Conv2d(geometry))?)
+}
+
+struct Conv2d(Geometry);
+
+impl CustomOp2 for Conv2d {
+    fn name(&self) -> &'static str {
+        "mixskd-conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let g = &self.0;
+        let shape = (g.batch, g.out_h, g.out_w, g.out_c);
+        by_dtype!(x.dtype(), T => {
+            let (x, w) = (
+                storage::slice::<T>(x, x_layout)?,
+                storage::slice::<T>(w, w_layout)?,
+            );
+            Ok(storage::own(gather::forward(g, x, w), shape))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let g = &self.0;
+        let dy = dy.contiguous()?;
+        by_dtype!(x.dtype(), T => storage::with_slice::<T, _>(&dy, |dy_data| {
+            let dx = if x.track_op() {
+                let data = storage::with_slice(w, |w| Ok(gather::input_gradient(g, dy_data, w)))?;
+                Some(Tensor::from_vec(data, x.shape(), x.device())?)
+            } else {
+                None
+            };
+            let dw = if w.track_op() {
+                let data = storage::with_slice(x, |x| Ok(weight_gradient::weight_gradient(g, x, dy_data)))?;
+                Some(Tensor::from_vec(data, w.shape(), w.device())?)
+            } else {
+                None
+            };
+            Ok((dx, dw))
+        }))
+    }
+}

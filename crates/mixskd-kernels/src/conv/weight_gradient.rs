@@ -1,0 +1,282 @@
+//! The gradient of a convolution's weight: for each tap a sum, over all output pixels, of outer products between the
+//! input pixel under the tap and the output's gradient.
+
+use crate::gemm::micro::{self, Pixels, ROWS, Run};
+use crate::gemm::pack;
+use crate::par::{self, Scratch, Shared};
+use crate::simd::{Element, Kernel, Lanes};
+
+use super::config::Geometry;
+use super::gather::{COPY_BELOW, Gather};
+
+/// Largest number of slices that the batch is cut into; their sums are added in order.
+const SLICES: usize = 16;
+/// Output pixels worth a slice of their own.
+const SLICE_PIXELS: usize = 1024;
+/// Weights from which on tasks share out the weight instead of the batch.
+const LARGE_WEIGHT: usize = 1 << 17;
+/// Elements of input and output gradient that a task goes over at a time: they stay in the second-level cache.
+const CACHED: usize = 96 * 1024;
+
+/// How the work is cut: by slices of output rows, and by taps and panels where the weight is large.
+struct Plan<'a, T> {
+    g: &'a Geometry,
+    x: &'a [T],
+    dy: &'a [T],
+    slices: usize,
+    split: bool,
+    copied: bool,
+    /// Taps and channels as the multiplication sees them (all taps in one when windows are copied).
+    taps: usize,
+    k: usize,
+    /// Row length of the sums.
+    ldc: usize,
+}
+
+struct Task<'a, T> {
+    plan: &'a Plan<'a, T>,
+    slice: usize,
+    group: usize,
+    part: usize,
+    sums: Shared<T>,
+}
+
+impl<T: Element> Kernel<T> for Task<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let Plan {
+            g,
+            x,
+            dy,
+            slices,
+            split,
+            copied,
+            taps,
+            k,
+            ldc,
+        } = *self.plan;
+        let n = g.out_group();
+        let panels = pack::panel_count::<L>(n);
+        let out_rows = g.batch * g.out_h;
+        let rows = out_rows * self.slice / slices..out_rows * (self.slice + 1) / slices;
+        let per_block = if copied {
+            (CACHED / (g.out_w * (k + g.out_c))).max(1)
+        } else {
+            (CACHED / (g.out_w * (g.in_c + g.out_c))).max(1)
+        };
+        let (taps_here, panels_here) = if split {
+            let tap = self.part / panels;
+            let panel = self.part % panels;
+            (tap..tap + 1, panel..panel + 1)
+        } else {
+            (0..taps, 0..panels)
+        };
+        let base = (self.slice * g.config.groups + self.group) * taps * k * ldc;
+        let mut runs = Vec::with_capacity(per_block);
+        let mut start = rows.start;
+        while start < rows.end {
+            let block = start..(start + per_block).min(rows.end);
+            let pixels = (block.end - block.start) * g.out_w;
+            let window_len = if copied { pixels * k } else { 0 };
+            let mut windows = Scratch::<T>::take(window_len);
+            if copied {
+                Gather::forward(g).copy_windows_in_order(
+                    x,
+                    block.start * g.out_w,
+                    self.group * g.in_group(),
+                    &mut windows,
+                );
+            }
+            for panel in panels_here.clone() {
+                let panel = pack::panel::<L>(n, panel);
+                for tap in taps_here.clone() {
+                    runs.clear();
+                    if copied {
+                        runs.push(Run {
+                            a: windows.as_ptr(),
+                            b: dy[block.start * g.out_w * g.out_c..].as_ptr(),
+                            len: pixels,
+                        });
+                    } else {
+                        tap_runs(g, x, dy, tap, block.clone(), &mut runs);
+                    }
+                    let pixels = Pixels {
+                        runs: &runs,
+                        a_step: if copied { k } else { g.config.stride * g.in_c },
+                        b_step: g.out_c,
+                    };
+                    for i in (0..k).step_by(ROWS) {
+                        let mr = ROWS.min(k - i);
+                        let a_at = if copied { i } else { self.group * k + i };
+                        let b_at = self.group * n + panel.column;
+                        // SAFETY: runs stay inside `x` (or `windows`) and `dy`; slices, groups and parts have sums of
+                        // their own, whose rows hold whole vectors.
+                        unsafe {
+                            let c = self.sums.at(base + (tap * k + i) * ldc + panel.column);
+                            micro::outer(
+                                lanes,
+                                mr,
+                                panel.vectors,
+                                pixels,
+                                a_at,
+                                b_at,
+                                panel.n,
+                                c,
+                                ldc,
+                            );
+                        }
+                    }
+                }
+            }
+            start = block.end;
+        }
+    }
+}
+
+/// The runs of pixels, within some output rows, whose input pixel under `tap` exists.
+fn tap_runs<T>(
+    g: &Geometry,
+    x: &[T],
+    dy: &[T],
+    tap: usize,
+    rows: std::ops::Range<usize>,
+    runs: &mut Vec<Run<T>>,
+) {
+    let c = g.config;
+    let (oy_shift, ox_shift) = (
+        (tap / g.kernel_w) * c.dilation,
+        (tap % g.kernel_w) * c.dilation,
+    );
+    // Output columns j with 0 ≤ j·stride + shift − padding < width.
+    let low = c.padding.saturating_sub(ox_shift).div_ceil(c.stride);
+    let high = (g.in_w + c.padding)
+        .saturating_sub(ox_shift)
+        .div_ceil(c.stride)
+        .min(g.out_w);
+    if low >= high {
+        return;
+    }
+    for row in rows {
+        let (b, oy) = (row / g.out_h, row % g.out_h);
+        let Some(y) = (oy * c.stride + oy_shift).checked_sub(c.padding) else {
+            continue;
+        };
+        if y >= g.in_h {
+            continue;
+        }
+        let at = (b * g.in_h + y) * g.in_w + low * c.stride + ox_shift - c.padding;
+        let run = Run {
+            a: x[at * g.in_c..].as_ptr(),
+            b: dy[(row * g.out_w + low) * g.out_c..].as_ptr(),
+            len: high - low,
+        };
+        match runs.last_mut() {
+            // Whole rows of a 1×1 convolution follow one another without a gap.
+            Some(last)
+                if last.a.wrapping_add(last.len * c.stride * g.in_c) == run.a
+                    && last.b.wrapping_add(last.len * g.out_c) == run.b =>
+            {
+                last.len += run.len;
+            }
+            _ => runs.push(run),
+        }
+    }
+}
+
+/// The gradient of a convolution's weight, `[out, in / groups, kernel_h, kernel_w]`.
+pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
+    let copied = g.in_group() < COPY_BELOW && g.taps() > 1;
+    let (taps, k) = if copied {
+        (1, g.taps() * g.in_group())
+    } else {
+        (g.taps(), g.in_group())
+    };
+    let n = g.out_group();
+    // Wide enough for whole vectors of every instruction set.
+    let ldc = n.next_multiple_of(16);
+    let len = taps * k * ldc * g.config.groups;
+    let split = len >= LARGE_WEIGHT;
+    let pixels = g.batch * g.out_h * g.out_w;
+    let slices = if split {
+        1
+    } else {
+        (pixels / SLICE_PIXELS).clamp(1, SLICES.min(g.batch * g.out_h))
+    };
+    let plan = Plan {
+        g,
+        x,
+        dy,
+        slices,
+        split,
+        copied,
+        taps,
+        k,
+        ldc,
+    };
+    let parts = if split {
+        taps * T::dispatch(Panels(n))
+    } else {
+        1
+    };
+    let groups = g.config.groups;
+    let mut sums = Scratch::<T>::take(slices * len);
+    sums.fill(T::default());
+    let shared = Shared::new(&mut sums);
+    par::each(slices * groups * parts, |task| {
+        T::dispatch(Task {
+            plan: &plan,
+            slice: task / (groups * parts),
+            group: task / parts % groups,
+            part: task % parts,
+            sums: shared,
+        });
+    });
+    gather_sums(g, &sums, slices, ldc)
+}
+
+/// Panels that `.0` columns make.
+struct Panels(usize);
+
+impl<T: Element> Kernel<T> for Panels {
+    type Out = usize;
+
+    #[inline(always)]
+    fn run<L: Lanes<T = T>>(self, _: L) -> usize {
+        pack::panel_count::<L>(self.0)
+    }
+}
+
+/// Adds the slices' sums in order, and turns `[group][tap][in][out]` into the weight's own order.
+fn gather_sums<T: Element>(g: &Geometry, sums: &[T], slices: usize, ldc: usize) -> Vec<T> {
+    let (taps, k, n) = (g.taps(), g.in_group(), g.out_group());
+    let per_slice = g.config.groups * taps * k * ldc;
+    // A task covers these output channels, so that both sides are touched a cache line at a time.
+    const CHUNK: usize = 16;
+    let chunks = n.div_ceil(CHUNK);
+    // SAFETY: every output channel of every group is in one task, which alone writes its `k · taps` weights.
+    unsafe {
+        par::filled(g.weight_len(), |out| {
+            par::each(g.config.groups * chunks, |task| {
+                let (group, first) = (task / chunks, task % chunks * CHUNK);
+                let end = (first + CHUNK).min(n);
+                for i in 0..k {
+                    for tap in 0..taps {
+                        let from = ((group * taps + tap) * k + i) * ldc;
+                        let mut sum = [T::default(); CHUNK];
+                        for slice in 0..slices {
+                            let part = &sums[slice * per_slice + from..][first..end];
+                            for (s, &x) in sum.iter_mut().zip(part) {
+                                *s += x;
+                            }
+                        }
+                        for (o, &s) in (first..end).zip(&sum) {
+                            *out.at(((group * n + o) * k + i) * taps + tap) = s;
+                        }
+                    }
+                }
+            });
+        })
+    }
+}
