@@ -1,15 +1,16 @@
 //! Kullback–Leibler divergence from a detached teacher at a temperature.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::log_softmax::log_softmax;
+use crate::precision::{compute_dtype, raised};
 use crate::{Result, check};
 
 /// `KL_T(student ‖ teacher) = T²·mean_i Σ_c p_ic·(log p_ic − log q_ic)`, `p = softmax(teacher / T)`,
 /// `q = softmax(student / T)` (Hinton et al. 2015; MixSKD, Yang et al. 2022, the probability losses).
 ///
 /// Reduction: sum over classes, batch mean. Temperature: both sides are divided by `T`, the sum is multiplied by `T²`, so
-/// that the gradient's size does not depend on `T`. Detached: the teacher. Never negative but for rounding.
+/// that the gradient's size does not depend on `T`. Detached: the teacher. Never negative but for rounding; computed in f64.
 ///
 /// # Shapes
 /// - `student`, `teacher`: `[batch, class]`, logits
@@ -21,8 +22,19 @@ pub fn kl_divergence(student: &Tensor, teacher: &Tensor, temperature: f64) -> Re
     let (batch, classes) = check::logits("kl_divergence", "student", student)?;
     check::exactly("kl_divergence", "teacher", teacher, &[batch, classes])?;
     check::temperature(temperature)?;
-    let log_q = log_softmax(&(student / temperature)?)?;
-    let log_p = log_softmax(&(teacher.detach() / temperature)?)?;
+    let log_q = log_softmax(&(in_f64(student)? / temperature)?)?;
+    let log_p = log_softmax(&(in_f64(&teacher.detach())? / temperature)?)?;
     let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum_all()?;
-    Ok((divergence * (temperature * temperature / batch as f64))?)
+    let scaled = (divergence * (temperature * temperature / batch as f64))?;
+    Ok(scaled.to_dtype(compute_dtype(student.dtype()))?)
+}
+
+/// The terms of the sum cancel to second order in the sides' difference: in f32 a small divergence (a high temperature, or
+/// a student close to its teacher) would be rounding noise. Metal knows no f64.
+fn in_f64(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.device().is_metal() {
+        raised(x)?
+    } else {
+        x.to_dtype(DType::F64)?
+    })
 }
