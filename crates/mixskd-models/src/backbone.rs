@@ -1,0 +1,89 @@
+//! The two traits everything hangs on: a backbone in stages, and the alignment modules that replay its deeper ones.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::{Cost, Error, Result, StageShape};
+
+/// Whether batch norms use the batch's statistics or the running ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Normalise by the batch, and update the running statistics.
+    Train,
+    /// Normalise by the running statistics; nothing is changed.
+    Eval,
+}
+
+/// A network cut into K stages and a classifier.
+pub trait Backbone: Send + Sync {
+    /// The K feature maps, shallowest first.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, height, width, channel]`; map k: `[batch, h_k, w_k, stage_channels[k]]`
+    ///
+    /// # Errors
+    /// When the input does not fit.
+    fn stages(&self, x: &Tensor, mode: Mode) -> Result<Vec<Tensor>>;
+
+    /// Logits from the last feature map: global average pool, then the linear classifier.
+    ///
+    /// # Shapes
+    /// `[batch, height, width, channel]` → `[batch, class]`
+    ///
+    /// # Errors
+    /// When the feature map does not fit.
+    fn head(&self, features: &Tensor) -> Result<Tensor>;
+
+    /// Logits of a batch: all stages, then the head.
+    ///
+    /// # Shapes
+    /// `[batch, height, width, channel]` → `[batch, class]`
+    ///
+    /// # Errors
+    /// When the input does not fit.
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        match self.stages(x, mode)?.last() {
+            Some(features) => self.head(features),
+            None => Err(Error::Shape {
+                module: "backbone",
+                what: "stages",
+                wanted: "at least one".into(),
+                got: "none".into(),
+            }),
+        }
+    }
+
+    /// Channels of the K feature maps; their number is K.
+    fn stage_channels(&self) -> &[usize];
+
+    /// A new alignment module ζ for the map of stage `stage` (0-based, below K − 1): the backbone's own stages
+    /// `stage + 1 … K − 1` once more, with parameters of their own below `vb`, ending in a map of the last stage's shape.
+    ///
+    /// # Errors
+    /// When there is no deeper stage or `vb` refuses a parameter.
+    fn alignment(&self, stage: usize, vb: VarBuilder) -> Result<Box<dyn Alignment>>;
+
+    /// Cost of one image of `input` = (height, width), with the shape of every stage.
+    ///
+    /// # Errors
+    /// When the input is too small.
+    fn cost(&self, input: (usize, usize)) -> Result<Cost>;
+}
+
+/// Turns a shallow stage's map into one of the last stage's shape (ζ_k of Yang et al. 2022).
+pub trait Alignment: Send + Sync {
+    /// Applies the module.
+    ///
+    /// # Shapes
+    /// `[batch, h_k, w_k, c_k]` → `[batch, h_K, w_K, c_K]`
+    ///
+    /// # Errors
+    /// When the input does not fit.
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor>;
+
+    /// Adds what one sample of shape `input` costs to `cost` and returns the output's shape.
+    ///
+    /// # Errors
+    /// When the input does not fit.
+    fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape>;
+}

@@ -1,0 +1,42 @@
+//! Convolution, batch norm and activation: the unit most networks repeat.
+
+use candle_core::Tensor;
+
+use crate::layers::{BatchNorm, Conv2d, Layer};
+use crate::{Cost, Mode, Result, StageShape};
+
+/// `act(norm(conv(x)))`, `act` ReLU or nothing.
+///
+/// The two parts come ready-made, since networks name them in different ways (`conv1`/`bn1`, `downsample.0`/`.1`).
+#[derive(Debug)]
+pub struct ConvNorm {
+    /// The convolution.
+    pub conv: Conv2d,
+    /// The normalisation after it.
+    pub norm: BatchNorm,
+    /// Whether ReLU follows.
+    pub relu: bool,
+}
+
+impl ConvNorm {
+    /// Like [`Layer::forward`], adding `residual` before the activation.
+    ///
+    /// # Errors
+    /// When a shape does not fit.
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor, mode: Mode) -> Result<Tensor> {
+        let y = self.conv.forward(x, mode)?;
+        self.norm.forward(&y, mode, Some(residual), self.relu)
+    }
+}
+
+impl Layer for ConvNorm {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let y = self.conv.forward(x, mode)?;
+        self.norm.forward(&y, mode, None, self.relu)
+    }
+
+    fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {
+        let shape = self.conv.cost(input, cost)?;
+        Ok(self.norm.cost(shape, cost))
+    }
+}

@@ -1,0 +1,99 @@
+//! Batch normalisation with its running statistics.
+
+use candle_core::{Tensor, Var};
+use candle_nn::{Init, VarBuilder};
+use mixskd_kernels::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
+
+use crate::{Cost, Error, Mode, Result, StageShape};
+
+/// Weight of the newest batch in the running statistics, PyTorch's default.
+const MOMENTUM: f64 = 0.1;
+
+/// Batch normalisation (Ioffe & Szegedy 2015), PyTorch's semantics; parameters `weight` (starts at 1) and `bias` (0),
+/// buffers `running_mean` (0) and `running_var` (1).
+///
+/// Training normalises by the batch and moves the buffers by `running ← 0.9·running + 0.1·batch`, the variance there
+/// unbiased (divided by count − 1).
+#[derive(Debug)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+}
+
+impl BatchNorm {
+    /// Makes the layer, its tensors named below `vb`.
+    ///
+    /// # Errors
+    /// When `vb` refuses a tensor.
+    pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
+        let get = |name: &str, value: f64| vb.get_with_hints(channels, name, Init::Const(value));
+        Ok(Self {
+            weight: get("weight", 1.0)?,
+            bias: get("bias", 0.0)?,
+            running_mean: Var::from_tensor(&get("running_mean", 0.0)?)?,
+            running_var: Var::from_tensor(&get("running_var", 1.0)?)?,
+        })
+    }
+
+    /// Normalises, adds `residual`, and applies ReLU where asked, in one pass.
+    ///
+    /// # Shapes
+    /// `x`, `residual`, result: `[batch, height, width, channel]`
+    ///
+    /// # Errors
+    /// When a shape does not fit, or training is asked for on one value per channel.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mode: Mode,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        match mode {
+            Mode::Train => {
+                let (batch, height, width, _) = x.dims4()?;
+                if batch * height * width < 2 {
+                    return Err(Error::SingleValue {
+                        batch,
+                        height,
+                        width,
+                    });
+                }
+                let (y, stats) =
+                    batch_norm_train(x, &self.weight, &self.bias, BATCH_NORM_EPS, residual, relu)?;
+                self.update(&stats)?;
+                Ok(y)
+            }
+            Mode::Eval => Ok(batch_norm_eval(
+                x,
+                &self.weight,
+                &self.bias,
+                &self.running_mean.as_detached_tensor(),
+                &self.running_var.as_detached_tensor(),
+                BATCH_NORM_EPS,
+                residual,
+                relu,
+            )?),
+        }
+    }
+
+    fn update(&self, stats: &BatchStats) -> Result<()> {
+        let unbiased = stats.count as f64 / (stats.count - 1) as f64;
+        let moved = |running: &Var, batch: &Tensor, scale: f64| -> Result<()> {
+            let kept = (running.as_detached_tensor() * (1.0 - MOMENTUM))?;
+            running.set(&(kept + (batch * (MOMENTUM * scale))?)?)?;
+            Ok(())
+        };
+        moved(&self.running_mean, &stats.mean, 1.0)?;
+        moved(&self.running_var, &stats.var, unbiased)
+    }
+
+    /// Adds the cost of one sample of shape `input`, which is also the output's shape.
+    pub fn cost(&self, input: StageShape, cost: &mut Cost) -> StageShape {
+        cost.parameters += (self.weight.elem_count() + self.bias.elem_count()) as u64;
+        cost.activations += input.elements();
+        input
+    }
+}

@@ -1,0 +1,64 @@
+//! Every network by name. A new one is a file with its `ModelSpec` and a line here.
+
+use candle_nn::VarBuilder;
+
+use crate::{Backbone, Error, ModelConfig, Result, resnet};
+
+/// One network of the registry.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelSpec {
+    /// Name, as on the command line.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// Recommended side of the square input, in pixels.
+    pub input: usize,
+    pub(crate) build: fn(&ModelConfig, VarBuilder) -> Result<Box<dyn Backbone>>,
+}
+
+/// Every network.
+pub const ALL: &[ModelSpec] = &[
+    resnet::CIFAR_RESNET18,
+    resnet::CIFAR_RESNET34,
+    resnet::CIFAR_RESNET50,
+    resnet::RESNET18,
+    resnet::RESNET34,
+    resnet::RESNET50,
+];
+
+/// The network called `name`.
+///
+/// # Errors
+/// When there is none; the message names the nearest.
+pub fn find(name: &str) -> Result<&'static ModelSpec> {
+    if let Some(spec) = ALL.iter().find(|spec| spec.name == name) {
+        return Ok(spec);
+    }
+    let nearest = ALL
+        .iter()
+        .map(|spec| spec.name)
+        .min_by_key(|known| edit_distance(name, known))
+        .unwrap_or_default();
+    let known: Vec<&str> = ALL.iter().map(|spec| spec.name).collect();
+    Err(Error::UnknownModel {
+        name: name.into(),
+        nearest: nearest.into(),
+        known: known.join(", "),
+    })
+}
+
+/// Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein), a difference in case being none.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.to_lowercase().chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,45 @@
+//! The two-convolution residual block of ResNet-18 and -34.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use super::{conv_norm, downsample};
+use crate::layers::{ConvNorm, Layer};
+use crate::{Cost, Mode, Result, StageShape};
+
+/// `relu(x' + bn2(conv2(relu(bn1(conv1(x))))))`, x' the input or its projection.
+pub(super) struct Basic {
+    first: ConvNorm,
+    last: ConvNorm,
+    downsample: Option<ConvNorm>,
+}
+
+impl Basic {
+    pub(super) fn new(input: usize, planes: usize, stride: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            first: conv_norm((input, planes), 3, stride, true, &vb, ("conv1", "bn1"))?,
+            last: conv_norm((planes, planes), 3, 1, true, &vb, ("conv2", "bn2"))?,
+            downsample: downsample(input, planes, stride, &vb)?,
+        })
+    }
+}
+
+impl Layer for Basic {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let y = self.first.forward(x, mode)?;
+        match &self.downsample {
+            Some(projection) => self
+                .last
+                .forward_residual(&y, &projection.forward(x, mode)?, mode),
+            None => self.last.forward_residual(&y, x, mode),
+        }
+    }
+
+    fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {
+        let shape = self.first.cost(input, cost)?;
+        if let Some(projection) = &self.downsample {
+            projection.cost(input, cost)?;
+        }
+        self.last.cost(shape, cost)
+    }
+}

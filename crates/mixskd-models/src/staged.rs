@@ -1,0 +1,139 @@
+//! A backbone from a plan: a network says how its stem and stages are built, and gets everything else.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::layers::{Layer, Linear, Sequential};
+use crate::{Alignment, Backbone, Cost, Error, Mode, Result, StageShape};
+
+/// What a network's file has to say: how each part is built, under torchvision's names.
+///
+/// Alignment modules call [`Plan::stage`] again with another builder, so they are of the network's own kind by construction.
+pub trait Plan: Send + Sync {
+    /// Channels of the input image.
+    fn input_channels(&self) -> usize;
+
+    /// Channels of each stage's output.
+    fn stage_channels(&self) -> &[usize];
+
+    /// The layers before the first stage.
+    ///
+    /// # Errors
+    /// When `vb` refuses a parameter.
+    fn stem(&self, vb: VarBuilder) -> Result<Sequential>;
+
+    /// The layers of one stage (0-based).
+    ///
+    /// # Errors
+    /// When `vb` refuses a parameter.
+    fn stage(&self, index: usize, vb: VarBuilder) -> Result<Sequential>;
+
+    /// Name of the classifier.
+    fn head_name(&self) -> &'static str {
+        "fc"
+    }
+}
+
+/// A network built from its [`Plan`].
+pub struct Staged<P> {
+    plan: P,
+    stem: Sequential,
+    stages: Vec<Sequential>,
+    head: Linear,
+}
+
+impl<P: Plan> Staged<P> {
+    /// Builds stem, stages and classifier, named below `vb`.
+    ///
+    /// # Errors
+    /// When the plan has no stage or `vb` refuses a parameter.
+    pub fn new(plan: P, classes: usize, vb: VarBuilder) -> Result<Self> {
+        let channels = plan.stage_channels();
+        let Some(&last) = channels.last() else {
+            return Err(Error::Config {
+                key: "name",
+                message: "stands for a network without stages".into(),
+            });
+        };
+        let stages = (0..channels.len())
+            .map(|index| plan.stage(index, vb.clone()))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            stem: plan.stem(vb.clone())?,
+            stages,
+            head: Linear::new(last, classes, vb.pp(plan.head_name()))?,
+            plan,
+        })
+    }
+}
+
+impl<P: Plan> Backbone for Staged<P> {
+    fn stages(&self, x: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+        let mut x = self.stem.forward(x, mode)?;
+        let mut maps = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            x = stage.forward(&x, mode)?;
+            maps.push(x.clone());
+        }
+        Ok(maps)
+    }
+
+    fn head(&self, features: &Tensor) -> Result<Tensor> {
+        self.head.forward_pooled(features)
+    }
+
+    fn stage_channels(&self) -> &[usize] {
+        self.plan.stage_channels()
+    }
+
+    fn alignment(&self, stage: usize, vb: VarBuilder) -> Result<Box<dyn Alignment>> {
+        let count = self.stages.len();
+        if stage + 1 >= count {
+            return Err(Error::Shape {
+                module: "alignment",
+                what: "stage",
+                wanted: format!("below {}", count - 1),
+                got: stage.to_string(),
+            });
+        }
+        let stages = (stage + 1..count)
+            .map(|index| self.plan.stage(index, vb.clone()))
+            .collect::<Result<_>>()?;
+        Ok(Box::new(Replay(stages)))
+    }
+
+    fn cost(&self, input: (usize, usize)) -> Result<Cost> {
+        let mut cost = Cost::default();
+        let image = StageShape {
+            h: input.0,
+            w: input.1,
+            c: self.plan.input_channels(),
+        };
+        let mut shape = self.stem.cost(image, &mut cost)?;
+        for stage in &self.stages {
+            shape = stage.cost(shape, &mut cost)?;
+            cost.stages.push(shape);
+        }
+        self.head.cost_pooled(shape, &mut cost);
+        Ok(cost)
+    }
+}
+
+/// Stages of a plan, once more.
+struct Replay(Vec<Sequential>);
+
+impl Alignment for Replay {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let mut x = x.clone();
+        for stage in &self.0 {
+            x = stage.forward(&x, mode)?;
+        }
+        Ok(x)
+    }
+
+    fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {
+        self.0
+            .iter()
+            .try_fold(input, |shape, stage| stage.cost(shape, cost))
+    }
+}

@@ -1,0 +1,126 @@
+//! What a weights file says about its network.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ModelConfig;
+
+/// How a picture of any size becomes a square input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Resize {
+    /// Both sides scaled to the input side, the aspect ratio given up: small-image sets.
+    Stretch,
+    /// The shorter side scaled to `shorter` pixels, then the centre square of the input side cut out: ImageNet's.
+    CentreCrop {
+        /// Shorter side before the cut, in pixels.
+        shorter: usize,
+    },
+}
+
+/// Everything prediction needs besides the tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// The network; its `input` and `channels` are the picture's.
+    pub model: ModelConfig,
+    /// Name of each class, in logit order; empty when the classes have no names.
+    pub classes: Vec<String>,
+    /// Mean per channel, of values in 0…1.
+    pub mean: Vec<f32>,
+    /// Standard deviation per channel, of values in 0…1.
+    pub std: Vec<f32>,
+    /// How pictures are brought to the input's size.
+    pub resize: Resize,
+    /// Version of mixskd that wrote the file.
+    pub version: String,
+    /// Anything else the writer had to say.
+    pub extra: BTreeMap<String, String>,
+}
+
+const EXTRA: &str = "extra.";
+
+impl Metadata {
+    /// Metadata of a network whose pictures are stretched to the input and not normalised (mean 0, deviation 1).
+    pub fn new(model: ModelConfig) -> Self {
+        Self {
+            classes: Vec::new(),
+            mean: vec![0.0; model.channels],
+            std: vec![1.0; model.channels],
+            resize: Resize::Stretch,
+            version: env!("CARGO_PKG_VERSION").into(),
+            extra: BTreeMap::new(),
+            model,
+        }
+    }
+
+    /// As safetensors wants it: strings by key; lists and records are JSON.
+    pub(super) fn to_strings(&self) -> serde_json::Result<BTreeMap<String, String>> {
+        let mut map = BTreeMap::from([
+            // Readers in Python look for this key to learn whose conventions the tensors follow.
+            ("format".into(), "pt".into()),
+            ("mixskd.version".into(), self.version.clone()),
+            ("model".into(), serde_json::to_string(&self.model)?),
+            ("classes".into(), serde_json::to_string(&self.classes)?),
+            ("mean".into(), serde_json::to_string(&self.mean)?),
+            ("std".into(), serde_json::to_string(&self.std)?),
+            ("resize".into(), serde_json::to_string(&self.resize)?),
+        ]);
+        for (key, value) in &self.extra {
+            map.insert(format!("{EXTRA}{key}"), value.clone());
+        }
+        Ok(map)
+    }
+
+    /// The reverse of [`Self::to_strings`]; the error names the key.
+    pub(super) fn from_strings(map: &BTreeMap<String, String>) -> Result<Self, String> {
+        let model: ModelConfig = parse(map, "model")?;
+        let metadata = Self {
+            classes: parse(map, "classes")?,
+            mean: parse(map, "mean")?,
+            std: parse(map, "std")?,
+            resize: parse(map, "resize")?,
+            version: text(map, "mixskd.version")?.into(),
+            extra: map
+                .iter()
+                .filter_map(|(key, value)| Some((key.strip_prefix(EXTRA)?.into(), value.clone())))
+                .collect(),
+            model,
+        };
+        metadata.check()?;
+        Ok(metadata)
+    }
+
+    /// Whether the lists have the lengths the model wants.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let ModelConfig {
+            classes, channels, ..
+        } = self.model;
+        if !self.classes.is_empty() && self.classes.len() != classes {
+            let names = self.classes.len();
+            return Err(format!(
+                "metadata key `classes` has {names} names for {classes} classes"
+            ));
+        }
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if values.len() != channels {
+                let got = values.len();
+                return Err(format!(
+                    "metadata key `{key}` has {got} values for {channels} channels"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn text<'a>(map: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, String> {
+    map.get(key)
+        .map(String::as_str)
+        .ok_or_else(|| format!("the metadata has no key `{key}`"))
+}
+
+fn parse<T: DeserializeOwned>(map: &BTreeMap<String, String>, key: &str) -> Result<T, String> {
+    serde_json::from_str(text(map, key)?).map_err(|error| format!("metadata key `{key}`: {error}"))
+}

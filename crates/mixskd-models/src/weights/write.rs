@@ -1,0 +1,159 @@
+//! Writing a weights file, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use serde_json::{Value, json};
+
+use crate::weights::Metadata;
+use crate::{Error, Result};
+
+/// Prefix of the backbone's tensors in a store that holds more than the backbone.
+const BACKBONE: &str = "backbone.";
+
+/// Writes the backbone as float32 safetensors under torchvision's names, atomically: a temporary file beside `path`,
+/// flushed to disk, then renamed.
+///
+/// Entries below `backbone.` lose that prefix, and where there are such entries all others (branches, self-teacher, …) are
+/// left out. Each batch norm gets PyTorch's `num_batches_tracked` counter (0: it has no effect at PyTorch's default
+/// momentum), so that `load_state_dict(strict=True)` takes the file. The same tensors and metadata give the same bytes.
+///
+/// # Errors
+/// When the file cannot be written (a full disk, no such folder): nothing is left behind, and an older file of that name stays.
+/// When the metadata's lists do not have the model's lengths.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Result<()> {
+    let refuse = |message: String| Error::Format {
+        path: path.into(),
+        message,
+        hint: "nothing was written",
+    };
+    metadata.check().map_err(refuse)?;
+    let strings = metadata
+        .to_strings()
+        .map_err(|error| refuse(error.to_string()))?;
+    let entries = entries(tensors)?;
+
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!(strings));
+    let mut offset = 0;
+    for (name, entry) in &entries {
+        let end = offset + entry.bytes();
+        header.insert(name.clone(), entry.describe(offset, end));
+        offset = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    // The format wants the data aligned to eight bytes; spaces after the JSON do it.
+    header.extend(std::iter::repeat_n(' ', header.len().wrapping_neg() % 8));
+
+    let temporary = Temporary::beside(path)?;
+    let fail = |action| {
+        move |source| Error::File {
+            path: path.into(),
+            action,
+            source,
+        }
+    };
+    let file = File::create(&temporary.0).map_err(fail("create"))?;
+    let mut file = BufWriter::new(file);
+    let write = "write (is the disk full?)";
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .map_err(fail(write))?;
+    file.write_all(header.as_bytes()).map_err(fail(write))?;
+    for entry in entries.values() {
+        for bytes in entry.data()? {
+            file.write_all(&bytes).map_err(fail(write))?;
+        }
+    }
+    let file = file
+        .into_inner()
+        .map_err(|error| fail(write)(error.into_error()))?;
+    file.sync_all().map_err(fail("flush"))?;
+    fs::rename(&temporary.0, path).map_err(fail("rename into place"))
+}
+
+/// One tensor of the file.
+enum Entry {
+    Float(Tensor),
+    /// A batch norm's counter of training steps.
+    Counter,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Float(tensor) => tensor.elem_count() * 4,
+            Self::Counter => 8,
+        }
+    }
+
+    fn describe(&self, start: usize, end: usize) -> Value {
+        let (dtype, shape) = match self {
+            Self::Float(tensor) => ("F32", tensor.dims()),
+            Self::Counter => ("I64", &[][..]),
+        };
+        json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] })
+    }
+
+    /// The values in little-endian order, in pieces, so that a large tensor is not copied as a whole.
+    fn data(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(match self {
+            Self::Float(tensor) => tensor
+                .flatten_all()?
+                .to_vec1::<f32>()?
+                .chunks(1 << 16)
+                .map(|piece| piece.iter().flat_map(|value| value.to_le_bytes()).collect())
+                .collect(),
+            Self::Counter => vec![0i64.to_le_bytes().to_vec()],
+        })
+    }
+}
+
+/// What goes into the file, under the names it has there.
+fn entries(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Entry>> {
+    let prefixed = tensors.keys().any(|name| name.starts_with(BACKBONE));
+    let mut entries = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let name = match (prefixed, name.strip_prefix(BACKBONE)) {
+            (true, Some(rest)) => rest,
+            (true, None) => continue,
+            (false, _) => name,
+        };
+        if let Some(norm) = name.strip_suffix("running_var") {
+            entries.insert(format!("{norm}num_batches_tracked"), Entry::Counter);
+        }
+        if !name.ends_with("num_batches_tracked") {
+            let tensor = tensor.detach().to_dtype(DType::F32)?;
+            entries.insert(name.into(), Entry::Float(tensor));
+        }
+    }
+    Ok(entries)
+}
+
+/// A file that is removed when it goes out of scope; after the rename there is nothing left to remove.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn beside(path: &Path) -> Result<Self> {
+        let Some(name) = path.file_name() else {
+            return Err(Error::File {
+                path: path.into(),
+                action: "write",
+                source: std::io::Error::other("the path names no file"),
+            });
+        };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.tmp", std::process::id()));
+        Ok(Self(path.with_file_name(hidden)))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Already renamed, or never made: then there is nothing to remove, and nobody to tell otherwise.
+        let _ = fs::remove_file(&self.0);
+    }
+}
