@@ -1,0 +1,135 @@
+//! An opened data set.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{Error, Pipeline, Preset, Result, Samples};
+
+/// Images, labels, and what a network and its augmentation need to know of them.
+#[derive(Clone)]
+pub struct Dataset {
+    /// Short name, for reports.
+    pub name: String,
+    /// Class names; a label is an index into them.
+    pub classes: Vec<String>,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Height and width: of every image when `uniform`, else what is recommended as a network's input.
+    pub size: (usize, usize),
+    /// Mean of each channel, on the scale where a byte of 255 is 1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, on the same scale.
+    pub std: Vec<f32>,
+    /// Training images.
+    pub train: Arc<dyn Samples>,
+    /// Test (or validation) images.
+    pub test: Arc<dyn Samples>,
+    /// Whether every image has `size` already.
+    pub uniform: bool,
+    /// Whether the mirror image of a thing is still that thing: not so for digits and letters.
+    pub mirror: bool,
+    /// Unreadable files that were left out, each with the reason.
+    pub skipped: Vec<String>,
+}
+
+/// Uniform images up to this many pixels a side are augmented and fed to networks as they are, like CIFAR's.
+pub(crate) const SMALL: usize = 96;
+
+impl Dataset {
+    /// The family of augmentations that suits it.
+    pub fn preset(&self) -> Preset {
+        if self.uniform && self.size.0.max(self.size.1) <= SMALL {
+            Preset::Cifar
+        } else {
+            Preset::ImageNet
+        }
+    }
+
+    /// Side of the square input it is best fed at, in pixels.
+    pub fn input_size(&self) -> usize {
+        self.size.0.min(self.size.1)
+    }
+
+    /// Training augmentation for an input of `size × size` pixels.
+    ///
+    /// # Errors
+    /// When `size` is 0 or above 8,192.
+    pub fn train_pipeline(&self, size: usize) -> Result<Pipeline> {
+        check_size(size)?;
+        Pipeline::new(
+            self.preset().train(size, self.size, self.mirror),
+            &self.mean,
+            &self.std,
+        )
+    }
+
+    /// Evaluation's preparation for an input of `size × size` pixels; it draws nothing.
+    ///
+    /// # Errors
+    /// When `size` is 0 or above 8,192.
+    pub fn eval_pipeline(&self, size: usize) -> Result<Pipeline> {
+        check_size(size)?;
+        Pipeline::new(self.preset().eval(size, self.size), &self.mean, &self.std)
+    }
+
+    /// Refuses what no network can learn from: a single class, no image, a label without a name.
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.classes.len() < 2 {
+            return Err(Error::source(
+                &self.name,
+                format!("has only one class ({})", self.classes.join("")),
+                "a classifier needs at least two",
+            ));
+        }
+        for (split, samples) in [("training", &self.train), ("test", &self.test)] {
+            if samples.is_empty() {
+                let hint = "check that the files are complete";
+                return Err(Error::source(
+                    &self.name,
+                    format!("has no {split} image"),
+                    hint,
+                ));
+            }
+            if let Some(index) =
+                (0..samples.len()).find(|&i| samples.label(i) as usize >= self.classes.len())
+            {
+                return Err(Error::source(
+                    samples.origin(index),
+                    format!(
+                        "label {} is out of range: training has {} classes",
+                        samples.label(index),
+                        self.classes.len()
+                    ),
+                    "training and test files must hold the same classes",
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn check_size(size: usize) -> Result<()> {
+    if (1..=8192).contains(&size) {
+        return Ok(());
+    }
+    Err(Error::config(
+        "image_size",
+        format!("must be between 1 and 8192, got {size}"),
+        "for example 32 or 224",
+    ))
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("name", &self.name)
+            .field("classes", &self.classes.len())
+            .field("channels", &self.channels)
+            .field("size", &self.size)
+            .field("train", &self.train.len())
+            .field("test", &self.test.len())
+            .field("uniform", &self.uniform)
+            .field("skipped", &self.skipped.len())
+            .finish_non_exhaustive()
+    }
+}

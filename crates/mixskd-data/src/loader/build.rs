@@ -1,0 +1,134 @@
+//! One batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Device, Tensor};
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+
+use super::{Batch, LoaderConfig};
+use crate::rng::{Purpose, stream};
+use crate::{Error, Pipeline, Result, Samples};
+
+/// What a loader and its threads share.
+pub(super) struct Builder {
+    samples: Arc<dyn Samples>,
+    pipeline: Pipeline,
+    config: LoaderConfig,
+    /// Height and width of every image after augmentation.
+    pub(super) size: (usize, usize),
+}
+
+impl Builder {
+    pub(super) fn new(
+        samples: Arc<dyn Samples>,
+        pipeline: Pipeline,
+        config: LoaderConfig,
+    ) -> Result<Self> {
+        let size = match pipeline.size(None) {
+            Some(size) => Some(size),
+            None => match samples.view(0) {
+                Some(view) => pipeline.size(Some((view.height, view.width))),
+                None => samples
+                    .image(0)
+                    .map(|image| pipeline.size(Some((image.height, image.width))))?,
+            },
+        };
+        let Some(size) = size else {
+            return Err(Error::config(
+                "augment",
+                "leaves images without a size",
+                "add a crop or a resize",
+            ));
+        };
+        Ok(Self {
+            samples,
+            pipeline,
+            config,
+            size,
+        })
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        let (len, batch) = (self.samples.len(), self.config.batch);
+        (if self.config.drop_last {
+            len / batch
+        } else {
+            len.div_ceil(batch)
+        }) as u64
+    }
+
+    /// The order of the samples in `epoch`.
+    pub(super) fn order(&self, epoch: u64) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.samples.len() as u32).collect();
+        if self.config.shuffle {
+            order.shuffle(&mut stream(self.config.seed, epoch, 0, Purpose::Shuffle));
+        }
+        order
+    }
+
+    /// Batch `step` of `epoch`. When `stop` is raised the rest of the images is left out; nobody looks at them then.
+    pub(super) fn batch(
+        &self,
+        order: &[u32],
+        epoch: u64,
+        step: u64,
+        stop: &AtomicBool,
+    ) -> Result<Batch> {
+        let first = step as usize * self.config.batch;
+        let indices = order[first..order.len().min(first + self.config.batch)].to_vec();
+        let (height, width) = self.size;
+        let each = height * width * self.pipeline.channels();
+        let mut images = vec![0.0f32; indices.len() * each];
+        // The earliest image that fails is the one reported, whichever thread meets it first.
+        let failure = images
+            .par_chunks_exact_mut(each)
+            .zip(indices.par_iter())
+            .map(|(out, &index)| {
+                if stop.load(Ordering::Relaxed) {
+                    Ok(())
+                } else {
+                    self.write(index as usize, epoch, out)
+                }
+            })
+            .enumerate()
+            .filter_map(|(at, result)| result.err().map(|error| (at, error)))
+            .min_by_key(|(at, _)| *at);
+        if let Some((_, error)) = failure {
+            return Err(error);
+        }
+        let labels = indices
+            .iter()
+            .map(|&index| self.samples.label(index as usize))
+            .collect();
+        let images = Tensor::from_vec(
+            images,
+            (indices.len(), height, width, self.pipeline.channels()),
+            &Device::Cpu,
+        )?;
+        Ok(Batch {
+            images,
+            labels,
+            indices,
+            epoch,
+            step,
+        })
+    }
+
+    fn write(&self, index: usize, epoch: u64, out: &mut [f32]) -> Result<()> {
+        let mut rng = stream(self.config.seed, epoch, index as u64, Purpose::Augment);
+        let written = match self.samples.view(index) {
+            Some(view) => self.pipeline.apply(view, self.size, &mut rng, out),
+            None => {
+                self.pipeline
+                    .apply(self.samples.image(index)?.view(), self.size, &mut rng, out)
+            }
+        };
+        written.map_err(|message| Error::Image {
+            origin: self.samples.origin(index),
+            message,
+            hint: "images of different sizes need an augmentation that fixes the size, such as random_resized_crop".into(),
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! Batches: built in parallel, ahead of the step that eats them.
+
+mod build;
+mod epoch;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+pub use epoch::Epoch;
+
+use crate::{Error, Pipeline, Result, Samples};
+use build::Builder;
+
+/// How batches are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoaderConfig {
+    /// Images in a batch.
+    pub batch: usize,
+    /// Draw a new order each epoch.
+    pub shuffle: bool,
+    /// Leave out the last batch when it is not full.
+    pub drop_last: bool,
+    /// Seed of order and augmentation.
+    pub seed: u64,
+    /// Batches built ahead by a thread of their own. With 0, each is built when it is asked for, on the caller's thread pool.
+    pub prefetch: usize,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self {
+            batch: 64,
+            shuffle: true,
+            drop_last: true,
+            seed: 0,
+            prefetch: 4,
+        }
+    }
+}
+
+/// One batch.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Normalised images, `[batch, height, width, channel]`, float32, on the CPU.
+    pub images: Tensor,
+    /// Class of each image.
+    pub labels: Vec<u32>,
+    /// Index of each image among the samples.
+    pub indices: Vec<u32>,
+    /// Epoch it belongs to.
+    pub epoch: u64,
+    /// Step inside the epoch, from 0.
+    pub step: u64,
+}
+
+/// Makes the batches of any epoch.
+///
+/// A batch is a function of (seed, epoch, step): the number of threads, the prefetching and the step an epoch was entered at
+/// change nothing.
+#[derive(Clone)]
+pub struct Loader {
+    builder: Arc<Builder>,
+    prefetch: usize,
+}
+
+impl Loader {
+    /// A loader of `samples` through `pipeline`.
+    ///
+    /// # Errors
+    /// When the batch is 0; when there are no samples; when a training batch (shuffled, or full batches only) is larger than the
+    /// set; when the first image cannot be read while the pipeline leaves sizes to the images.
+    pub fn new(
+        samples: Arc<dyn Samples>,
+        pipeline: Pipeline,
+        config: LoaderConfig,
+    ) -> Result<Self> {
+        let (len, batch) = (samples.len(), config.batch);
+        if batch == 0 {
+            return Err(Error::config(
+                "batch",
+                "must be at least 1, got 0",
+                "for example 64",
+            ));
+        }
+        if len == 0 {
+            return Err(Error::config(
+                "data",
+                "there is no image to load",
+                "check the folder or file it came from",
+            ));
+        }
+        if batch > len && (config.drop_last || config.shuffle) {
+            let message = format!("{batch} is larger than the set of {len} images");
+            return Err(Error::config(
+                "batch",
+                message,
+                format!("use a batch of at most {len}, or more images"),
+            ));
+        }
+        let prefetch = config.prefetch;
+        Ok(Self {
+            builder: Arc::new(Builder::new(samples, pipeline, config)?),
+            prefetch,
+        })
+    }
+
+    /// Batches in an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.builder.steps() as usize
+    }
+
+    /// Height and width of the batches' images.
+    pub fn size(&self) -> (usize, usize) {
+        self.builder.size
+    }
+
+    /// The batches of `epoch`.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// The batches of `epoch` from `first_step` on: the same as without those before.
+    pub fn epoch_from(&self, epoch: u64, first_step: u64) -> Epoch {
+        Epoch::start(Arc::clone(&self.builder), epoch, first_step, self.prefetch)
+    }
+}
+
+#[cfg(test)]
+mod tests;

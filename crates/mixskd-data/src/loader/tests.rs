@@ -1,0 +1,263 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::{Image, ImageView, PackedSamples, Preset};
+
+fn samples(n: usize) -> Arc<dyn Samples> {
+    let pixels = (0..n * 8 * 8 * 3).map(|i| (i * 31 % 256) as u8).collect();
+    let labels = (0..n as u32).map(|i| i % 3).collect();
+    Arc::new(PackedSamples::new((8, 8, 3), pixels, labels, "memory").unwrap())
+}
+
+fn pipeline() -> Pipeline {
+    Pipeline::new(Preset::Cifar.train(8, (8, 8), true), &[0.5; 3], &[0.25; 3]).unwrap()
+}
+
+fn config(batch: usize, prefetch: usize) -> LoaderConfig {
+    LoaderConfig {
+        batch,
+        prefetch,
+        seed: 5,
+        ..LoaderConfig::default()
+    }
+}
+
+type Plain = (Vec<f32>, Vec<u32>, Vec<u32>, u64, u64);
+
+fn plain(batch: Batch) -> Plain {
+    let images = batch.images.flatten_all().unwrap().to_vec1().unwrap();
+    (images, batch.labels, batch.indices, batch.epoch, batch.step)
+}
+
+fn all(loader: &Loader, epoch: u64) -> Vec<Plain> {
+    loader
+        .epoch(epoch)
+        .map(|batch| plain(batch.unwrap()))
+        .collect()
+}
+
+#[test]
+fn batches_do_not_depend_on_threads_prefetch_or_entry() {
+    let expected = all(
+        &Loader::new(samples(50), pipeline(), config(8, 0)).unwrap(),
+        3,
+    );
+    assert_eq!(expected.len(), 6);
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        for prefetch in [0, 1, 4] {
+            let loader = Loader::new(samples(50), pipeline(), config(8, prefetch)).unwrap();
+            assert_eq!(
+                pool.install(|| all(&loader, 3)),
+                expected,
+                "{threads} threads, prefetch {prefetch}"
+            );
+            let rest: Vec<Plain> = loader
+                .epoch_from(3, 4)
+                .map(|batch| plain(batch.unwrap()))
+                .collect();
+            assert_eq!(rest, expected[4..]);
+        }
+    }
+}
+
+#[test]
+fn an_epoch_shows_every_image_once_and_the_next_another_order() {
+    let loader = Loader::new(
+        samples(50),
+        pipeline(),
+        LoaderConfig {
+            drop_last: false,
+            ..config(8, 2)
+        },
+    )
+    .unwrap();
+    let order = |epoch| {
+        all(&loader, epoch)
+            .into_iter()
+            .flat_map(|batch| batch.2)
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (order(0), order(1));
+    assert_ne!(first, second);
+    for mut order in [first, second] {
+        order.sort_unstable();
+        assert_eq!(order, (0..50).collect::<Vec<_>>());
+    }
+    assert_eq!(loader.steps_per_epoch(), 7);
+}
+
+#[test]
+fn labels_belong_to_their_images() {
+    let loader = Loader::new(samples(20), pipeline(), config(4, 1)).unwrap();
+    for (_, labels, indices, ..) in all(&loader, 0) {
+        assert!(
+            labels
+                .iter()
+                .zip(&indices)
+                .all(|(label, index)| *label == index % 3)
+        );
+    }
+}
+
+#[test]
+fn the_same_image_is_augmented_anew_each_epoch() {
+    let loader = Loader::new(samples(1), pipeline(), config(1, 0)).unwrap();
+    let images: Vec<_> = (0..20)
+        .map(|epoch| all(&loader, epoch)[0].0.clone())
+        .collect();
+    assert!(images.iter().any(|image| *image != images[0]));
+}
+
+#[test]
+fn a_batch_must_fit_the_set() {
+    let new = |config| {
+        Loader::new(samples(10), pipeline(), config)
+            .err()
+            .map(|error| error.to_string())
+    };
+    let refused = new(config(11, 1)).unwrap();
+    assert!(
+        refused.contains("batch: 11 is larger than the set of 10 images\nhint:"),
+        "{refused}"
+    );
+    assert!(
+        new(config(0, 1))
+            .unwrap()
+            .contains("batch: must be at least 1")
+    );
+    // Evaluation takes what there is.
+    assert!(
+        new(LoaderConfig {
+            shuffle: false,
+            drop_last: false,
+            ..config(11, 1)
+        })
+        .is_none()
+    );
+}
+
+/// Images of which some cannot be read; counts how many were asked for.
+struct Faulty {
+    asked: AtomicUsize,
+}
+
+impl Samples for Faulty {
+    fn len(&self) -> usize {
+        1_000_000
+    }
+
+    fn label(&self, _index: usize) -> u32 {
+        0
+    }
+
+    fn image(&self, index: usize) -> Result<Image> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if index >= 24 {
+            return Err(Error::unreadable(self.origin(index), "is damaged"));
+        }
+        Ok(ImageView {
+            height: 8,
+            width: 8,
+            channels: 3,
+            pixels: &[7; 192],
+        }
+        .to_image())
+    }
+
+    fn origin(&self, index: usize) -> String {
+        format!("cats/{index}.png")
+    }
+}
+
+#[test]
+fn a_corrupt_image_is_an_item_that_names_it_and_ends_the_epoch() {
+    for prefetch in [0, 3] {
+        let samples = Arc::new(Faulty {
+            asked: AtomicUsize::new(0),
+        });
+        let config = LoaderConfig {
+            shuffle: false,
+            ..config(10, prefetch)
+        };
+        let items: Vec<_> = Loader::new(samples, pipeline(), config)
+            .unwrap()
+            .epoch(0)
+            .collect();
+        assert_eq!(items.len(), 3);
+        let error = items[2].as_ref().unwrap_err().to_string();
+        assert!(error.starts_with("cats/24.png: is damaged"), "{error}");
+        assert!(error.contains("--skip-unreadable"), "{error}");
+    }
+}
+
+#[test]
+fn prefetch_is_bounded_and_dropping_stops_it() {
+    let samples = Arc::new(Faulty {
+        asked: AtomicUsize::new(0),
+    });
+    let config = LoaderConfig {
+        shuffle: false,
+        ..config(2, 3)
+    };
+    let loader = Loader::new(samples.clone(), pipeline(), config).unwrap();
+    let mut epoch = loader.epoch(0);
+    epoch.next().unwrap().unwrap();
+    drop(epoch);
+    // The first image for its size; one batch taken, three ahead, and one more under way when the place became free.
+    assert!(samples.asked.load(Ordering::Relaxed) <= 1 + 2 * (1 + 3 + 1));
+    assert_eq!(
+        Arc::strong_count(&samples),
+        2,
+        "the thread is gone: only the loader and this test are left"
+    );
+}
+
+#[test]
+fn a_worker_of_the_pool_may_iterate() {
+    // The global pool builds the batches, and one of its workers waits for them.
+    let loader = Loader::new(samples(50), pipeline(), config(8, 2)).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    rayon::spawn(move || sender.send(all(&loader, 0).len()).unwrap());
+    assert_eq!(receiver.recv().unwrap(), 6);
+}
+
+#[test]
+fn images_that_do_not_fit_are_named() {
+    struct Mixed;
+    impl Samples for Mixed {
+        fn len(&self) -> usize {
+            4
+        }
+        fn label(&self, _index: usize) -> u32 {
+            0
+        }
+        fn image(&self, index: usize) -> Result<Image> {
+            let side = if index == 3 { 9 } else { 8 };
+            Ok(Image {
+                height: side,
+                width: 8,
+                channels: 3,
+                pixels: vec![0; side * 24],
+            })
+        }
+        fn origin(&self, index: usize) -> String {
+            format!("{index}.png")
+        }
+    }
+    let error = Loader::new(Arc::new(Mixed), pipeline(), config(4, 0))
+        .unwrap()
+        .epoch(0)
+        .next()
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("3.png: is 9×8 after augmentation where 8×8 is wanted"),
+        "{error}"
+    );
+}

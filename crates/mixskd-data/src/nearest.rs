@@ -1,0 +1,30 @@
+//! "Did you mean …?"
+
+/// A hint for an unknown `name`: the nearest of `known` if one is near, and all of them.
+pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let all = known.clone().collect::<Vec<_>>().join(", ");
+    let lower = name.to_lowercase();
+    let nearest = known
+        .map(|other| (strsim::damerau_levenshtein(&lower, other), other))
+        .min();
+    match nearest {
+        Some((distance, other)) if distance <= 1 + name.len() / 3 => {
+            format!("did you mean `{other}`? known: {all}")
+        }
+        _ => format!("known: {all}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_mended_and_a_stranger_is_not() {
+        let known = ["cifar-10", "cifar-100", "mnist"];
+        assert!(
+            did_you_mean("cifar100", known.into_iter()).starts_with("did you mean `cifar-100`")
+        );
+        assert!(did_you_mean("imagenet-21k", known.into_iter()).starts_with("known: "));
+    }
+}
