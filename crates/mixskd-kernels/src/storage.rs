@@ -24,6 +24,17 @@ pub(crate) fn slice<'a, T: Element>(
     Ok(&storage.as_slice::<T>()?[start..end])
 }
 
+/// The same, to be changed.
+pub(crate) fn slice_mut<'a, T: Element>(
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+) -> candle_core::Result<&'a mut [T]> {
+    match (layout.contiguous_offsets(), T::elements_mut(storage)) {
+        (Some((start, end)), Some(elements)) => Ok(&mut elements[start..end]),
+        _ => bail!("kernel output is not contiguous or of another type"),
+    }
+}
+
 /// Calls `work` with the elements of a contiguous CPU tensor.
 pub(crate) fn with_slice<T: Element, R>(
     tensor: &Tensor,

@@ -2,7 +2,7 @@
 //! input pixel under the tap and the output's gradient.
 
 use crate::gemm::micro::{self, Pixels, ROWS, Run};
-use crate::gemm::pack;
+use crate::gemm::{Panels, pack};
 use crate::par::{self, Scratch, Shared};
 use crate::simd::{Element, Kernel, Lanes};
 
@@ -234,18 +234,6 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         });
     });
     gather_sums(g, &sums, slices, ldc)
-}
-
-/// Panels that `.0` columns make.
-struct Panels(usize);
-
-impl<T: Element> Kernel<T> for Panels {
-    type Out = usize;
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, _: L) -> usize {
-        pack::panel_count::<L>(self.0)
-    }
 }
 
 /// Adds the slices' sums in order, and turns `[group][tap][in][out]` into the weight's own order.

@@ -11,7 +11,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use candle_core::WithDType;
+use candle_core::{CpuStorage, WithDType};
 
 /// A vector instruction set for one element type.
 ///
@@ -51,6 +51,38 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     /// # Safety
     /// `p` points to `n ≤ N` writable elements.
     unsafe fn store_n(self, p: *mut Self::T, v: Self::V, n: usize);
+
+    /// [`Lanes::load`] where `n = N`, else [`Lanes::load_n`].
+    ///
+    /// # Safety
+    /// `p` points to `n ≤ N` readable elements.
+    #[inline(always)]
+    unsafe fn load_part(self, p: *const Self::T, n: usize) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == Self::N {
+                self.load(p)
+            } else {
+                self.load_n(p, n)
+            }
+        }
+    }
+
+    /// [`Lanes::store`] where `n = N`, else [`Lanes::store_n`].
+    ///
+    /// # Safety
+    /// `p` points to `n ≤ N` writable elements.
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut Self::T, v: Self::V, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == Self::N {
+                self.store(p, v);
+            } else {
+                self.store_n(p, v, n);
+            }
+        }
+    }
 }
 
 /// Work that is written once and compiled for every instruction set.
@@ -69,6 +101,8 @@ pub(crate) trait Element:
     fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Out;
     /// Rounds from double precision.
     fn of(x: f64) -> Self;
+    /// The elements of a storage of this type.
+    fn elements_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
 impl Element for f32 {
@@ -88,6 +122,13 @@ impl Element for f32 {
     fn of(x: f64) -> Self {
         x as f32
     }
+
+    fn elements_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F32(elements) => Some(elements),
+            _ => None,
+        }
+    }
 }
 
 impl Element for f64 {
@@ -97,5 +138,12 @@ impl Element for f64 {
 
     fn of(x: f64) -> Self {
         x
+    }
+
+    fn elements_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+        match storage {
+            CpuStorage::F64(elements) => Some(elements),
+            _ => None,
+        }
     }
 }
