@@ -1,0 +1,313 @@
+//! The configuration of a run: plain data, defaults that train the shipped set, clear answers to a wrong key.
+
+use std::path::Path;
+
+use mixskd_data::DataConfig;
+use mixskd_losses::ObjectiveConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::method::MethodConfig;
+use crate::{DeviceKind, Error, OptimizerConfig, Result, ScheduleConfig};
+
+/// Which network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// A name of `mixskd models`.
+    pub name: String,
+    /// Width multiplier of every layer.
+    pub width: f64,
+    /// ReLU after the stem's batch norm; `false` reproduces the released MixSKD code's CIFAR network.
+    pub stem_relu: bool,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            name: "cifar_resnet18".into(),
+            width: 0.125,
+            stem_relu: true,
+        }
+    }
+}
+
+/// Settings of the loop itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Original images per step (mixes come on top).
+    pub batch: usize,
+    /// Images per evaluation batch.
+    pub eval_batch: usize,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Batches prepared ahead of the step.
+    pub prefetch: usize,
+    /// Side of the network's input in pixels; 0 takes what suits the data.
+    pub image_size: usize,
+    /// Checkpoints kept; older ones are removed.
+    pub keep_checkpoints: usize,
+    /// `auto`, `cpu` or `cuda`.
+    pub device: DeviceKind,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 8,
+            batch: 64,
+            eval_batch: 250,
+            seed: 0,
+            prefetch: 4,
+            image_size: 0,
+            keep_checkpoints: 2,
+            device: DeviceKind::Auto,
+        }
+    }
+}
+
+/// Everything that decides a run. The same configuration gives the same bits.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// The data.
+    pub data: DataConfig,
+    /// The network.
+    pub model: NetworkConfig,
+    /// The method.
+    pub method: MethodConfig,
+    /// Terms and weights of the MixSKD objective.
+    pub objective: ObjectiveConfig,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// The learning-rate schedule.
+    pub schedule: ScheduleConfig,
+    /// The loop.
+    pub run: RunConfig,
+}
+
+impl TrainConfig {
+    /// Reads a TOML file; keys it does not name keep their defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or names an unknown key or a value of the wrong type: file and line are told.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                text[..span.start.min(text.len())].lines().count().max(1)
+            });
+            explain(&format!("{}:{line}", path.display()), error.message())
+        })
+    }
+
+    /// This configuration with `KEY=VALUE` applied, where KEY is dotted (`optimizer.lr`) and VALUE is TOML; a bare word is
+    /// taken as a string.
+    ///
+    /// # Errors
+    /// When the key is unknown or the value has the wrong type.
+    pub fn with(&self, assignment: &str) -> Result<Self> {
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(Error::Config {
+                place: format!("--set {assignment}"),
+                message: "is not of the form KEY=VALUE".into(),
+                hint: Some("for example --set optimizer.lr=0.1".into()),
+            });
+        };
+        let key = key.trim();
+        let value = value.trim();
+        let parsed = format!("v = {value}")
+            .parse::<toml::Table>()
+            .ok()
+            .and_then(|mut table| table.remove("v"))
+            .unwrap_or_else(|| toml::Value::String(value.into()));
+        self.with_value(key, parsed)
+    }
+
+    /// This configuration with the dotted `key` set to `value`.
+    ///
+    /// # Errors
+    /// When the key is unknown or the value has the wrong type.
+    pub fn with_value(&self, key: &str, value: impl Into<toml::Value>) -> Result<Self> {
+        let mut root =
+            toml::Table::try_from(self).map_err(|error| Error::config(key, error.to_string()))?;
+        let mut value = value.into();
+        let (sections, leaf) = key
+            .rsplit_once('.')
+            .map_or((vec![], key), |(s, leaf)| (s.split('.').collect(), leaf));
+        let mut table = &mut root;
+        for section in sections {
+            table = table
+                .entry(section)
+                .or_insert_with(|| toml::Table::new().into())
+                .as_table_mut()
+                .ok_or_else(|| {
+                    Error::config(key, format!("`{section}` is a value, not a section"))
+                })?;
+        }
+        // `lr = 1` is as good as `lr = 1.0`.
+        if let (Some(toml::Value::Float(_)), toml::Value::Integer(whole)) =
+            (table.get(leaf), &value)
+        {
+            value = toml::Value::Float(*whole as f64);
+        }
+        table.insert(leaf.into(), value);
+        root.try_into()
+            .map_err(|error: toml::de::Error| explain(key, error.message()))
+    }
+
+    /// The configuration as TOML, every key written out.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML, such as a seed above 2⁶³.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::config("config", error.to_string()))
+    }
+
+    /// Checks every range that does not need the data.
+    ///
+    /// # Errors
+    /// Naming the key and the range.
+    pub fn validate(&self) -> Result<()> {
+        let at_least_one = |key: &str, value: usize| {
+            if value >= 1 {
+                Ok(())
+            } else {
+                Err(Error::config(key, "must be at least 1, got 0"))
+            }
+        };
+        at_least_one("run.epochs", self.run.epochs)?;
+        at_least_one("run.batch", self.run.batch)?;
+        at_least_one("run.eval_batch", self.run.eval_batch)?;
+        at_least_one("run.prefetch", self.run.prefetch)?;
+        at_least_one("run.keep_checkpoints", self.run.keep_checkpoints)?;
+        if i64::try_from(self.run.seed).is_err() {
+            return Err(Error::config("run.seed", "must be below 2^63"));
+        }
+        let width = self.model.width;
+        if !(width > 0.0 && width <= 8.0) {
+            return Err(Error::config(
+                "model.width",
+                format!("must be above 0 and at most 8, got {width}"),
+            ));
+        }
+        crate::method::spec(&self.method.name)?;
+        self.objective.validate()?;
+        self.schedule.build(self.optimizer.lr, self.run.epochs, 1)?;
+        Ok(())
+    }
+}
+
+/// A usage error for `name`, which is none of `known`; names the nearest.
+pub(crate) fn unknown_name<'a>(
+    place: &str,
+    kind: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Error {
+    let all = known.clone().collect::<Vec<_>>().join(", ");
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`? Known: {all}"),
+        None => format!("known: {all}"),
+    };
+    Error::Config {
+        place: place.into(),
+        message: format!("there is no {kind} called `{name}`"),
+        hint: Some(hint),
+    }
+}
+
+/// The known name that looks most like `name`, if one does.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|&(distance, candidate)| distance <= candidate.len().max(name.len()) / 2)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Turns serde's message about an unknown field or variant into ours, with the nearest name.
+fn explain(place: &str, message: &str) -> Error {
+    let quoted = message.split('`').skip(1).step_by(2).collect::<Vec<_>>();
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    match quoted.split_first() {
+        Some((name, known)) if unknown && !known.is_empty() => {
+            let kind = if message.starts_with("unknown field") {
+                "key"
+            } else {
+                "value"
+            };
+            unknown_name(place, kind, name, known.iter().copied())
+        }
+        _ => Error::config(place, message.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_error(assignment: &str, wanted: &[&str]) {
+        let error = TrainConfig::default()
+            .with(assignment)
+            .and_then(|c| c.validate().map(|()| c))
+            .unwrap_err();
+        let text = format!("{error}; hint: {}", error.hint().unwrap_or_default());
+        assert!(error.is_usage(), "{text}");
+        for part in wanted {
+            assert!(text.contains(part), "`{text}` lacks `{part}`");
+        }
+    }
+
+    #[test]
+    fn defaults_survive_a_round_trip() {
+        let config = TrainConfig::default();
+        assert_eq!(
+            toml::from_str::<TrainConfig>(&config.to_toml().unwrap()).unwrap(),
+            config
+        );
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn set_takes_numbers_words_and_lists() {
+        let config = TrainConfig::default();
+        assert_eq!(config.with("optimizer.lr=1").unwrap().optimizer.lr, 1.0);
+        assert_eq!(config.with("method.name=ce").unwrap().method.name, "ce");
+        assert_eq!(
+            config
+                .with("schedule.milestones=[3, 5]")
+                .unwrap()
+                .schedule
+                .milestones,
+            [3, 5]
+        );
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_named_with_the_nearest() {
+        check_error(
+            "optimizer.momentun=0.5",
+            &["optimizer.momentun", "`momentum`"],
+        );
+        check_error("optimiser.lr=0.5", &["did you mean `optimizer`"]);
+        check_error("method.name=mixsdk", &["did you mean `mixskd`"]);
+        check_error("schedule.kind=cosin", &["did you mean `cosine`"]);
+        check_error("run.epochs=many", &["run.epochs", "invalid type"]);
+        check_error("model.width=0", &["model.width", "above 0"]);
+        check_error("objective.temperature=-3", &["temperature"]);
+        check_error("nonsense", &["KEY=VALUE"]);
+    }
+
+    #[test]
+    fn a_file_error_names_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        std::fs::write(&path, "[run]\nepochs = 3\nbach = 4\n").unwrap();
+        let error = TrainConfig::from_file(&path).unwrap_err();
+        assert!(error.to_string().contains("run.toml:3"), "{error}");
+        assert!(error.hint().unwrap().contains("`batch`"));
+    }
+}

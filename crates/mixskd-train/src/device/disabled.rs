@@ -1,0 +1,13 @@
+//! A build without CUDA.
+
+use candle_core::Device;
+
+use crate::{Error, Result};
+
+pub(super) fn open() -> Result<Device> {
+    Err(Error::Config {
+        place: "run.device".into(),
+        message: "this build knows no GPU".into(),
+        hint: Some("build with `--features cuda`, or use run.device=cpu".into()),
+    })
+}

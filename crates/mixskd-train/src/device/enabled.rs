@@ -1,0 +1,9 @@
+//! A build with CUDA.
+
+use candle_core::Device;
+
+use crate::Result;
+
+pub(super) fn open() -> Result<Device> {
+    Ok(Device::new_cuda(0)?)
+}

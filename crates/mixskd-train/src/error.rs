@@ -1,0 +1,148 @@
+//! What can go wrong in a training run.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for a result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of configuring, running or resuming a training run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A configuration value is unknown or out of range.
+    #[error("{place}: {message}")]
+    Config {
+        /// Where it stands: a key, a flag, or file and line.
+        place: String,
+        /// What is wrong, and what is allowed.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A loss term became NaN or infinite.
+    #[error(
+        "the loss term `{term}` became {value} at epoch {epoch}, step {step}; the run stopped before the update"
+    )]
+    NotFinite {
+        /// Name of the term.
+        term: String,
+        /// Its value, `NaN` or `inf`.
+        value: f64,
+        /// Epoch, counted from 1.
+        epoch: usize,
+        /// Step inside the epoch, counted from 1.
+        step: usize,
+        /// The newest checkpoint that is still good.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The run directory cannot be used.
+    #[error("{}: {message}", path.display())]
+    RunDir {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A file could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A checkpoint is damaged or belongs to another run.
+    #[error("{}: {message}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The data pipeline failed.
+    #[error(transparent)]
+    Data(#[from] mixskd_data::Error),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] mixskd_models::Error),
+    /// A loss failed.
+    #[error(transparent)]
+    Loss(#[from] mixskd_losses::Error),
+    /// A kernel failed.
+    #[error(transparent)]
+    Kernel(#[from] mixskd_kernels::Error),
+    /// candle refused.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// A configuration error at `place`.
+    pub(crate) fn config(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Config {
+            place: place.into(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A file error, as a closure for `map_err`.
+    pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::File {
+            path,
+            action,
+            source,
+        }
+    }
+
+    /// What went wrong, without the hint.
+    pub fn cause(&self) -> String {
+        let text = self.to_string();
+        text.split_once(HINT)
+            .map_or(text.clone(), |(cause, _)| cause.to_string())
+    }
+
+    /// What the user can do about it, in one line.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config { hint, .. } | Self::RunDir { hint, .. } => hint.clone(),
+            Self::NotFinite { checkpoint, .. } => Some(match checkpoint {
+                Some(path) => {
+                    format!(
+                        "lower the learning rate (--lr) and start again; the last good state is {}",
+                        path.display()
+                    )
+                }
+                None => {
+                    "lower the learning rate (--lr) or the weight of that term, and start again"
+                        .into()
+                }
+            }),
+            Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Some(
+                "free some space, then go on with --resume; what was written before is whole"
+                    .into(),
+            ),
+            Self::Checkpoint { .. } => Some("start a new run with another --out".into()),
+            _ => self
+                .to_string()
+                .split_once(HINT)
+                .map(|(_, hint)| hint.to_string()),
+        }
+    }
+
+    /// Whether the caller asked for something that cannot be, as against something that failed on the way.
+    pub fn is_usage(&self) -> bool {
+        use mixskd_losses::Error as Loss;
+        matches!(
+            self,
+            Self::Config { .. } | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
+        )
+    }
+}
+
+/// What parts cause and hint in the messages of the crates below.
+const HINT: &str = "\nhint: ";

@@ -1,0 +1,232 @@
+//! What is measured: running means of a training epoch, scores of every head, one record an epoch.
+
+use std::collections::BTreeMap;
+
+use candle_core::{D, DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::method::StepOutput;
+
+/// How well one head classifies the test images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeadScore {
+    /// `backbone`, `branch N` or `self-teacher`.
+    pub name: String,
+    /// Fraction of images whose class is the most probable one.
+    pub top1: f64,
+    /// Fraction of images whose class is among the five most probable (among all, where there are fewer).
+    pub top5: f64,
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+}
+
+/// One epoch, as a line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epoch, counted from 1.
+    pub epoch: usize,
+    /// Learning rate of the epoch's last step.
+    pub lr: f64,
+    /// Mean training loss (weighted sum of the terms).
+    pub loss: f64,
+    /// Mean of every unweighted term.
+    pub terms: BTreeMap<String, f64>,
+    /// Fraction of training predictions that were right while training; for mixed images the larger share counts.
+    pub train_top1: f64,
+    /// Backbone on the test images.
+    pub top1: f64,
+    /// Backbone on the test images.
+    pub top5: f64,
+    /// Backbone's mean cross-entropy on the test images, in nats.
+    pub test_loss: f64,
+    /// Every head on the test images, the backbone first.
+    pub heads: Vec<HeadScore>,
+    /// Original images trained on per second, evaluation excluded.
+    pub samples_per_s: f64,
+    /// Seconds of training and evaluation.
+    pub seconds: f64,
+}
+
+/// The loss terms and hits of one step, read back from the device.
+pub(crate) struct StepReading {
+    pub(crate) loss: f64,
+    pub(crate) terms: Vec<(&'static str, f64)>,
+    hits: f64,
+    samples: usize,
+}
+
+impl StepReading {
+    pub(crate) fn of(output: &StepOutput) -> Result<Self> {
+        let scalar =
+            |t: &Tensor| -> Result<f64> { Ok(t.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
+        let terms = output
+            .parts
+            .iter()
+            .map(|(name, t)| Ok((*name, scalar(t)?)))
+            .collect::<Result<_>>()?;
+        let predicted = output.logits.argmax(D::Minus1)?;
+        let hits = predicted
+            .eq(&output.targets)?
+            .to_dtype(DType::F32)?
+            .sum_all()?;
+        Ok(Self {
+            loss: scalar(&output.loss)?,
+            terms,
+            hits: scalar(&hits)?,
+            samples: output.targets.elem_count(),
+        })
+    }
+
+    /// The first term that is NaN or infinite.
+    pub(crate) fn not_finite(&self) -> Option<(&'static str, f64)> {
+        let total = [("loss", self.loss)];
+        self.terms
+            .iter()
+            .chain(&total)
+            .copied()
+            .find(|(_, value)| !value.is_finite())
+    }
+}
+
+/// Sums over the steps of an epoch.
+#[derive(Default)]
+pub(crate) struct Meter {
+    steps: usize,
+    samples: usize,
+    loss: f64,
+    hits: f64,
+    terms: BTreeMap<&'static str, f64>,
+}
+
+impl Meter {
+    pub(crate) fn add(&mut self, reading: &StepReading) {
+        self.steps += 1;
+        self.samples += reading.samples;
+        self.loss += reading.loss;
+        self.hits += reading.hits;
+        for (name, value) in &reading.terms {
+            *self.terms.entry(name).or_default() += value;
+        }
+    }
+
+    pub(crate) fn samples(&self) -> usize {
+        self.samples
+    }
+
+    pub(crate) fn loss(&self) -> f64 {
+        self.loss / self.steps.max(1) as f64
+    }
+
+    pub(crate) fn train_top1(&self) -> f64 {
+        self.hits / self.samples.max(1) as f64
+    }
+
+    pub(crate) fn terms(&self) -> BTreeMap<String, f64> {
+        self.terms
+            .iter()
+            .map(|(name, sum)| ((*name).to_string(), sum / self.steps.max(1) as f64))
+            .collect()
+    }
+}
+
+/// Counts of one head over the test images.
+#[derive(Default)]
+pub(crate) struct HeadMeter {
+    samples: usize,
+    top1: usize,
+    top5: usize,
+    loss: f64,
+}
+
+impl HeadMeter {
+    /// Adds a batch of logits `[batch, class]` and its labels.
+    pub(crate) fn add(&mut self, logits: &Tensor, labels: &[u32]) -> Result<()> {
+        for (row, &label) in logits
+            .to_dtype(DType::F32)?
+            .to_vec2::<f32>()?
+            .iter()
+            .zip(labels)
+        {
+            let Some(&own) = row.get(label as usize) else {
+                return Err(crate::Error::config(
+                    "--data",
+                    format!(
+                        "a test image has class {label}, but the network knows only {} classes",
+                        row.len()
+                    ),
+                ));
+            };
+            // Ties count against the network, so that constant logits score nothing.
+            let above = row
+                .iter()
+                .enumerate()
+                .filter(|&(c, &z)| z >= own && c != label as usize)
+                .count();
+            let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let sum = row
+                .iter()
+                .map(|&z| (f64::from(z) - largest).exp())
+                .sum::<f64>();
+            self.samples += 1;
+            self.top1 += usize::from(above == 0 && own.is_finite());
+            self.top5 += usize::from((above < 5 || row.len() <= 5) && own.is_finite());
+            self.loss += sum.ln() + largest - f64::from(own);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn score(&self, name: String) -> HeadScore {
+        let samples = self.samples.max(1) as f64;
+        HeadScore {
+            name,
+            top1: self.top1 as f64 / samples,
+            top5: self.top5 as f64 / samples,
+            loss: self.loss / samples,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn check(logits: &[[f32; 3]], labels: &[u32], top1: f64) {
+        let mut meter = HeadMeter::default();
+        meter
+            .add(
+                &Tensor::from_slice(logits.as_flattened(), (logits.len(), 3), &Device::Cpu)
+                    .unwrap(),
+                labels,
+            )
+            .unwrap();
+        let score = meter.score("x".into());
+        assert_eq!(score.top1, top1);
+    }
+
+    #[test]
+    fn top1_counts_strict_maxima() {
+        check(&[[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]], &[1, 1], 0.5);
+        check(&[[1.0, 1.0, 1.0]], &[0], 0.0);
+        check(&[[f32::NAN, f32::NAN, f32::NAN]], &[0], 0.0);
+    }
+
+    #[test]
+    fn loss_is_cross_entropy_in_nats() {
+        let mut meter = HeadMeter::default();
+        meter
+            .add(&Tensor::new(&[[0f32, 0.0]], &Device::Cpu).unwrap(), &[0])
+            .unwrap();
+        assert!((meter.score("x".into()).loss - 2f64.ln()).abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_label_the_network_does_not_know_is_refused() {
+        let error = HeadMeter::default()
+            .add(&Tensor::new(&[[0f32, 0.0]], &Device::Cpu).unwrap(), &[2])
+            .unwrap_err();
+        assert!(error.to_string().contains("class 2"));
+    }
+}

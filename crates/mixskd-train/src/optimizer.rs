@@ -1,0 +1,152 @@
+//! Stochastic gradient descent over a network's parameters.
+
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+use mixskd_kernels::{SgdConfig, sgd_step};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Settings of the optimiser, PyTorch's `torch.optim.SGD` semantics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Base learning rate per step, at the configured batch.
+    pub lr: f64,
+    /// Momentum factor, in [0, 1).
+    pub momentum: f64,
+    /// Nesterov momentum.
+    pub nesterov: bool,
+    /// L2 penalty added to every parameter's gradient, biases and batch norm included.
+    pub weight_decay: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            lr: 0.05,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 5e-4,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// The optimiser of `parameters`, with velocities of zero.
+    ///
+    /// # Errors
+    /// When a setting is out of range.
+    pub fn build(&self, parameters: Vec<(String, Var)>) -> Result<Sgd> {
+        let range = |key: &str, value: f64, ok: bool, wanted: &str| {
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::config(
+                    format!("optimizer.{key}"),
+                    format!("must be {wanted}, got {value}"),
+                ))
+            }
+        };
+        range(
+            "lr",
+            self.lr,
+            self.lr.is_finite() && self.lr > 0.0,
+            "above 0",
+        )?;
+        range(
+            "momentum",
+            self.momentum,
+            (0.0..1.0).contains(&self.momentum),
+            "in [0, 1)",
+        )?;
+        range(
+            "weight_decay",
+            self.weight_decay,
+            self.weight_decay.is_finite() && self.weight_decay >= 0.0,
+            "at least 0",
+        )?;
+        if self.nesterov && self.momentum == 0.0 {
+            return Err(Error::config(
+                "optimizer.nesterov",
+                "needs a momentum above 0",
+            ));
+        }
+        let slots = parameters
+            .into_iter()
+            .map(|(name, parameter)| {
+                let velocity =
+                    Var::zeros(parameter.shape(), parameter.dtype(), parameter.device())?;
+                Ok((
+                    name,
+                    Slot {
+                        parameter,
+                        velocity,
+                    },
+                ))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Sgd {
+            config: self.clone(),
+            slots,
+        })
+    }
+}
+
+struct Slot {
+    parameter: Var,
+    velocity: Var,
+}
+
+/// SGD with momentum; holds one velocity per parameter.
+pub struct Sgd {
+    config: OptimizerConfig,
+    slots: BTreeMap<String, Slot>,
+}
+
+impl Sgd {
+    /// One update of every parameter that has a gradient, at learning rate `lr`.
+    ///
+    /// A parameter the loss does not reach is left alone, decay included, as PyTorch does.
+    ///
+    /// # Errors
+    /// When a gradient's shape does not fit its parameter.
+    pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()> {
+        let config = SgdConfig {
+            lr,
+            momentum: self.config.momentum,
+            nesterov: self.config.nesterov,
+            weight_decay: self.config.weight_decay,
+        };
+        for slot in self.slots.values() {
+            if let Some(gradient) = gradients.get(&slot.parameter) {
+                sgd_step(&slot.parameter, gradient, &slot.velocity, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The velocities by parameter name, for a checkpoint.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        self.slots
+            .iter()
+            .map(|(name, slot)| (name.clone(), slot.velocity.as_detached_tensor()))
+            .collect()
+    }
+
+    /// Takes velocities back from a checkpoint.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, slot) in &self.slots {
+            let stored = state.get(name).ok_or_else(|| {
+                Error::config(name.as_str(), "the checkpoint has no velocity for it")
+            })?;
+            slot.velocity.set(stored)?;
+        }
+        Ok(())
+    }
+}

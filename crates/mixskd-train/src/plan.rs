@@ -1,0 +1,87 @@
+//! What a run would cost, before it runs.
+
+use std::time::Instant;
+
+use mixskd_models::StageShape;
+use serde::Serialize;
+
+use crate::trainer::Trainer;
+use crate::{Result, method};
+
+/// Steps timed after one of warm-up.
+const TIMED_STEPS: usize = 2;
+
+/// Shapes, counts and estimates of a configured run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// Shape of each stage's output for one image.
+    pub stages: Vec<StageShape>,
+    /// Parameters of the backbone, all that remains after training.
+    pub parameters_kept: usize,
+    /// Parameters in training, frozen ones included.
+    pub parameters_training: usize,
+    /// Multiply-adds of classifying one image with the trained backbone.
+    pub macs_per_image: u64,
+    /// Multiply-adds of one training step: forward, data gradient and weight gradient of every image in it.
+    pub macs_per_step: u64,
+    /// Estimate of peak memory in bytes: parameters, gradients and velocities, and the activations kept for the
+    /// backward pass.
+    pub memory_bytes: u64,
+    /// Seconds of one step, measured on the first batches.
+    pub seconds_per_step: f64,
+    /// Estimate for the whole run, evaluation included.
+    pub seconds_total: f64,
+    /// Steps of one epoch.
+    pub steps_per_epoch: usize,
+    /// Epochs of the run.
+    pub epochs: usize,
+    /// Training images.
+    pub train_images: usize,
+    /// Test images.
+    pub test_images: usize,
+}
+
+impl Trainer {
+    /// Counts and measures what the run would cost. Takes a few real steps and writes nothing; the trainer is spent.
+    ///
+    /// # Errors
+    /// When an image cannot be read or the image is too small for the network.
+    pub fn plan(mut self) -> Result<Plan> {
+        let size = self.config.run.image_size;
+        let backbone = self
+            .model
+            .build(self.store.builder().pp(method::BACKBONE))?
+            .cost((size, size))?;
+        let training = self.method.cost(size)?;
+        let images = (self.config.run.batch * self.method.images_per_sample()) as u64;
+        let parameters_training = self.store.count("");
+        let steps = self.train_loader.steps_per_epoch();
+
+        let mut seconds = Vec::new();
+        for batch in self.train_loader.epoch(0).take(1 + TIMED_STEPS) {
+            let batch = crate::trainer::to_device(batch?, 0, &self.device)?;
+            let started = Instant::now();
+            self.update(&batch, 0.0)?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        let seconds_per_step = seconds.iter().skip(1).copied().fold(seconds[0], f64::min);
+        let images_per_epoch = steps as u64 * images;
+        // A forward pass is about a third of a step; evaluation does it for every head.
+        let evaluation = self.dataset.test.len() as f64 / images_per_epoch.max(1) as f64 / 3.0;
+        let epochs = self.config.run.epochs;
+        Ok(Plan {
+            stages: backbone.stages,
+            parameters_kept: self.store.count(method::BACKBONE),
+            parameters_training,
+            macs_per_image: backbone.macs,
+            macs_per_step: 3 * training.macs * images,
+            memory_bytes: 4 * (3 * parameters_training as u64 + training.activations * images),
+            seconds_per_step,
+            seconds_total: seconds_per_step * (steps * epochs) as f64 * (1.0 + evaluation),
+            steps_per_epoch: steps,
+            epochs,
+            train_images: self.dataset.train.len(),
+            test_images: self.dataset.test.len(),
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! The directory of one run.
+//!
+//! ```text
+//! config.toml         the resolved configuration
+//! metrics.jsonl       one object an epoch
+//! model.safetensors   the backbone alone, float32, after the last finished epoch
+//! report.json         the result, once the run is done
+//! checkpoints/        epoch-NNNN.safetensors, the newest few
+//! lock                held while a process works here
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+
+use crate::checkpoint::Checkpoint;
+use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
+
+/// A run directory that this process holds.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Makes a new run directory and writes the configuration into it.
+    ///
+    /// # Errors
+    /// When the directory exists and is not empty, or cannot be made.
+    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
+        let occupied = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied || path.is_file() {
+            return Err(Error::RunDir {
+                path: path.to_path_buf(),
+                message: "already exists and is not empty; nothing was written".into(),
+                hint: Some(format!(
+                    "name another directory with --out, or go on with --resume {}",
+                    path.display()
+                )),
+            });
+        }
+        let text = config.to_toml()?;
+        let checkpoints = path.join("checkpoints");
+        std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
+        let run = Self {
+            path: path.to_path_buf(),
+            _lock: lock(path)?,
+        };
+        files::write_atomically(&run.path.join("config.toml"), text.as_bytes())?;
+        Ok(run)
+    }
+
+    /// Opens the directory of an earlier run, and reads its configuration.
+    ///
+    /// # Errors
+    /// When it is no run directory, or another process works in it.
+    pub fn open(path: &Path) -> Result<(Self, TrainConfig)> {
+        let config = path.join("config.toml");
+        if !config.is_file() {
+            return Err(Error::RunDir {
+                path: path.to_path_buf(),
+                message: "is no run directory: it holds no config.toml".into(),
+                hint: Some(
+                    "name the directory that `mixskd train` wrote, such as runs/001-…".into(),
+                ),
+            });
+        }
+        let run = Self {
+            path: path.to_path_buf(),
+            _lock: lock(path)?,
+        };
+        Ok((run, TrainConfig::from_file(&config)?))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the backbone's weights are written.
+    pub fn weights(&self) -> PathBuf {
+        self.path.join("model.safetensors")
+    }
+
+    fn metrics_path(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// Adds one line to `metrics.jsonl`.
+    pub(crate) fn append(&self, record: &EpochRecord) -> Result<()> {
+        let path = self.metrics_path();
+        let mut line =
+            serde_json::to_string(record).map_err(|e| Error::config("metrics", e.to_string()))?;
+        line.push('\n');
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::file(&path, "open"))?;
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(Error::file(&path, "write"))
+    }
+
+    /// The records of the first `epochs` epochs; later lines, of epochs whose checkpoint was never written, are dropped.
+    pub(crate) fn records(&self, epochs: usize) -> Result<Vec<EpochRecord>> {
+        let path = self.metrics_path();
+        if epochs == 0 && !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = std::fs::read_to_string(&path).map_err(Error::file(&path, "read"))?;
+        let damaged = |message: String| Error::RunDir {
+            path: path.clone(),
+            message,
+            hint: None,
+        };
+        let lines = text.lines().take(epochs).collect::<Vec<_>>();
+        let records = lines
+            .iter()
+            .enumerate()
+            .map(|(k, line)| {
+                serde_json::from_str(line).map_err(|e| damaged(format!("line {}: {e}", k + 1)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if records.len() < epochs {
+            return Err(damaged(format!(
+                "holds {} epochs, the checkpoint {epochs}",
+                records.len()
+            )));
+        }
+        let kept = lines
+            .iter()
+            .flat_map(|line| [*line, "\n"])
+            .collect::<String>();
+        if kept != text {
+            files::write_atomically(&path, kept.as_bytes())?;
+        }
+        Ok(records)
+    }
+
+    /// Writes the final report.
+    pub(crate) fn write_report(&self, report: &Report) -> Result<()> {
+        let text = serde_json::to_string_pretty(report)
+            .map_err(|e| Error::config("report", e.to_string()))?;
+        files::write_atomically(
+            &self.path.join("report.json"),
+            format!("{text}\n").as_bytes(),
+        )
+    }
+
+    /// Writes the checkpoint of an epoch and removes all but the newest `keep`.
+    pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
+        let name = format!("epoch-{:04}.safetensors", checkpoint.epochs_done);
+        checkpoint.save(&self.path.join("checkpoints").join(name))?;
+        for old in self.checkpoints()?.iter().rev().skip(keep) {
+            std::fs::remove_file(old).map_err(Error::file(old, "remove"))?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint that is whole, with a word about each damaged one passed over.
+    pub(crate) fn newest_checkpoint(
+        &self,
+        device: &Device,
+    ) -> Result<(Option<Checkpoint>, Vec<String>)> {
+        let mut passed_over = Vec::new();
+        for path in self.checkpoints()?.iter().rev() {
+            match Checkpoint::load(path, device) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), passed_over)),
+                Err(error @ Error::Checkpoint { .. }) => passed_over.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((None, passed_over))
+    }
+
+    /// Path of the newest checkpoint, whole or not.
+    pub(crate) fn newest_checkpoint_path(&self) -> Option<PathBuf> {
+        self.checkpoints().ok()?.pop()
+    }
+
+    /// Checkpoint files, oldest first.
+    fn checkpoints(&self) -> Result<Vec<PathBuf>> {
+        let dir = self.path.join("checkpoints");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(Error::file(&dir, "read"))? {
+            let path = entry.map_err(Error::file(&dir, "read"))?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            if name.starts_with("epoch-") && name.ends_with(".safetensors") {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Takes the directory's lock, or says that another process has it. The system frees it when the process ends.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::file(&path, "create"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::RunDir {
+            path: dir.to_path_buf(),
+            message: "another process is training here".into(),
+            hint: Some("wait for it, or name another directory with --out".into()),
+        }),
+        Err(TryLockError::Error(source)) => Err(Error::File {
+            path,
+            action: "lock",
+            source,
+        }),
+    }
+}
+
+/// `root/NNN-STEM` with the first free number.
+pub fn next_free(root: &Path, stem: &str) -> PathBuf {
+    let taken = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .split('-')
+                .next()?
+                .parse::<u32>()
+                .ok()
+        })
+        .max()
+        .unwrap_or(0);
+    root.join(format!("{:03}-{stem}", taken + 1))
+}

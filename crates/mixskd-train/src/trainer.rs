@@ -1,0 +1,316 @@
+//! The training loop.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use mixskd_data::Preset;
+use mixskd_data::{Batch, Dataset, Loader, LoaderConfig};
+use mixskd_models::weights::{self, Metadata, Resize};
+use mixskd_models::{ModelConfig, ParamStore, Strictness};
+
+use crate::checkpoint::Checkpoint;
+use crate::evaluate::evaluate;
+use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
+use crate::metrics::{Meter, StepReading};
+use crate::observer::{RunStart, StepEvent};
+use crate::optimizer::Sgd;
+use crate::report::best;
+use crate::{EpochRecord, Error, Observer, Report, Result, RunDir, Schedule, TrainConfig};
+
+/// A run, built and ready: data opened, network made, nothing written yet.
+pub struct Trainer {
+    pub(crate) config: TrainConfig,
+    pub(crate) dataset: Dataset,
+    pub(crate) model: ModelConfig,
+    pub(crate) store: ParamStore,
+    pub(crate) method: Box<dyn Method>,
+    pub(crate) optimizer: Sgd,
+    schedule: Schedule,
+    pub(crate) train_loader: Loader,
+    test_loader: Loader,
+    pub(crate) device: Device,
+    epochs_done: usize,
+}
+
+impl Trainer {
+    /// Opens the data and builds network, method and optimiser. Writes nothing.
+    ///
+    /// # Errors
+    /// When the configuration is out of range, the data cannot be read, or the two do not fit each other.
+    pub fn new(config: &TrainConfig) -> Result<Self> {
+        config.validate()?;
+        let mut config = config.clone();
+        let dataset = config.data.open()?;
+        if config.run.batch > dataset.train.len() {
+            return Err(Error::Config {
+                place: "run.batch".into(),
+                message: format!(
+                    "a batch of {} is larger than the training set of {}",
+                    config.run.batch,
+                    dataset.train.len()
+                ),
+                hint: Some(format!("--batch {}", dataset.train.len().min(64))),
+            });
+        }
+        if config.run.image_size == 0 {
+            config.run.image_size = dataset.input_size();
+        }
+        let device = config.run.device.open()?;
+        let model = ModelConfig {
+            name: config.model.name.clone(),
+            classes: dataset.classes.len(),
+            channels: dataset.channels,
+            width: config.model.width,
+            input: config.run.image_size,
+            stem_relu: config.model.stem_relu,
+        };
+        let seed = config.run.seed;
+        let store = ParamStore::new(seed, DType::F32, &device);
+        let inputs = MethodInputs {
+            config: &config.method,
+            objective: &config.objective,
+            model: &model,
+            store: &store,
+            seed,
+        };
+        let method = (method::spec(&config.method.name)?.build)(&inputs)?;
+        let optimizer = config.optimizer.build(store.parameters())?;
+        let train = LoaderConfig {
+            batch: config.run.batch,
+            shuffle: true,
+            drop_last: true,
+            seed,
+            prefetch: config.run.prefetch,
+        };
+        let test = LoaderConfig {
+            batch: config.run.eval_batch.min(dataset.test.len()),
+            shuffle: false,
+            drop_last: false,
+            ..train.clone()
+        };
+        let train_loader = Loader::new(
+            dataset.train.clone(),
+            dataset.train_pipeline(config.run.image_size)?,
+            train,
+        )?;
+        let test_loader = Loader::new(
+            dataset.test.clone(),
+            dataset.eval_pipeline(config.run.image_size)?,
+            test,
+        )?;
+        let schedule = config.schedule.build(
+            config.optimizer.lr,
+            config.run.epochs,
+            train_loader.steps_per_epoch(),
+        )?;
+        Ok(Self {
+            config,
+            dataset,
+            model,
+            store,
+            method,
+            optimizer,
+            schedule,
+            train_loader,
+            test_loader,
+            device,
+            epochs_done: 0,
+        })
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The data.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
+    ///
+    /// # Errors
+    /// When a checkpoint cannot be read or does not fit the network.
+    pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
+        let (checkpoint, passed_over) = run.newest_checkpoint(&self.device)?;
+        for damaged in passed_over {
+            observer.notice(&format!("passed over a checkpoint: {damaged}"));
+        }
+        match checkpoint {
+            Some(checkpoint) => {
+                self.store.load(&checkpoint.tensors, Strictness::Exact)?;
+                self.optimizer.load_state(&checkpoint.velocities)?;
+                self.epochs_done = checkpoint.epochs_done;
+            }
+            None => observer.notice("no whole checkpoint found: the run begins anew"),
+        }
+        Ok(())
+    }
+
+    /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint.
+    ///
+    /// # Errors
+    /// When an image cannot be read, a loss is not finite, or a file cannot be written; what was written before stays.
+    pub fn run(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
+        let mut records = run.records(self.epochs_done)?;
+        observer.started(&RunStart {
+            dir: run.path(),
+            first_epoch: self.epochs_done,
+            epochs: self.config.run.epochs,
+            steps: self.train_loader.steps_per_epoch(),
+            batch: self.config.run.batch,
+        });
+        for epoch in self.epochs_done..self.config.run.epochs {
+            let started = Instant::now();
+            let mut meter = Meter::default();
+            let mut lr = 0.0;
+            for batch in self.train_loader.epoch(epoch as u64) {
+                let batch = to_device(batch?, epoch, &self.device)?;
+                lr = self.schedule.lr(epoch, batch.step);
+                let reading = self.update(&batch, lr)?;
+                if let Some((term, value)) = reading.not_finite() {
+                    return Err(not_finite(term, value, &batch, run));
+                }
+                meter.add(&reading);
+                observer.step(&StepEvent {
+                    epoch,
+                    step: batch.step,
+                    loss: meter.loss(),
+                    terms: &reading.terms,
+                    samples_per_s: meter.samples() as f64 / started.elapsed().as_secs_f64(),
+                });
+            }
+            let samples_per_s = meter.samples() as f64 / started.elapsed().as_secs_f64();
+            let heads = evaluate(
+                |images| self.method.heads(images),
+                &self.test_loader,
+                &self.device,
+            )?;
+            let backbone = &heads[0];
+            let record = EpochRecord {
+                epoch: epoch + 1,
+                lr,
+                loss: meter.loss(),
+                terms: meter.terms(),
+                train_top1: meter.train_top1(),
+                top1: backbone.top1,
+                top5: backbone.top5,
+                test_loss: backbone.loss,
+                samples_per_s,
+                seconds: started.elapsed().as_secs_f64(),
+                heads,
+            };
+            self.epochs_done = epoch + 1;
+            run.append(&record)?;
+            weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
+            run.save_checkpoint(&self.checkpoint(), self.config.run.keep_checkpoints)?;
+            observer.epoch(&record);
+            records.push(record);
+        }
+        let report = self.report(&records, run)?;
+        run.write_report(&report)?;
+        observer.finished(&report);
+        Ok(report)
+    }
+
+    /// One step: the method's loss, its gradients, the optimiser's update. A loss that is not finite updates nothing.
+    pub(crate) fn update(&mut self, batch: &TrainBatch, lr: f64) -> Result<StepReading> {
+        let output = self.method.step(batch)?;
+        let reading = StepReading::of(&output)?;
+        if reading.not_finite().is_none() {
+            let gradients = output.loss.backward()?;
+            self.optimizer.step(&gradients, lr)?;
+        }
+        Ok(reading)
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            epochs_done: self.epochs_done,
+            tensors: self.store.tensors(),
+            velocities: self.optimizer.state(),
+        }
+    }
+
+    /// What a prediction needs to know besides the tensors.
+    fn metadata(&self) -> Metadata {
+        let input = self.model.input;
+        let shorter = match self.dataset.preset() {
+            Preset::Cifar => input,
+            Preset::ImageNet => input * 8 / 7,
+        };
+        Metadata {
+            classes: self.dataset.classes.clone(),
+            mean: self.dataset.mean.clone(),
+            std: self.dataset.std.clone(),
+            resize: Resize::CentreCrop { shorter },
+            extra: BTreeMap::from([("method".into(), self.config.method.name.clone())]),
+            ..Metadata::new(self.model.clone())
+        }
+    }
+
+    fn report(&self, records: &[EpochRecord], run: &RunDir) -> Result<Report> {
+        let found = (
+            records.last(),
+            best(records, |head| head.name == BACKBONE),
+            best(records, |_| true),
+        );
+        let (Some(last), Some(best_backbone), Some(best_head)) = found else {
+            return Err(Error::config(
+                "run.epochs",
+                "the run has no finished epoch to report",
+            ));
+        };
+        let training_seconds: f64 = records
+            .iter()
+            .map(|r| self.samples_per_epoch() as f64 / r.samples_per_s.max(f64::MIN_POSITIVE))
+            .sum();
+        Ok(Report {
+            method: self.config.method.name.clone(),
+            model: self.model.name.clone(),
+            width: self.model.width,
+            data: self.dataset.name.clone(),
+            classes: self.dataset.classes.len(),
+            epochs: records.len(),
+            seed: self.config.run.seed,
+            top1: last.top1,
+            top5: last.top5,
+            test_loss: last.test_loss,
+            heads: last.heads.clone(),
+            best_backbone,
+            best_head,
+            parameters_kept: self.store.count(BACKBONE),
+            parameters_training: self.store.count(""),
+            seconds: records.iter().map(|record| record.seconds).sum(),
+            samples_per_s: (records.len() * self.samples_per_epoch()) as f64 / training_seconds,
+            dir: run.path().to_path_buf(),
+            weights: run.weights(),
+        })
+    }
+
+    fn samples_per_epoch(&self) -> usize {
+        self.train_loader.steps_per_epoch() * self.config.run.batch
+    }
+}
+
+pub(crate) fn to_device(batch: Batch, epoch: usize, device: &Device) -> Result<TrainBatch> {
+    Ok(TrainBatch {
+        images: batch.images.to_device(device)?,
+        labels: Tensor::new(batch.labels, device)?,
+        indices: batch.indices,
+        epoch,
+        step: batch.step as usize,
+    })
+}
+
+fn not_finite(term: &str, value: f64, batch: &TrainBatch, run: &RunDir) -> Error {
+    Error::NotFinite {
+        term: term.into(),
+        value,
+        epoch: batch.epoch + 1,
+        step: batch.step + 1,
+        checkpoint: run.newest_checkpoint_path(),
+    }
+}

@@ -1,0 +1,39 @@
+//! A small learnable set in CIFAR-100's binary layout, and a configuration that trains on it in a blink.
+
+use std::path::Path;
+
+use mixskd_train::TrainConfig;
+
+/// Writes `train` and `test` images of three classes: each class has its own colour, each image its own pattern.
+pub(crate) fn write_set(dir: &Path, train: usize, test: usize) {
+    for (name, count) in [("train.bin", train), ("test.bin", test)] {
+        let mut data = Vec::new();
+        for k in 0..count {
+            let class = k % 3;
+            data.extend([0, class as u8]);
+            for channel in 0..3 {
+                for pixel in 0..1024 {
+                    let bright = if channel == class { 120 } else { 20 };
+                    data.push((bright + (pixel * 7 + k * 13 + channel * 5) % 90) as u8);
+                }
+            }
+        }
+        std::fs::write(dir.join(name), data).unwrap();
+    }
+    std::fs::write(dir.join("fine_label_names.txt"), "red\ngreen\nblue\n").unwrap();
+    std::fs::write(dir.join("coarse_label_names.txt"), "colour\n").unwrap();
+}
+
+/// A tiny network for `epochs` epochs of `method` on the set in `dir`.
+pub(crate) fn config(dir: &Path, method: &str, epochs: usize) -> TrainConfig {
+    let mut config = TrainConfig::default();
+    config.data.source = dir.display().to_string();
+    config.model.width = 0.03125;
+    config.method.name = method.into();
+    config.optimizer.lr = 0.02;
+    config.run.epochs = epochs;
+    config.run.batch = 8;
+    config.run.eval_batch = 5;
+    config.schedule.warmup_epochs = 0;
+    config
+}

@@ -1,0 +1,225 @@
+//! Every method of the table, trained for real on a small set: learning, determinism, resume, refusals.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use common::{config, write_set};
+use mixskd_train::{EpochRecord, Error, Report, RunDir, TrainConfig, Trainer, method};
+
+fn train(config: &TrainConfig, out: &Path) -> Report {
+    let mut trainer = Trainer::new(config).unwrap();
+    let run = RunDir::create(out, trainer.config()).unwrap();
+    trainer.run(&run, &mut ()).unwrap()
+}
+
+/// The records of a run without their times.
+fn timeless(out: &Path) -> Vec<EpochRecord> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| EpochRecord {
+            seconds: 0.0,
+            samples_per_s: 0.0,
+            ..serde_json::from_str(line).unwrap()
+        })
+        .collect()
+}
+
+fn weights(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    let data = std::fs::read(out.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&data).unwrap();
+    file.iter()
+        .map(|(name, view)| (name.to_string(), view.data().to_vec()))
+        .collect()
+}
+
+#[test]
+fn every_method_learns() {
+    for spec in method::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        write_set(dir.path(), 48, 12);
+        let out = dir.path().join("run");
+        let report = train(&config(dir.path(), spec.name, 6), &out);
+        let records = timeless(&out);
+        assert_eq!(records.len(), 6, "{}", spec.name);
+        let (first, last) = (&records[0], &records[5]);
+        assert!(
+            last.loss < first.loss,
+            "{}: {} -> {}",
+            spec.name,
+            first.loss,
+            last.loss
+        );
+        assert!(report.top1 > 0.6, "{}: top-1 {}", spec.name, report.top1);
+        assert_eq!(report.heads[0].name, "backbone");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
+    for spec in method::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        write_set(dir.path(), 24, 6);
+        let config = config(dir.path(), spec.name, 2);
+        let outs = [1, 2, 3].map(|threads| {
+            let out = dir.path().join(format!("run{threads}"));
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| train(&config, &out));
+            out
+        });
+        for other in &outs[1..] {
+            assert_eq!(timeless(&outs[0]), timeless(other), "{}", spec.name);
+            assert_eq!(weights(&outs[0]), weights(other), "{}", spec.name);
+        }
+    }
+}
+
+#[test]
+fn resume_continues_with_the_same_bits() {
+    for spec in method::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        write_set(dir.path(), 24, 6);
+        let config = config(dir.path(), spec.name, 4);
+        let straight = dir.path().join("straight");
+        train(&config, &straight);
+
+        // The straight run, its last two epochs forgotten: what a crash after the second epoch leaves.
+        let broken = dir.path().join("broken");
+        let mut stopper = StopAfter { epochs: 2 };
+        let mut trainer = Trainer::new(&config).unwrap();
+        let run = RunDir::create(&broken, trainer.config()).unwrap();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            trainer.run(&run, &mut stopper)
+        }));
+        assert!(caught.is_err());
+        drop((trainer, run));
+
+        let (run, config) = RunDir::open(&broken).unwrap();
+        let mut trainer = Trainer::new(&config).unwrap();
+        trainer.resume(&run, &mut ()).unwrap();
+        trainer.run(&run, &mut ()).unwrap();
+        assert_eq!(timeless(&straight), timeless(&broken), "{}", spec.name);
+        assert_eq!(weights(&straight), weights(&broken), "{}", spec.name);
+    }
+}
+
+/// Stands for a crash: panics in the first step after `epochs` epochs.
+struct StopAfter {
+    epochs: usize,
+}
+
+impl mixskd_train::Observer for StopAfter {
+    fn step(&mut self, event: &mixskd_train::StepEvent) {
+        assert!(event.epoch < self.epochs, "stopped on purpose");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_aloud() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 3);
+    let out = dir.path().join("run");
+    train(&config, &out);
+    let expected = weights(&out);
+    let newest = out.join("checkpoints/epoch-0003.safetensors");
+    let whole = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &whole[..whole.len() / 2]).unwrap();
+
+    let (run, config) = RunDir::open(&out).unwrap();
+    let mut trainer = Trainer::new(&config).unwrap();
+    let mut heard = Notices(Vec::new());
+    trainer.resume(&run, &mut heard).unwrap();
+    trainer.run(&run, &mut heard).unwrap();
+    assert!(
+        heard.0.iter().any(|text| text.contains("epoch-0003")),
+        "{:?}",
+        heard.0
+    );
+    assert_eq!(weights(&out), expected);
+}
+
+struct Notices(Vec<String>);
+
+impl mixskd_train::Observer for Notices {
+    fn notice(&mut self, text: &str) {
+        self.0.push(text.into());
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_term_and_keeps_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let mut config = config(dir.path(), "mixskd", 3);
+    config.optimizer.lr = 1e30;
+    let out = dir.path().join("run");
+    let mut trainer = Trainer::new(&config).unwrap();
+    let run = RunDir::create(&out, trainer.config()).unwrap();
+    let error = trainer.run(&run, &mut ()).unwrap_err();
+    assert!(
+        matches!(&error, Error::NotFinite { term, .. } if !term.is_empty()),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("--lr"));
+    assert!(!error.is_usage());
+}
+
+#[test]
+fn a_run_directory_is_used_by_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 1);
+    let out = dir.path().join("run");
+    let held = RunDir::create(&out, &config).unwrap();
+    let taken = RunDir::open(&out).unwrap_err();
+    assert!(taken.to_string().contains("another process"), "{taken}");
+    drop(held);
+    let again = RunDir::create(&out, &config).unwrap_err();
+    assert!(again.hint().unwrap().contains("--resume"), "{again}");
+}
+
+#[test]
+fn what_does_not_fit_the_data_is_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let check = |change: fn(&mut TrainConfig), wanted: &str| {
+        let mut config = config(dir.path(), "ce", 1);
+        change(&mut config);
+        let Err(error) = Trainer::new(&config) else {
+            panic!("{wanted}: accepted")
+        };
+        let text = format!("{}; {}", error.cause(), error.hint().unwrap_or_default());
+        assert!(text.contains(wanted), "`{text}` lacks `{wanted}`");
+    };
+    check(|c| c.run.batch = 25, "larger than the training set of 24");
+    check(|c| c.model.name = "cifar_resnet81".into(), "cifar_resnet18");
+    check(|c| c.optimizer.lr = -1.0, "optimizer.lr");
+    check(
+        |c| {
+            c.method.name = "mixup".into();
+            c.method.alpha = 0.0;
+        },
+        "method.alpha",
+    );
+    check(|c| c.data.source = "/nonexistent".into(), "/nonexistent");
+}
+
+#[test]
+fn a_plan_counts_and_measures() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let plan = Trainer::new(&config(dir.path(), "mixskd", 2))
+        .unwrap()
+        .plan()
+        .unwrap();
+    assert_eq!(plan.steps_per_epoch, 3);
+    assert!(plan.parameters_training > 3 * plan.parameters_kept);
+    assert!(plan.macs_per_step > 8 * 3 * plan.macs_per_image);
+    assert!(plan.seconds_per_step > 0.0 && plan.memory_bytes > 0);
+}
