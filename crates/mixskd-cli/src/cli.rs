@@ -1,0 +1,68 @@
+//! What can be typed.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{datasets, eval, methods, models, predict, train};
+use crate::failure::Result;
+
+/// Train image classifiers that teach themselves (MixSKD and its peers), on the CPU or a GPU.
+///
+/// `mixskd train` alone trains a small network on the images that ship with the program.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mixskd",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Exit status: 0 done, 1 something failed, 2 a wrong flag, key, name or path."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a network
+    Train(Box<train::Args>),
+    /// Score trained weights on test images: top-1, top-5, loss
+    Eval(eval::Args),
+    /// Classify image files with trained weights
+    Predict(predict::Args),
+    /// List the networks
+    Models(models::Args),
+    /// List the training methods and objectives
+    Methods(methods::Args),
+    /// List the known data sets, or download one
+    Datasets(datasets::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(&self) -> Result<()> {
+        match self {
+            Self::Train(args) => args.run(),
+            Self::Eval(args) => args.run(),
+            Self::Predict(args) => args.run(),
+            Self::Models(args) => args.run(),
+            Self::Methods(args) => args.run(),
+            Self::Datasets(args) => args.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

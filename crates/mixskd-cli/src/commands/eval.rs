@@ -1,0 +1,166 @@
+//! `mixskd eval`: how well trained weights classify a set's test images.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Parser, ValueHint};
+use mixskd_data::{Dataset, Loader, LoaderConfig};
+use mixskd_train::{TrainConfig, evaluate, method};
+use serde::Serialize;
+
+use super::shared::{DataArgs, ThreadArgs, report_skipped};
+use crate::failure::{Failure, Result};
+use crate::network::Network;
+use crate::output;
+use crate::progress::{Progress, percent};
+
+/// Images that go through the network at once.
+const BATCH: usize = 250;
+
+/// Flags of `mixskd eval`.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    /// Weights file that `mixskd train` wrote
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    weights: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Evaluation {
+    /// The weights file.
+    weights: PathBuf,
+    /// Name of the network.
+    model: String,
+    /// Name of the data set.
+    data: String,
+    /// Number of classes.
+    classes: usize,
+    /// Test images.
+    images: usize,
+    /// Fraction of images whose class is the most probable one.
+    top1: f64,
+    /// Fraction of images whose class is among the five most probable.
+    top5: f64,
+    /// Mean cross-entropy in nats.
+    loss: f64,
+    /// Seconds of reading and classifying.
+    seconds: f64,
+    /// Images per second.
+    samples_per_s: f64,
+}
+
+impl Args {
+    /// Scores the weights.
+    pub(crate) fn run(&self) -> Result<()> {
+        self.threads.apply()?;
+        let network = Network::open(&self.weights)?;
+        let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
+        report_skipped(&dataset, &mut Progress::new());
+        self.check_fit(&network, &dataset)?;
+        let config = LoaderConfig {
+            batch: BATCH,
+            shuffle: false,
+            drop_last: false,
+            ..LoaderConfig::default()
+        };
+        let loader = Loader::new(dataset.test.clone(), network.pipeline()?, config)?;
+
+        let started = Instant::now();
+        let heads = |images: &_| {
+            Ok(vec![(
+                method::BACKBONE.to_string(),
+                network.logits(images)?,
+            )])
+        };
+        let scores = evaluate(heads, &loader, &network.device)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let Some(score) = scores.first() else {
+            return Err(Failure::failed(
+                format!("{}: there is no test image", dataset.name),
+                None,
+            ));
+        };
+        let evaluation = Evaluation {
+            weights: self.weights.clone(),
+            model: network.metadata.model.name.clone(),
+            data: dataset.name.clone(),
+            classes: dataset.classes.len(),
+            images: dataset.test.len(),
+            top1: score.top1,
+            top5: score.top5,
+            loss: score.loss,
+            seconds,
+            samples_per_s: dataset.test.len() as f64 / seconds.max(f64::MIN_POSITIVE),
+        };
+        if self.json {
+            output::json(&evaluation)
+        } else {
+            output::line(&evaluation.text())
+        }
+    }
+
+    /// Whether the weights speak of the data's classes and channels.
+    fn check_fit(&self, network: &Network, dataset: &Dataset) -> Result<()> {
+        let weights = self.weights.display();
+        let hint = "name the data set that the weights were trained on with --data";
+        let (own, theirs) = (&network.metadata.classes, &dataset.classes);
+        let classes = network.metadata.model.classes;
+        if classes != theirs.len() {
+            let cause = format!(
+                "{weights} knows {classes} classes, {} has {}",
+                dataset.name,
+                theirs.len()
+            );
+            return Err(Failure::usage(cause, hint));
+        }
+        if let Some((label, (own, theirs))) = own
+            .iter()
+            .zip(theirs)
+            .enumerate()
+            .find(|(_, (a, b))| a != b)
+        {
+            let cause = format!(
+                "class {label} is `{own}` in {weights}, but `{theirs}` in {}",
+                dataset.name
+            );
+            return Err(Failure::usage(cause, hint));
+        }
+        let channels = network.metadata.model.channels;
+        if channels != dataset.channels {
+            let cause = format!(
+                "{weights} takes {channels} channels, the images of {} have {}",
+                dataset.name, dataset.channels
+            );
+            return Err(Failure::usage(cause, hint));
+        }
+        Ok(())
+    }
+}
+
+impl Evaluation {
+    fn text(&self) -> String {
+        let rows = [
+            ("model", self.model.clone()),
+            (
+                "data",
+                format!(
+                    "{}, {} test images of {} classes",
+                    self.data, self.images, self.classes
+                ),
+            ),
+            ("top-1", percent(self.top1)),
+            ("top-5", percent(self.top5)),
+            ("loss", format!("{:.4}", self.loss)),
+            ("speed", format!("{:.0} images/s", self.samples_per_s)),
+        ];
+        output::columns(&rows)
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per command: its flags and what it calls.
+
+pub(crate) mod datasets;
+pub(crate) mod eval;
+pub(crate) mod methods;
+pub(crate) mod models;
+pub(crate) mod predict;
+pub(crate) mod shared;
+pub(crate) mod train;

@@ -1,0 +1,136 @@
+//! Flags that several commands have.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::Args;
+use mixskd_data::{DataConfig, Dataset, LabelKind};
+use mixskd_train::{Observer, TrainConfig};
+
+use crate::failure::{Failure, Result};
+use crate::summary::shell_word;
+
+/// Which data.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// A known set, a folder, or hub:NAME [default: the set that ships with the program]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Share of each class that becomes the test set, for a folder without one
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    val_fraction: Option<f64>,
+    /// Leave unreadable images out and count them, instead of stopping
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// CIFAR-100's labels
+    #[arg(long, value_name = "fine|coarse", value_parser = ["fine", "coarse"], hide_possible_values = true)]
+    labels: Option<String>,
+}
+
+impl DataArgs {
+    /// `config` with these flags applied.
+    pub(crate) fn apply(&self, mut config: TrainConfig) -> Result<TrainConfig> {
+        let flags: [(&str, Option<toml::Value>); 4] = [
+            ("data.source", self.data.clone().map(Into::into)),
+            ("data.val_fraction", self.val_fraction.map(Into::into)),
+            (
+                "data.skip_unreadable",
+                self.skip_unreadable.then(|| true.into()),
+            ),
+            ("data.labels", self.labels.clone().map(Into::into)),
+        ];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                config = config.with_value(key, value)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// The flags that ask for `config`, with a space before each; empty for the default.
+    pub(crate) fn of(config: &DataConfig) -> String {
+        let default = DataConfig::default();
+        let mut flags = String::new();
+        if config.source != default.source {
+            let _ = write!(flags, " --data {}", shell_word(&config.source));
+        }
+        if let Some(fraction) = config.val_fraction {
+            let _ = write!(flags, " --val-fraction {fraction}");
+        }
+        if config.skip_unreadable {
+            flags.push_str(" --skip-unreadable");
+        }
+        if config.labels == LabelKind::Coarse {
+            flags.push_str(" --labels coarse");
+        }
+        flags
+    }
+}
+
+/// How many threads compute.
+#[derive(Debug, Args)]
+pub(crate) struct ThreadArgs {
+    /// Threads to compute with [default: all cores]; the results do not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+impl ThreadArgs {
+    /// Makes the pool that everything computes in.
+    pub(crate) fn apply(&self) -> Result<()> {
+        let Some(threads) = self.threads else {
+            return Ok(());
+        };
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.into())
+            .build_global()
+            .map_err(|error| {
+                Failure::failed(
+                    format!("--threads {threads}: {error}"),
+                    Some("ask for fewer".into()),
+                )
+            })
+    }
+}
+
+/// Tells which images were left out.
+pub(crate) fn report_skipped(dataset: &Dataset, observer: &mut dyn Observer) {
+    if !dataset.skipped.is_empty() {
+        observer.notice(&format!(
+            "skipped {} unreadable images:",
+            dataset.skipped.len()
+        ));
+    }
+    for reason in &dataset.skipped {
+        observer.notice(reason);
+    }
+}
+
+/// A file named on the command line, or a usage error.
+pub(crate) fn existing_file<'a>(path: &'a Path, hint: &str) -> Result<&'a Path> {
+    let what = match path {
+        path if path.is_dir() => "is a folder, not a file",
+        path if !path.exists() => "there is no such file",
+        path => return Ok(path),
+    };
+    Err(Failure::usage(format!("{}: {what}", path.display()), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_back_from_a_configuration() {
+        assert_eq!(DataArgs::of(&DataConfig::default()), "");
+        let config = DataConfig {
+            source: "my pets".into(),
+            labels: LabelKind::Coarse,
+            val_fraction: Some(0.25),
+            skip_unreadable: true,
+            ..DataConfig::default()
+        };
+        let flags = " --data 'my pets' --val-fraction 0.25 --skip-unreadable --labels coarse";
+        assert_eq!(DataArgs::of(&config), flags);
+    }
+}

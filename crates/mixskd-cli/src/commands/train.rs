@@ -1,0 +1,182 @@
+//! `mixskd train`: flags become a configuration, the trainer does the rest.
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Parser, ValueHint};
+use mixskd_losses::ObjectiveConfig;
+use mixskd_train::{Report, RunDir, TrainConfig, Trainer, next_free};
+
+use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
+use crate::failure::Result;
+use crate::progress::Progress;
+use crate::{output, plan, style, summary};
+
+const EXAMPLES: &str = "\
+Examples:
+  mixskd train                                             the shipped images, a few minutes
+  mixskd train --data cifar-100-binary --model cifar_resnet18 --width 1 --epochs 205
+  mixskd train --config configs/cifar100.toml --set objective.temperature=4
+  mixskd train --resume runs/001-mixskd-cifar_resnet18-shipped
+
+Later wins: defaults, then --config, then named flags, then --set in the order given.";
+
+/// Flags of `mixskd train`.
+#[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Read settings from a TOML file; keys it does not name keep their defaults
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Network, one of `mixskd models`
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Width multiplier of every layer
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    width: Option<f64>,
+    /// Method, one of `mixskd methods`
+    #[arg(long, value_name = "NAME")]
+    method: Option<String>,
+    /// Replace the whole objective by a named one of `mixskd methods`
+    #[arg(long, value_name = "NAME")]
+    objective: Option<String>,
+    /// Passes over the training images
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Original images per step; methods that mix put as many mixes on top
+    #[arg(long, value_name = "N")]
+    batch: Option<u32>,
+    /// Peak learning rate per step at this batch
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// Seed of every random draw, below 2^63
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seed: Option<i64>,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Run directory to make [default: runs/NNN-METHOD-MODEL-DATA]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
+    /// Go on with the run in this directory; its own settings hold
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = SETTINGS)]
+    resume: Option<PathBuf>,
+    /// Set any key of the configuration, such as optimizer.lr=0.05; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append)]
+    set: Vec<String>,
+    /// Print the settings, shapes, sizes and estimates of the run, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a resumed run takes from its directory.
+const SETTINGS: [&str; 14] = [
+    "config",
+    "data",
+    "val_fraction",
+    "skip_unreadable",
+    "labels",
+    "model",
+    "width",
+    "method",
+    "objective",
+    "epochs",
+    "batch",
+    "lr",
+    "seed",
+    "out",
+];
+
+impl Args {
+    /// Trains, or shows what would be trained.
+    pub(crate) fn run(&self) -> Result<()> {
+        self.threads.apply()?;
+        if self.dry_run {
+            return self.show_plan();
+        }
+        let (report, data) = match &self.resume {
+            Some(dir) => resume(dir)?,
+            None => self.start()?,
+        };
+        if self.json {
+            return output::json(&report);
+        }
+        output::line(&summary::text(&report, &data, style::stdout()))
+    }
+}
+
+impl Args {
+    /// A new run; the second value is the data flags for the next command.
+    fn start(&self) -> Result<(Report, String)> {
+        let mut trainer = Trainer::new(&self.config()?)?;
+        let mut progress = Progress::new();
+        report_skipped(trainer.dataset(), &mut progress);
+        let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
+        let run = RunDir::create(&out, trainer.config())?;
+        let report = trainer.run(&run, &mut progress)?;
+        Ok((report, DataArgs::of(&trainer.config().data)))
+    }
+
+    fn show_plan(&self) -> Result<()> {
+        let trainer = Trainer::new(&self.config()?)?;
+        let config = trainer.config().clone();
+        plan::print(&config, &trainer.plan()?, self.json)
+    }
+
+    /// Defaults, then the file, then named flags, then `--set`.
+    fn config(&self) -> Result<TrainConfig> {
+        let mut config = match &self.config {
+            Some(path) => TrainConfig::from_file(existing_file(path, "recipes lie in configs/")?)?,
+            None => TrainConfig::default(),
+        };
+        config = self.data.apply(config)?;
+        if let Some(name) = &self.objective {
+            config.objective = ObjectiveConfig::preset(name)?;
+        }
+        let flags: [(&str, Option<toml::Value>); 7] = [
+            ("model.name", self.model.clone().map(Into::into)),
+            ("model.width", self.width.map(Into::into)),
+            ("method.name", self.method.clone().map(Into::into)),
+            ("run.epochs", self.epochs.map(Into::into)),
+            ("run.batch", self.batch.map(Into::into)),
+            ("optimizer.lr", self.lr.map(Into::into)),
+            ("run.seed", self.seed.map(Into::into)),
+        ];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                config = config.with_value(key, value)?;
+            }
+        }
+        for assignment in &self.set {
+            config = config.with(assignment)?;
+        }
+        Ok(config)
+    }
+}
+
+/// Goes on with the run in `dir`.
+fn resume(dir: &Path) -> Result<(Report, String)> {
+    let (run, config) = RunDir::open(dir)?;
+    let mut trainer = Trainer::new(&config)?;
+    let mut progress = Progress::new();
+    report_skipped(trainer.dataset(), &mut progress);
+    trainer.resume(&run, &mut progress)?;
+    let report = trainer.run(&run, &mut progress)?;
+    Ok((report, DataArgs::of(&trainer.config().data)))
+}
+
+/// `runs/NNN-METHOD-MODEL-DATA`.
+fn default_out(trainer: &Trainer) -> PathBuf {
+    let config = trainer.config();
+    let data = trainer
+        .dataset()
+        .name
+        .replace(|c: char| !(c.is_alphanumeric() || "._-".contains(c)), "-");
+    next_free(
+        Path::new("runs"),
+        &format!("{}-{}-{data}", config.method.name, config.model.name),
+    )
+}

@@ -1,0 +1,227 @@
+//! How a run is shown while it goes: a bar on a terminal, plain lines elsewhere. Everything goes to stderr.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mixskd_train::{EpochRecord, Observer, Report, RunStart, StepEvent};
+
+use crate::style;
+
+/// Shows a run.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    clock: Clock,
+    epochs: usize,
+}
+
+impl Progress {
+    /// A bar where stderr is a terminal, else plain lines.
+    pub(crate) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::hidden);
+        Self {
+            bar,
+            clock: Clock::new(0, 0),
+            epochs: 0,
+        }
+    }
+
+    /// One line above the bar, or one plain line.
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| plain(text)),
+            None => plain(text),
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn started(&mut self, start: &RunStart) {
+        self.epochs = start.epochs;
+        let first_step = start.first_epoch * start.steps;
+        let steps = start.epochs * start.steps;
+        self.clock = Clock::new(first_step, steps);
+        let from = if start.first_epoch > 0 {
+            format!(" from epoch {}", start.first_epoch + 1)
+        } else {
+            String::new()
+        };
+        self.say(&format!(
+            "training{from}: {} epochs of {} steps, {} images each, into {}",
+            start.epochs,
+            start.steps,
+            start.batch,
+            start.dir.display()
+        ));
+        if let Some(bar) = &self.bar {
+            bar.set_style(bar_style());
+            bar.set_length(steps as u64);
+            bar.set_position(first_step as u64);
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    fn step(&mut self, event: &StepEvent) {
+        let left = self.clock.tick();
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(format!("epoch {}/{}", event.epoch + 1, self.epochs));
+            let terms = terms(event.terms.iter().map(|(name, value)| (*name, *value)));
+            bar.set_message(format!(
+                "{:.0} images/s, {} left\n  loss {:.3}: {terms}",
+                event.samples_per_s,
+                duration(left),
+                event.loss
+            ));
+            bar.inc(1);
+        }
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let mut text = format!(
+            "epoch {}/{}: test top-1 {}, top-5 {}, test loss {:.3}, training loss {:.3}",
+            record.epoch,
+            self.epochs,
+            percent(record.top1),
+            percent(record.top5),
+            record.test_loss,
+            record.loss
+        );
+        if record.terms.len() > 1 {
+            let _ = write!(
+                text,
+                " ({})",
+                terms(
+                    record
+                        .terms
+                        .iter()
+                        .map(|(name, value)| (name.as_str(), *value))
+                )
+            );
+        }
+        let _ = write!(
+            text,
+            ", {:.0} images/s, {:.1} s",
+            record.samples_per_s, record.seconds
+        );
+        if record.epoch < self.epochs {
+            let _ = write!(text, ", {} left", duration(self.clock.left()));
+        }
+        self.say(&text);
+    }
+
+    fn finished(&mut self, _report: &Report) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.say(&format!("{} {text}", style::stderr().cyan("note:")));
+    }
+}
+
+/// The whole run's steps, and when they will be done at the pace so far, evaluations included.
+struct Clock {
+    started: Instant,
+    first: usize,
+    done: usize,
+    steps: usize,
+}
+
+impl Clock {
+    fn new(first: usize, steps: usize) -> Self {
+        Self {
+            started: Instant::now(),
+            first,
+            done: first,
+            steps,
+        }
+    }
+
+    fn tick(&mut self) -> Duration {
+        self.done += 1;
+        self.left()
+    }
+
+    fn left(&self) -> Duration {
+        self.left_after(self.started.elapsed())
+    }
+
+    fn left_after(&self, elapsed: Duration) -> Duration {
+        let per_step = elapsed.as_secs_f64() / (self.done - self.first).max(1) as f64;
+        Duration::from_secs_f64(per_step * self.steps.saturating_sub(self.done) as f64)
+    }
+}
+
+fn bar_style() -> ProgressStyle {
+    let bar = if style::stderr().colour() {
+        "{bar:24.cyan/dim}"
+    } else {
+        "{bar:24}"
+    };
+    let template = format!("{{prefix}} {bar} {{percent}} %  {{msg}}");
+    ProgressStyle::with_template(&template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+}
+
+/// A closed stderr is no reason to stop a run.
+fn plain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+fn terms<'a>(terms: impl Iterator<Item = (&'a str, f64)>) -> String {
+    terms
+        .map(|(name, value)| format!("{name} {value:.3}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// A fraction as a percentage with two decimals.
+pub(crate) fn percent(fraction: f64) -> String {
+    format!("{:.2} %", 100.0 * fraction)
+}
+
+/// `7 s`, `3 min 07 s`, `2 h 05 min`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest} s"),
+        (0, _) => format!("{minutes} min {rest:02} s"),
+        _ => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let read = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!(
+            [read(7), read(187), read(7500)],
+            ["7 s", "3 min 07 s", "2 h 05 min"]
+        );
+    }
+
+    #[test]
+    fn the_bar_template_is_understood() {
+        let bar = "{prefix} {bar:24.cyan/dim} {percent} %  {msg}";
+        assert!(ProgressStyle::with_template(bar).is_ok());
+    }
+
+    #[test]
+    fn time_left_counts_only_steps_of_this_process() {
+        let mut clock = Clock::new(90, 100);
+        for _ in 0..4 {
+            clock.tick();
+        }
+        assert_eq!(
+            clock.left_after(Duration::from_secs(8)),
+            Duration::from_secs(12)
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! The end of a run: a table of heads and the next commands to try.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use mixskd_train::Report;
+
+use crate::output;
+use crate::progress::{duration, percent};
+use crate::style::Style;
+
+/// The table: the backbone, which is the result, then the heads that are thrown away; what was chosen on the test images
+/// stands beside, and says so.
+pub(crate) fn table(report: &Report, style: Style) -> String {
+    let head = [
+        "after the last epoch",
+        "top-1",
+        "top-5",
+        "test loss",
+        "best epoch, chosen on the test images",
+    ];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    for (k, score) in report.heads.iter().enumerate() {
+        let (name, best) = if k == 0 {
+            let best = &report.best_backbone;
+            (
+                format!("{} (the result)", score.name),
+                format!("{} top-1 at epoch {}", percent(best.top1), best.epoch),
+            )
+        } else {
+            (score.name.clone(), String::new())
+        };
+        rows.push(vec![
+            name,
+            percent(score.top1),
+            percent(score.top5),
+            format!("{:.4}", score.loss),
+            best,
+        ]);
+    }
+    if report.heads.len() > 1 {
+        let best = &report.best_head;
+        let cell = format!(
+            "{} top-1 by {} at epoch {}",
+            percent(best.top1),
+            best.head,
+            best.epoch
+        );
+        rows.push(vec![
+            "best of all heads".into(),
+            String::new(),
+            String::new(),
+            String::new(),
+            cell,
+        ]);
+    }
+    let table = output::table(&rows);
+    let mut lines = table.lines().map(String::from).collect::<Vec<_>>();
+    if let Some(result) = lines.get_mut(1) {
+        *result = style.bold(result);
+    }
+    lines.join("\n")
+}
+
+/// What ran, the table, and what to type next; `data` is the `--data …` that the run was given, if any.
+pub(crate) fn text(report: &Report, data: &str, style: Style) -> String {
+    let mut text = format!(
+        "\n{} on {}: {} × {}, {} epochs in {}, {:.0} images/s; {} parameters kept of {} in training\n\n",
+        report.method,
+        report.data,
+        report.model,
+        report.width,
+        report.epochs,
+        duration(Duration::from_secs_f64(report.seconds)),
+        report.samples_per_s,
+        report.parameters_kept,
+        report.parameters_training,
+    );
+    text.push_str(&table(report, style));
+    let weights = shell_word(&report.weights.display().to_string());
+    let _ = write!(
+        text,
+        "\n\nrun directory: {}\nnext: mixskd eval --weights {weights}{data}",
+        report.dir.display()
+    );
+    let _ = write!(text, "\n      mixskd predict --weights {weights} IMAGE");
+    text
+}
+
+/// `word` as a shell takes it, quoted only where it must be.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use mixskd_train::{Best, HeadScore};
+
+    use super::*;
+
+    pub(crate) fn report() -> Report {
+        let head = |name: &str, top1| HeadScore {
+            name: name.into(),
+            top1,
+            top5: 0.99,
+            loss: 0.5,
+        };
+        let best = |head: &str, epoch, top1| Best {
+            epoch,
+            head: head.into(),
+            top1,
+            top5: 0.99,
+        };
+        Report {
+            method: "mixskd".into(),
+            model: "cifar_resnet18".into(),
+            width: 0.125,
+            data: "shipped".into(),
+            classes: 10,
+            epochs: 8,
+            seed: 0,
+            top1: 0.81,
+            top5: 0.99,
+            test_loss: 0.5,
+            heads: vec![
+                head("backbone", 0.81),
+                head("branch 1", 0.79),
+                head("self-teacher", 0.82),
+            ],
+            best_backbone: best("backbone", 7, 0.815),
+            best_head: best("self-teacher", 6, 0.83),
+            parameters_kept: 10,
+            parameters_training: 40,
+            seconds: 187.0,
+            samples_per_s: 300.0,
+            dir: "runs/a b".into(),
+            weights: "runs/a b/model.safetensors".into(),
+        }
+    }
+
+    #[test]
+    fn the_result_comes_first_and_what_the_test_images_chose_is_labelled() {
+        let text = text(&report(), " --data pets", crate::style::stdout());
+        let lines = text.lines().collect::<Vec<_>>();
+        let start = lines
+            .iter()
+            .position(|line| line.starts_with("after the last epoch"))
+            .unwrap();
+        assert!(lines[start].ends_with("best epoch, chosen on the test images"));
+        assert!(
+            lines[start + 1].contains("backbone (the result)")
+                && lines[start + 1].contains("81.00 %"),
+            "{text}"
+        );
+        assert!(
+            lines[start + 1].contains("81.50 % top-1 at epoch 7"),
+            "{text}"
+        );
+        assert!(
+            lines[start + 4].contains("83.00 % top-1 by self-teacher at epoch 6"),
+            "{text}"
+        );
+        assert!(
+            text.contains("mixskd eval --weights 'runs/a b/model.safetensors' --data pets"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_word_is_quoted_only_where_the_shell_needs_it() {
+        assert_eq!(
+            shell_word("runs/001-x.safetensors"),
+            "runs/001-x.safetensors"
+        );
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+    }
+}

@@ -1,0 +1,65 @@
+//! Help of every command, and the lists.
+
+use crate::support::run;
+
+const COMMANDS: [&str; 6] = ["train", "eval", "predict", "models", "methods", "datasets"];
+
+#[test]
+fn every_command_explains_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = run(dir.path(), "--help").ok().stdout;
+    for command in COMMANDS {
+        assert!(
+            help.contains(&format!("\n  {command}")),
+            "{command} is missing:\n{help}"
+        );
+        let own = run(dir.path(), &format!("{command} --help")).ok().stdout;
+        assert!(own.contains(&format!("Usage: mixskd {command}")), "{own}");
+        assert!(own.contains("--json"), "{own}");
+    }
+    assert!(
+        run(dir.path(), "--version")
+            .ok()
+            .stdout
+            .starts_with("mixskd 0.")
+    );
+}
+
+#[test]
+fn lists_are_the_same_in_text_and_json() {
+    let dir = tempfile::tempdir().unwrap();
+    for (command, table, known) in [
+        ("models", "models", "cifar_resnet18"),
+        ("methods", "methods", "mixskd"),
+        ("methods", "objectives", "reference-cifar"),
+        ("datasets", "datasets", "cifar-100"),
+    ] {
+        let text = run(dir.path(), command).ok().stdout;
+        let json = run(dir.path(), &format!("{command} --json")).ok().json();
+        let names = json[table]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["name"].as_str().unwrap())
+            .collect::<Vec<_>>();
+        assert!(names.contains(&known), "{names:?} lacks {known}");
+        for name in names {
+            assert!(text.contains(name), "{name} is missing:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mixskd"))
+        .args(["datasets", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let left = child.wait_with_output().unwrap();
+    assert!(left.status.success());
+    assert_eq!(String::from_utf8(left.stderr).unwrap(), "");
+}

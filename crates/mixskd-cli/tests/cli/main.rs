@@ -1,0 +1,13 @@
+//! The binary, run as a user runs it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, too, stop at the first surprise"
+)]
+
+mod configs;
+mod help_and_lists;
+mod support;
+mod train;
+mod wrong_input;

@@ -1,0 +1,171 @@
+//! Wrong input: one cause, one hint, the right exit status, nothing half-written.
+
+use crate::support::{TINY, image_folder, run, save_image};
+
+/// Runs the tiny training with `flags` more in a folder with the tiny data, and expects a refusal.
+fn check(flags: &str, status: i32, cause: &str, hint: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    run(dir.path(), &format!("{TINY} {flags}")).refused(status, cause, hint);
+    assert!(
+        !dir.path().join("runs").exists(),
+        "`{flags}` left a run directory"
+    );
+}
+
+#[test]
+fn unknown_names_are_told_with_the_nearest() {
+    check(
+        "--model cifar_resnet81",
+        2,
+        "cifar_resnet81",
+        "cifar_resnet18",
+    );
+    check("--method mixsdk", 2, "mixsdk", "`mixskd`");
+    check(
+        "--objective reference-cifra",
+        2,
+        "reference-cifra",
+        "`reference-cifar`",
+    );
+    check("--set optimizer.momentun=0.5", 2, "momentun", "`momentum`");
+}
+
+#[test]
+fn values_out_of_range_are_told_with_their_key() {
+    check("--set method.alpha=0", 2, "alpha", "");
+    check("--lr -1", 2, "optimizer.lr", "");
+    check("--width 0", 2, "model.width", "");
+    check("--set objective.temperature=0", 2, "temperature", "");
+    check("--batch 400", 2, "400", "--batch 8");
+}
+
+#[test]
+fn a_setting_that_is_no_pair_is_explained() {
+    check("--set momentum", 2, "KEY=VALUE", "--set");
+}
+
+#[test]
+fn clap_refuses_what_cannot_stand_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = run(dir.path(), "train --resume there --epochs 3");
+    assert_eq!(run.status, 2);
+    assert!(
+        run.stderr.contains("--resume") && run.stderr.contains("--epochs"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn data_that_is_not_there_is_a_wrong_path() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), "train --data nowhere/at/all").refused(2, "nowhere/at/all", "");
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    run(dir.path(), "train --data empty").refused(2, "empty", "");
+    run(dir.path(), "train --resume empty").refused(2, "empty", "mixskd train");
+}
+
+#[test]
+fn an_existing_out_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    std::fs::create_dir(dir.path().join("mine")).unwrap();
+    std::fs::write(dir.path().join("mine/thesis.txt"), "four years").unwrap();
+    run(dir.path(), &format!("{TINY} --out mine")).refused(2, "mine", "--out");
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("mine")).unwrap().count(),
+        1
+    );
+}
+
+#[test]
+fn a_corrupt_image_stops_the_run_unless_it_may_be_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 6);
+    let path = folder.join("train/cat/00.png");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    run(dir.path(), &format!("{TINY} --epochs 1 --out a")).refused(
+        1,
+        "00.png",
+        "--skip-unreadable",
+    );
+    let skipped = run(
+        dir.path(),
+        &format!("{TINY} --epochs 1 --out b --skip-unreadable"),
+    )
+    .ok();
+    assert!(skipped.stderr.contains("skipped 1"), "{}", skipped.stderr);
+}
+
+#[test]
+fn a_truncated_cifar_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let cifar = dir.path().join("cifar-100-binary");
+    std::fs::create_dir(&cifar).unwrap();
+    std::fs::write(cifar.join("train.bin"), vec![0u8; 3 * 3074 - 5]).unwrap();
+    std::fs::write(cifar.join("test.bin"), vec![0u8; 3074]).unwrap();
+    run(dir.path(), "train --data cifar-100-binary").refused(1, "train.bin", "");
+}
+
+#[test]
+fn one_class_is_not_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "val"] {
+        let folder = dir.path().join("only").join(split).join("cat");
+        std::fs::create_dir_all(&folder).unwrap();
+        save_image(&folder.join("a.png"), 8, 1);
+        save_image(&folder.join("b.png"), 8, 9);
+    }
+    run(dir.path(), "train --data only").refused(2, "class", "");
+}
+
+#[test]
+fn a_wrong_config_file_is_told_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), "[run]\nepochs = 3\nbach = 4\n").unwrap();
+    run(dir.path(), "train --config c.toml").refused(2, "c.toml:3", "`batch`");
+    run(dir.path(), "train --config missing.toml").refused(2, "missing.toml", "");
+}
+
+#[test]
+fn weights_that_are_none_or_do_not_fit_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    std::fs::write(dir.path().join("w.safetensors"), b"not weights").unwrap();
+    run(dir.path(), "eval --weights w.safetensors").refused(1, "w.safetensors", "");
+    run(dir.path(), "predict --weights gone.safetensors a.png").refused(2, "gone.safetensors", "");
+
+    run(
+        dir.path(),
+        &format!("{TINY} --method ce --epochs 1 --out r"),
+    )
+    .ok();
+    let weights = "--weights r/model.safetensors";
+    run(dir.path(), &format!("eval {weights}")).refused(2, "class", "--data");
+    run(
+        dir.path(),
+        &format!("predict {weights} --topk 3 pets/val/cat/00.png"),
+    )
+    .refused(2, "2 classes", "--topk 2");
+
+    // Images that cannot be read are named; the others are still classified.
+    let mixed = run(
+        dir.path(),
+        &format!("predict {weights} gone.png pets/val/cat/00.png pets"),
+    );
+    assert_eq!(mixed.status, 1);
+    assert!(
+        mixed.stdout.contains("pets/val/cat/00.png"),
+        "{}",
+        mixed.stdout
+    );
+    for name in ["gone.png", "pets"] {
+        assert!(
+            mixed.stderr.contains(name),
+            "`{name}` is not named:\n{}",
+            mixed.stderr
+        );
+    }
+}
