@@ -1,2 +1,60 @@
-//! xtask
-fn main() {}
+//! The project's own tools: `cargo xtask check | tidy | golden | bench`.
+
+mod bench;
+mod check;
+mod golden;
+mod python;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Checks, golden values and benches of the mixskd workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything a change must pass, cheapest first: format, tidy, clippy, docs, tests
+    Check(check::CheckArgs),
+    /// The invariants of docs/architecture.md that a reading of the files can check
+    Tidy,
+    /// Regenerate the golden test data with PyTorch, or compare a fresh run with what is stored
+    Golden(golden::GoldenArgs),
+    /// Run the criterion benches, and the peers' beside them
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<()> {
+    let root = root()?;
+    match args.command {
+        Command::Check(args) => check::run(&root, &args),
+        Command::Tidy => tidy::run(&root),
+        Command::Golden(args) => golden::run(&root, &args),
+        Command::Bench(args) => bench::run(&root, &args),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.parent().context("xtask has no parent folder")?;
+    Ok(root.to_path_buf())
+}

@@ -1,13 +1,12 @@
 """Golden values of every loss: inputs, values and gradients, in float64.
 
 Written from the formulas (MixSKD, Yang et al. 2022; see the function docs), not from the Rust code. Run by
-`cargo xtask golden`; writes losses.safetensors beside itself, or into the directory given as the first argument.
+`cargo xtask golden`; writes losses.safetensors beside itself.
 
 Tensors: `TERM/CASE/in/NAME`, `TERM/CASE/value`, `TERM/CASE/grad/NAME` (zeros where a side is detached). Inputs are rounded
 to float32, so that a float32 run starts from the same numbers. A term of the objective has `value/PART` as well.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +196,6 @@ def objectives():
 if __name__ == "__main__":
     single_losses()
     objectives()
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    folder = Path(__file__).parent
     save_file(STORE, folder / "losses.safetensors")
     print(f"{folder / 'losses.safetensors'}: {len(STORE)} tensors")

@@ -1,7 +1,7 @@
 """Two consecutive whole MixSKD steps in float64 PyTorch: network, every term, SGD with momentum.
 
 Written from the paper's definitions (MixSKD, Yang et al. 2022) with torchvision's residual blocks, not from the Rust code.
-Run by `cargo xtask golden`; writes step-NETWORK.safetensors beside itself, or into the directory given as the first argument.
+Run by `cargo xtask golden`; writes step-NETWORK.safetensors beside itself.
 
 Tensors (float32 but labels and partners, which are uint32; computed in float64 from the float32 values stored):
 - `initial/NAME`, `after/NAME`: every parameter, and batch norm's running statistics, before the first and after the second
@@ -16,7 +16,6 @@ Settings: cifar_resnet18 at width 0.0625 on images of 16 pixels, resnet18 at wid
 parameter; images and mixes through the network as one batch.
 """
 
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -221,6 +220,6 @@ def write(name, imagenet, width, size, seed, folder):
 
 
 if __name__ == "__main__":
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    out = Path(__file__).parent
     write("cifar_resnet18", False, 0.0625, 16, 19, out)
     write("resnet18", True, 0.046875, 48, 14, out)
