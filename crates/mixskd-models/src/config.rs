@@ -7,6 +7,10 @@ use crate::{Backbone, Error, Result, registry};
 
 /// Largest width multiplier accepted: 16 times ResNet-18's width is already 2.9 billion parameters.
 const MAX_WIDTH: f64 = 16.0;
+// Beyond any real use; they keep a damaged file or a slip of the finger from asking for all memory.
+const MAX_CLASSES: usize = 1_000_000;
+const MAX_CHANNELS: usize = 4096;
+const MAX_INPUT: usize = 65_536;
 
 /// A network as plain data; [`ModelConfig::build`] makes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,16 +69,19 @@ impl ModelConfig {
     /// Names the first field out of its range.
     pub fn validate(&self) -> Result<()> {
         registry::find(&self.name)?;
-        let at_least_one = |key, value: usize| match value {
-            0 => Err(Error::Config {
-                key,
-                message: "must be at least 1, got 0".into(),
-            }),
-            _ => Ok(()),
-        };
-        at_least_one("classes", self.classes)?;
-        at_least_one("channels", self.channels)?;
-        at_least_one("input", self.input)?;
+        let limits = [
+            ("classes", self.classes, MAX_CLASSES),
+            ("channels", self.channels, MAX_CHANNELS),
+            ("input", self.input, MAX_INPUT),
+        ];
+        for (key, value, most) in limits {
+            if !(1..=most).contains(&value) {
+                return Err(Error::Config {
+                    key,
+                    message: format!("must be from 1 to {most}, got {value}"),
+                });
+            }
+        }
         if !(self.width > 0.0 && self.width <= MAX_WIDTH) {
             return Err(Error::Config {
                 key: "width",

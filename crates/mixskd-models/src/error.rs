@@ -7,11 +7,12 @@ use crate::store::LoadReport;
 /// Shorthand for a result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of building, running, loading or saving a model.
+/// An error of building, running, loading or saving a model. Its text is a cause and, where there is something to be done, a
+/// `hint:` on a second line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No network of that name.
-    #[error("unknown model `{name}`; hint: did you mean `{nearest}`? All names: {known}")]
+    #[error("unknown model `{name}`; there are {known}\nhint: did you mean `{nearest}`?")]
     UnknownModel {
         /// The name that was asked for.
         name: String,
@@ -42,7 +43,7 @@ pub enum Error {
     },
     /// Batch statistics of a single value: training cannot normalise.
     #[error(
-        "batch norm: training needs more than one value per channel, got batch {batch} at {height}×{width} pixels; \
+        "batch norm: training needs more than one value per channel, got batch {batch} at {height}×{width} pixels\n\
          hint: a larger batch or a larger input"
     )]
     SingleValue {
@@ -54,7 +55,9 @@ pub enum Error {
         width: usize,
     },
     /// Tensors do not fit the model they are loaded into.
-    #[error("{source_name}: the weights do not fit the model: {report}")]
+    #[error(
+        "{source_name}: the weights do not fit the model: {report}\nhint: another model, width or number of classes?"
+    )]
     Weights {
         /// Where the weights came from.
         source_name: String,
@@ -72,7 +75,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is no weights file, or a damaged one.
-    #[error("{}: {message}; hint: {hint}", path.display())]
+    #[error("{}: {message}\nhint: {hint}", path.display())]
     Format {
         /// The file.
         path: PathBuf,

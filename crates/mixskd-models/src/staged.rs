@@ -96,10 +96,11 @@ impl<P: Plan> Backbone for Staged<P> {
                 got: stage.to_string(),
             });
         }
-        let stages = (stage + 1..count)
-            .map(|index| self.plan.stage(index, vb.clone()))
-            .collect::<Result<_>>()?;
-        Ok(Box::new(Replay(stages)))
+        let mut replay = Sequential::new();
+        for index in stage + 1..count {
+            replay.push(self.plan.stage(index, vb.clone())?);
+        }
+        Ok(Box::new(Replay(replay)))
     }
 
     fn cost(&self, input: (usize, usize)) -> Result<Cost> {
@@ -120,20 +121,14 @@ impl<P: Plan> Backbone for Staged<P> {
 }
 
 /// Stages of a plan, once more.
-struct Replay(Vec<Sequential>);
+struct Replay(Sequential);
 
 impl Alignment for Replay {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let mut x = x.clone();
-        for stage in &self.0 {
-            x = stage.forward(&x, mode)?;
-        }
-        Ok(x)
+        self.0.forward(x, mode)
     }
 
     fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {
-        self.0
-            .iter()
-            .try_fold(input, |shape, stage| stage.cost(shape, cost))
+        self.0.cost(input, cost)
     }
 }

@@ -27,7 +27,7 @@ fn values_out_of_range_name_their_key() {
             classes: 0,
             ..good.clone()
         },
-        "`classes` must be at least 1",
+        "`classes` must be from 1 to 1000000, got 0",
     );
     check_refused(
         &ModelConfig {

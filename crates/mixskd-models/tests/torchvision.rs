@@ -34,10 +34,7 @@ fn check(name: &str) {
     let pair = HashMap::from([("x", x), ("logits", logits)]);
     candle_core::safetensors::save(&pair, &expected).unwrap();
 
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/torchvision_strict.py"
-    );
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torchvision/strict.py");
     let run = Command::new(&python)
         .arg(script)
         .args([&file, &expected])

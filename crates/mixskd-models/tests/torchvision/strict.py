@@ -1,6 +1,6 @@
 """Loads a weights file that mixskd wrote into torchvision with strict=True and compares the logits.
 
-Run by the test `torchvision.rs`: python torchvision_strict.py WEIGHTS EXPECTED
+Run by the test `torchvision.rs`: python strict.py WEIGHTS EXPECTED
 WEIGHTS' metadata names the network; EXPECTED holds `x` [batch, height, width, channel] and mixskd's `logits`.
 """
 
