@@ -3,6 +3,9 @@
 //! Activations are `[batch, height, width, channel]`, weights are torchvision's (`[out, in / groups, kernel, kernel]` and
 //! `[out, in]`). Every function is differentiable through candle's `backward()` unless its docs say otherwise.
 
+// A kernel takes on its caller's instruction set only by being inlined, and its register tiles are arrays by index.
+#![allow(clippy::inline_always, clippy::needless_range_loop)]
+
 pub mod compose;
 mod conv;
 mod error;

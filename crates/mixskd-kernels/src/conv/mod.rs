@@ -3,10 +3,12 @@
 mod config;
 mod gather;
 mod weight_gradient;
+mod winograd;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
+use crate::simd::Element;
 use crate::storage::{self, by_dtype};
 use crate::{Error, Result, compose, shape};
 
@@ -60,6 +62,30 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tenso
         .apply_op2(&weight.contiguous()?, Conv2d(geometry))?)
 }
 
+fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T]) -> Vec<T> {
+    if winograd::wins(g) {
+        winograd::forward(g, x, w)
+    } else {
+        gather::forward(g, x, w)
+    }
+}
+
+fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
+    if winograd::wins(g) {
+        winograd::input_gradient(g, dy, w)
+    } else {
+        gather::input_gradient(g, dy, w)
+    }
+}
+
+fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
+    if winograd::wins(g) {
+        winograd::weight_gradient(g, x, dy)
+    } else {
+        weight_gradient::weight_gradient(g, x, dy)
+    }
+}
+
 struct Conv2d(Geometry);
 
 impl CustomOp2 for Conv2d {
@@ -81,7 +107,7 @@ impl CustomOp2 for Conv2d {
                 storage::slice::<T>(x, x_layout)?,
                 storage::slice::<T>(w, w_layout)?,
             );
-            Ok(storage::own(gather::forward(g, x, w), shape))
+            Ok(storage::own(forward(g, x, w), shape))
         })
     }
 
@@ -96,13 +122,13 @@ impl CustomOp2 for Conv2d {
         let dy = dy.contiguous()?;
         by_dtype!(x.dtype(), T => storage::with_slice::<T, _>(&dy, |dy_data| {
             let dx = if x.track_op() {
-                let data = storage::with_slice(w, |w| Ok(gather::input_gradient(g, dy_data, w)))?;
+                let data = storage::with_slice(w, |w| Ok(input_gradient(g, dy_data, w)))?;
                 Some(Tensor::from_vec(data, x.shape(), x.device())?)
             } else {
                 None
             };
             let dw = if w.track_op() {
-                let data = storage::with_slice(x, |x| Ok(weight_gradient::weight_gradient(g, x, dy_data)))?;
+                let data = storage::with_slice(x, |x| Ok(weight_gradient(g, x, dy_data)))?;
                 Some(Tensor::from_vec(data, w.shape(), w.device())?)
             } else {
                 None
