@@ -9,6 +9,55 @@ use crate::{Alignment, Backbone, Cost, Error, Mode, Result, StageShape};
 /// What a network's file has to say: how each part is built, under torchvision's names.
 ///
 /// Alignment modules call [`Plan::stage`] again with another builder, so they are of the network's own kind by construction.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::VarBuilder;
+/// use mixskd_kernels::Conv2dConfig;
+/// use mixskd_models::layers::{BatchNorm, Conv2d, ConvInit, ConvNorm, Sequential};
+/// use mixskd_models::{Backbone, Branches, Mode, ParamStore, Plan, Result, Staged};
+///
+/// /// Three convolutions, each halving the image.
+/// struct Tiny;
+///
+/// impl Plan for Tiny {
+///     fn input_channels(&self) -> usize {
+///         3
+///     }
+///
+///     fn stage_channels(&self) -> &[usize] {
+///         &[8, 16, 32]
+///     }
+///
+///     fn stem(&self, _: VarBuilder) -> Result<Sequential> {
+///         Ok(Sequential::new())
+///     }
+///
+///     fn stage(&self, index: usize, vb: VarBuilder) -> Result<Sequential> {
+///         let (input, output) = [(3, 8), (8, 16), (16, 32)][index];
+///         let geometry = Conv2dConfig { stride: 2, padding: 1, ..Conv2dConfig::default() };
+///         let vb = vb.pp(format!("stage{index}"));
+///         let mut layers = Sequential::new();
+///         layers.push(ConvNorm {
+///             conv: Conv2d::new(input, output, 3, geometry, ConvInit::FanOut, vb.pp("conv"))?,
+///             norm: BatchNorm::new(output, vb.pp("norm"))?,
+///             relu: true,
+///         });
+///         Ok(layers)
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let store = ParamStore::new(1, DType::F32, &Device::Cpu);
+/// let backbone = Staged::new(Tiny, 10, store.builder().pp("backbone"))?;
+/// let branches = Branches::new(&backbone, 10, store.builder().pp("branches"))?;
+/// let images = Tensor::ones((2, 32, 32, 3), DType::F32, &Device::Cpu)?;
+/// for output in branches.all_outputs(&backbone, &images, Mode::Train)? {
+///     assert_eq!(output.features.dims(), [2, 4, 4, 32]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub trait Plan: Send + Sync {
     /// Channels of the input image.
     fn input_channels(&self) -> usize;

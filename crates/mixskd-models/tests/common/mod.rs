@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use mixskd_models::ModelConfig;
 
 /// A small network for tests: `width` 1/16 unless changed.
-pub fn small(name: &str, classes: usize) -> ModelConfig {
+pub(crate) fn small(name: &str, classes: usize) -> ModelConfig {
     ModelConfig {
         width: 0.0625,
         ..ModelConfig::new(name, classes).unwrap()
@@ -13,7 +13,7 @@ pub fn small(name: &str, classes: usize) -> ModelConfig {
 }
 
 /// Images whose values are a fixed function of their position, `[batch, side, side, channels]`.
-pub fn images(batch: usize, side: usize, channels: usize, dtype: DType) -> Tensor {
+pub(crate) fn images(batch: usize, side: usize, channels: usize, dtype: DType) -> Tensor {
     let count = batch * side * side * channels;
     let values: Vec<f64> = (0..count).map(|i| (i as f64 * 0.7311).sin()).collect();
     Tensor::from_vec(values, (batch, side, side, channels), &Device::Cpu)
@@ -23,13 +23,13 @@ pub fn images(batch: usize, side: usize, channels: usize, dtype: DType) -> Tenso
 }
 
 /// All values, as float64.
-pub fn values(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     let flat = tensor.flatten_all().unwrap();
     flat.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
 /// Checks that two tensors have one shape and differ by at most `tolerance` times the largest expected value.
-pub fn check_close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
+pub(crate) fn check_close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(got.dims(), expected.dims(), "{what}");
     let (got, expected) = (values(got), values(expected));
     let scale = expected.iter().fold(1e-30, |a: f64, b| a.max(b.abs()));
