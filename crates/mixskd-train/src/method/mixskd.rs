@@ -10,6 +10,9 @@ use mixskd_models::{
 use super::{BACKBONE, Method, MethodInputs, MethodSpec, PairTensors, StepOutput, TrainBatch};
 use crate::Result;
 
+#[cfg(test)]
+mod golden;
+
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "mixskd",
@@ -78,11 +81,9 @@ impl MixSkd {
             .map(judge)
             .collect()
     }
-}
 
-impl Method for MixSkd {
-    fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
-        let pairs = PairTensors::draw(&self.pairs, batch)?;
+    /// The objective for pairs already drawn.
+    fn step_with(&self, batch: &TrainBatch, pairs: &PairTensors) -> Result<StepOutput> {
         let size = batch.images.dim(0)?;
         let both = Tensor::cat(&[&batch.images, &pairs.mix(&batch.images)?], 0)?;
         let heads = self
@@ -133,6 +134,13 @@ impl Method for MixSkd {
             logits: backbone_logits.unwrap_or_else(|| batch.images.clone()),
             targets: batch.labels.clone(),
         })
+    }
+}
+
+impl Method for MixSkd {
+    fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
+        let pairs = PairTensors::draw(&self.pairs, batch)?;
+        self.step_with(batch, &pairs)
     }
 
     fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
