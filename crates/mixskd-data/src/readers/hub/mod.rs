@@ -10,6 +10,10 @@ mod disabled;
 #[cfg(not(feature = "hub"))]
 use disabled::open;
 
+// Tested without the feature too: it needs candle alone.
+#[cfg(any(feature = "hub", test))]
+mod layout;
+
 use super::{Reader, Source};
 
 pub(super) const READER: Reader = Reader {
