@@ -1,4 +1,9 @@
 //! Settings: what is refused and how, and what the width does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -126,7 +131,7 @@ fn modules_name_what_does_not_fit() {
     assert!(error(deepest.map(|_| ())).contains("alignment: stage must be below 3, got 3"));
     let branches = Branches::new(backbone.as_ref(), 2, vb.pp("branches")).unwrap();
     let x = images(1, 8, 3, DType::F32);
-    let few = branches.forward(&[x.clone()], Mode::Train);
+    let few = branches.forward(std::slice::from_ref(&x), Mode::Train);
     assert!(error(few.map(|_| ())).contains("4 maps, got 1 maps"));
     let teacher = SelfTeacher::new(4, 32, 2, vb.pp("teacher")).unwrap();
     assert!(error(teacher.forward(&[x]).map(|_| ())).contains("self-teacher"));

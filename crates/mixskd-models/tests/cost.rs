@@ -1,4 +1,9 @@
 //! Parameters and multiply-adds against published counts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! The networks against an independent PyTorch implementation in float64 (`golden/resnet.py`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! What every network of the registry must do, and every module that hangs on it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! The parameter store: what it draws, lists, loads and refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

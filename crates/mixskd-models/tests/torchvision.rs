@@ -1,5 +1,10 @@
 //! The written files in the real torchvision. Needs Python, so it runs only when asked to:
 //! `MIXSKD_PYTORCH_TESTS=1 MIXSKD_PYTHON=/path/to/python cargo test -p mixskd-models --test torchvision`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! Weights files: what is written, what comes back, what is refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
