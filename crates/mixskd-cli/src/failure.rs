@@ -29,7 +29,11 @@ impl Failure {
 
     /// Something that failed on the way: exit status 1.
     pub(crate) fn failed(cause: impl Into<String>, hint: Option<String>) -> Self {
-        Self::split(cause.into(), hint, false)
+        Self {
+            cause: cause.into(),
+            hint,
+            usage: false,
+        }
     }
 
     /// One failure that names each of `failures`, or none where there are none; `all` things were tried.
@@ -54,25 +58,6 @@ impl Failure {
         })
     }
 
-    /// Some errors carry their hint at the end of their text; it is told once, on its own line.
-    fn split(text: String, hint: Option<String>, usage: bool) -> Self {
-        match text
-            .split_once("\nhint: ")
-            .or_else(|| text.split_once("; hint: "))
-        {
-            Some((cause, inner)) => Self {
-                cause: cause.into(),
-                hint: hint.or_else(|| Some(inner.into())),
-                usage,
-            },
-            None => Self {
-                cause: text,
-                hint,
-                usage,
-            },
-        }
-    }
-
     /// 2 for a mistake in what was asked for, 1 for everything else.
     pub(crate) fn status(&self) -> u8 {
         if self.usage { 2 } else { 1 }
@@ -91,27 +76,15 @@ impl Failure {
 
 impl From<mixskd_train::Error> for Failure {
     fn from(error: mixskd_train::Error) -> Self {
-        Self::split(
-            error.to_string(),
-            error.hint(),
-            error.is_usage() || names_something_unusable(&error),
-        )
+        let usage = error.is_usage();
+        let keys = || "`mixskd train --dry-run` prints every key with its value, docs/cli.md says what it means";
+        let hint = error.hint().or_else(|| usage.then(|| keys().into()));
+        Self {
+            cause: error.cause(),
+            hint,
+            usage,
+        }
     }
-}
-
-/// Whether the user named something that cannot be used as it is, as against something that broke on the way.
-fn names_something_unusable(error: &mixskd_train::Error) -> bool {
-    use mixskd_data::Error as Data;
-    use mixskd_losses::Error as Loss;
-    use mixskd_models::Error as Model;
-    use mixskd_train::Error;
-    matches!(
-        error,
-        Error::RunDir { .. }
-            | Error::Data(Data::Config { .. } | Data::Source { .. })
-            | Error::Model(Model::Config { .. } | Model::UnknownModel { .. })
-            | Error::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
-    )
 }
 
 impl From<mixskd_data::Error> for Failure {
@@ -166,17 +139,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hint_inside_the_text_is_told_once() {
-        let failure = Failure::failed("it broke\nhint: mend it", None);
-        assert_eq!(
-            (failure.cause.as_str(), failure.hint.as_deref()),
-            ("it broke", Some("mend it"))
+    fn a_hint_inside_an_error_of_a_lower_crate_stands_apart() {
+        let failure = Failure::from(mixskd_losses::ObjectiveConfig::preset("mixsdk").unwrap_err());
+        assert_eq!(failure.cause, "unknown objective `mixsdk`");
+        assert!(failure.hint.unwrap().starts_with("did you mean `mixskd`?"));
+        assert!(failure.usage);
+    }
+
+    #[test]
+    fn every_wrong_request_has_a_hint() {
+        let error = mixskd_train::TrainConfig::default().with("run.batch=0");
+        let failure = Failure::from(error.and_then(|config| config.validate()).unwrap_err());
+        assert!(failure.hint.is_some() && failure.usage);
+    }
+
+    #[test]
+    fn several_failures_are_one_message_that_names_each() {
+        let missing = |name: &str| Failure::usage(format!("{name}: missing"), "look again");
+        assert!(Failure::of_many(vec![], 3, "images").is_ok());
+        let failure = Failure::of_many(vec![missing("a"), missing("b")], 3, "images").unwrap_err();
+        assert!(
+            failure.cause.starts_with("2 of 3 images") && failure.cause.contains("\n  b: missing")
         );
-        let failure = Failure::failed("it broke\nhint: mend it", Some("better".into()));
-        assert_eq!(
-            (failure.cause.as_str(), failure.hint.as_deref()),
-            ("it broke", Some("better"))
-        );
+        assert_eq!(failure.hint.as_deref(), Some("look again"));
+        assert_eq!(failure.status(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mixskd_train::{EpochRecord, Observer, Report, RunStart, StepEvent};
+use mixskd_train::{EpochRecord, Observer, RunStart, StepEvent};
 
 use crate::style;
 
@@ -42,10 +42,13 @@ impl Observer for Progress {
         let first_step = start.first_epoch * start.steps;
         let steps = start.epochs * start.steps;
         self.clock = Clock::new(first_step, steps);
-        let from = if start.first_epoch > 0 {
-            format!(" from epoch {}", start.first_epoch + 1)
-        } else {
-            String::new()
+        if first_step >= steps {
+            self.say("every epoch of this run is done already");
+            return;
+        }
+        let from = match start.first_epoch {
+            0 => String::new(),
+            done => format!(" on from epoch {}", done + 1),
         };
         self.say(&format!(
             "training{from}: {} epochs of {} steps, {} images each, into {}",
@@ -63,15 +66,18 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, event: &StepEvent) {
-        let left = self.clock.tick();
+        let left = duration(self.clock.tick());
         if let Some(bar) = &self.bar {
-            bar.set_prefix(format!("epoch {}/{}", event.epoch + 1, self.epochs));
-            let terms = terms(event.terms.iter().map(|(name, value)| (*name, *value)));
-            bar.set_message(format!(
-                "{:.0} images/s, {} left\n  loss {:.3}: {terms}",
+            bar.set_prefix(format!(
+                "epoch {}/{}, {:.0} images/s, {left} left",
+                event.epoch + 1,
+                self.epochs,
                 event.samples_per_s,
-                duration(left),
-                event.loss
+            ));
+            bar.set_message(format!(
+                "loss {:.3}: {}",
+                event.loss,
+                terms(event.terms.iter().copied())
             ));
             bar.inc(1);
         }
@@ -88,16 +94,11 @@ impl Observer for Progress {
             record.loss
         );
         if record.terms.len() > 1 {
-            let _ = write!(
-                text,
-                " ({})",
-                terms(
-                    record
-                        .terms
-                        .iter()
-                        .map(|(name, value)| (name.as_str(), *value))
-                )
-            );
+            let named = record
+                .terms
+                .iter()
+                .map(|(name, value)| (name.as_str(), *value));
+            let _ = write!(text, " ({})", terms(named));
         }
         let _ = write!(
             text,
@@ -110,14 +111,17 @@ impl Observer for Progress {
         self.say(&text);
     }
 
-    fn finished(&mut self, _report: &Report) {
+    fn notice(&mut self, text: &str) {
+        self.say(&format!("{} {text}", style::stderr().cyan("note:")));
+    }
+}
+
+/// The bar goes whether the run ended well or not; what is said next stands on a line of its own.
+impl Drop for Progress {
+    fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-
-    fn notice(&mut self, text: &str) {
-        self.say(&format!("{} {text}", style::stderr().cyan("note:")));
     }
 }
 
@@ -154,17 +158,20 @@ impl Clock {
     }
 }
 
+/// One line for the run, one for the loss terms, cut to the terminal's width.
 fn bar_style() -> ProgressStyle {
-    let bar = if style::stderr().colour() {
-        "{bar:24.cyan/dim}"
+    let template = if style::stderr().colour() {
+        COLOURED
     } else {
-        "{bar:24}"
+        PLAIN
     };
-    let template = format!("{{prefix}} {bar} {{percent}} %  {{msg}}");
-    ProgressStyle::with_template(&template)
+    ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─")
 }
+
+const COLOURED: &str = "{bar:24.cyan/dim} {percent} %  {prefix}\n{wide_msg}";
+const PLAIN: &str = "{bar:24} {percent} %  {prefix}\n{wide_msg}";
 
 /// A closed stderr is no reason to stop a run.
 fn plain(text: &str) {
@@ -208,9 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_template_is_understood() {
-        let bar = "{prefix} {bar:24.cyan/dim} {percent} %  {msg}";
-        assert!(ProgressStyle::with_template(bar).is_ok());
+    fn the_bar_templates_are_understood() {
+        for template in [COLOURED, PLAIN] {
+            assert!(ProgressStyle::with_template(template).is_ok());
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
         "top-1",
         "top-5",
         "test loss",
-        "best epoch, chosen on the test images",
+        "best top-1, chosen on the test images",
     ];
     let mut rows = vec![head.map(String::from).to_vec()];
     for (k, score) in report.heads.iter().enumerate() {
@@ -25,7 +25,7 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
             let best = &report.best_backbone;
             (
                 format!("{} (the result)", score.name),
-                format!("{} top-1 at epoch {}", percent(best.top1), best.epoch),
+                format!("epoch {}: {}", best.epoch, percent(best.top1)),
             )
         } else {
             (score.name.clone(), String::new())
@@ -41,10 +41,10 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
     if report.heads.len() > 1 {
         let best = &report.best_head;
         let cell = format!(
-            "{} top-1 by {} at epoch {}",
+            "epoch {}: {}, {}",
+            best.epoch,
             percent(best.top1),
-            best.head,
-            best.epoch
+            best.head
         );
         rows.push(vec![
             "best of all heads".into(),
@@ -151,18 +151,15 @@ pub(crate) mod tests {
             .iter()
             .position(|line| line.starts_with("after the last epoch"))
             .unwrap();
-        assert!(lines[start].ends_with("best epoch, chosen on the test images"));
+        assert!(lines[start].ends_with("best top-1, chosen on the test images"));
         assert!(
             lines[start + 1].contains("backbone (the result)")
                 && lines[start + 1].contains("81.00 %"),
             "{text}"
         );
+        assert!(lines[start + 1].contains("epoch 7: 81.50 %"), "{text}");
         assert!(
-            lines[start + 1].contains("81.50 % top-1 at epoch 7"),
-            "{text}"
-        );
-        assert!(
-            lines[start + 4].contains("83.00 % top-1 by self-teacher at epoch 6"),
+            lines[start + 4].contains("epoch 6: 83.00 %, self-teacher"),
             "{text}"
         );
         assert!(

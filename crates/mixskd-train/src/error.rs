@@ -136,10 +136,16 @@ impl Error {
 
     /// Whether the caller asked for something that cannot be, as against something that failed on the way.
     pub fn is_usage(&self) -> bool {
+        use mixskd_data::Error as Data;
         use mixskd_losses::Error as Loss;
+        use mixskd_models::Error as Model;
         matches!(
             self,
-            Self::Config { .. } | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
+            Self::Config { .. }
+                | Self::RunDir { .. }
+                | Self::Data(Data::Config { .. } | Data::Source { .. })
+                | Self::Model(Model::Config { .. } | Model::UnknownModel { .. })
+                | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
         )
     }
 }

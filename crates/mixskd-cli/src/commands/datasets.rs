@@ -101,14 +101,12 @@ impl Args {
         if self.json {
             return output::json(&json!({ "datasets": sets, "root": data_root() }));
         }
-        let head = [
-            "data set", "classes", "training", "test", "size", "state", "licence",
-        ];
+        let head = ["data set", "classes", "training", "test", "size", "state"];
         let mut rows = vec![head.map(String::from).to_vec()];
         rows.extend(sets.iter().map(|set| {
             let size = format!("{}×{}×{}", set.size[0], set.size[1], set.channels);
-            let counts = [set.classes, set.train, set.test].map(|count| count.to_string());
-            let [classes, train, test] = counts;
+            let [classes, train, test] =
+                [set.classes, set.train, set.test].map(|count| count.to_string());
             vec![
                 set.name.into(),
                 classes,
@@ -116,13 +114,17 @@ impl Args {
                 test,
                 size,
                 set.state.into(),
-                set.licence.into(),
             ]
         }));
         output::line(&output::table(&rows))?;
+        output::line("\nlicences:")?;
+        for set in &sets {
+            output::line(&format!("  {}: {}", set.name, set.licence))?;
+        }
+        let root = data_root();
         output::line(&format!(
             "\n`mixskd datasets fetch NAME` puts a set into {}",
-            data_root().display()
+            root.display()
         ))
     }
 }

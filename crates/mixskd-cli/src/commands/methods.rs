@@ -30,23 +30,25 @@ impl Args {
                 .collect::<Vec<_>>();
             return output::json(&json!({ "methods": methods, "objectives": objectives }));
         }
-        let mut rows = vec![vec![
-            "method".into(),
-            "what it does".into(),
-            "source".into(),
-        ]];
-        rows.extend(
-            method::ALL
-                .iter()
-                .map(|spec| vec![spec.name.into(), spec.summary.into(), spec.source.into()]),
-        );
-        output::line(&output::table(&rows))?;
-        let mut rows = vec![vec!["objective".into(), "what it is".into()]];
-        rows.extend(
-            objective::ALL
-                .iter()
-                .map(|preset| vec![preset.name.into(), preset.summary.into()]),
-        );
-        output::line(&format!("\n{}", output::table(&rows)))
+        let width = method::ALL
+            .iter()
+            .map(|spec| spec.name.len())
+            .max()
+            .unwrap_or(0);
+        output::line("methods:")?;
+        for spec in method::ALL {
+            output::line(&format!("  {:width$}  {}", spec.name, spec.summary))?;
+            output::line(&format!("  {:width$}  {}", "", spec.source))?;
+        }
+        let width = objective::ALL
+            .iter()
+            .map(|preset| preset.name.len())
+            .max()
+            .unwrap_or(0);
+        output::line("\nobjectives of mixskd:")?;
+        for preset in objective::ALL {
+            output::line(&format!("  {:width$}  {}", preset.name, preset.summary))?;
+        }
+        Ok(())
     }
 }

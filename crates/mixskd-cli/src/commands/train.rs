@@ -16,7 +16,7 @@ Examples:
   mixskd train                                             the shipped images, a few minutes
   mixskd train --data cifar-100-binary --model cifar_resnet18 --width 1 --epochs 205
   mixskd train --config configs/cifar100.toml --set objective.temperature=4
-  mixskd train --resume runs/001-mixskd-cifar_resnet18-shipped
+  mixskd train --resume runs/001-mixskd-cifar_resnet18-fashion-mnist-mini
 
 Later wins: defaults, then --config, then named flags, then --set in the order given.";
 
@@ -73,7 +73,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 16] = [
     "config",
     "data",
     "val_fraction",
@@ -88,6 +88,8 @@ const SETTINGS: [&str; 14] = [
     "lr",
     "seed",
     "out",
+    "set",
+    "dry_run",
 ];
 
 impl Args {
@@ -179,4 +181,20 @@ fn default_out(trainer: &Trainer) -> PathBuf {
         Path::new("runs"),
         &format!("{}-{}-{data}", config.method.name, config.model.name),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_takes_no_setting_from_the_command_line() {
+        let elsewhere = ["resume", "threads", "json", "help", "version"];
+        for argument in Args::command().get_arguments() {
+            let id = argument.get_id().as_str();
+            assert_ne!(SETTINGS.contains(&id), elsewhere.contains(&id), "--{id}");
+        }
+    }
 }
