@@ -19,6 +19,15 @@ pub(crate) fn each(count: usize, work: impl Fn(usize) + Send + Sync) {
     }
 }
 
+/// [`each`], or the same on this thread alone.
+pub(crate) fn each_if(parallel: bool, count: usize, work: impl Fn(usize) + Send + Sync) {
+    if parallel {
+        each(count, work);
+    } else {
+        (0..count).for_each(work);
+    }
+}
+
 /// A mutable array that parallel tasks write disjoint parts of.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);

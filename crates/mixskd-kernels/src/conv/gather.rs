@@ -5,10 +5,10 @@
 //! The input is read in place through pointers (Dukhan 2019, "The indirect convolution algorithm"); pixels outside point to
 //! a row of zeros, and a tap that is outside for a whole register tile is left out.
 
-use crate::gemm::micro::{self, ROWS, RowTable};
-use crate::gemm::pack::{self, Packed, Strides};
+use crate::gemm::micro::{Active, ROWS, Rows};
+use crate::gemm::pack::{Packed, Strides, Width};
 use crate::par::{self, Scratch, Shared};
-use crate::simd::{Element, Kernel, Lanes};
+use crate::simd::Element;
 
 use super::config::Geometry;
 
@@ -55,7 +55,6 @@ impl Gather {
     }
 
     /// Batch index and grid position of a pixel.
-    #[inline(always)]
     fn locate(&self, pixel: usize) -> (usize, usize, usize) {
         let map = self.grid_h * self.grid_w;
         let (b, at) = if map <= SMALL_MAP {
@@ -67,7 +66,6 @@ impl Gather {
     }
 
     /// Offset of the source pixel a tap reads, or none outside the map.
-    #[inline(always)]
     fn source(&self, b: usize, i: usize, j: usize, tap: Tap) -> Option<usize> {
         let y = (i * self.src_step) as isize + tap.dy;
         let x = (j * self.src_step) as isize + tap.dx;
@@ -75,7 +73,6 @@ impl Gather {
         inside.then(|| ((b * self.src_h + y as usize) * self.src_w + x as usize) * self.src_c)
     }
 
-    #[inline(always)]
     fn destination(&self, b: usize, i: usize, j: usize) -> usize {
         let y = self.y0 + i * self.dst_step;
         let x = self.x0 + j * self.dst_step;
@@ -93,126 +90,111 @@ struct Block<'a, T> {
     dst: Shared<T>,
 }
 
-impl<T: Element> Kernel<T> for Block<'_, T> {
-    type Out = ();
+impl<T: Element> Block<'_, T> {
+    fn count(&self) -> usize {
+        BLOCK.min(self.plan.pixels() - self.first)
+    }
 
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let Self {
-            plan,
-            weights,
-            group,
-            first,
-            src,
-            zeros,
-            dst,
-        } = self;
-        let count = BLOCK.min(plan.pixels() - first);
+    /// Where the group's channels of each pixel go.
+    fn destinations(&self) -> [*mut T; BLOCK] {
+        let mut c = [std::ptr::null_mut(); BLOCK];
+        for (p, c) in c.iter_mut().enumerate().take(self.count()) {
+            let (b, i, j) = self.plan.locate(self.first + p);
+            let at = self.plan.destination(b, i, j) + self.group * self.weights.n;
+            // SAFETY: the pixel and the group's channels are inside the output.
+            *c = unsafe { self.dst.at(at) };
+        }
+        c
+    }
+
+    /// Reads the source in place.
+    fn in_place(&self) {
+        let (plan, weights) = (self.plan, self.weights);
+        let count = self.count();
         let tiles = count.div_ceil(ROWS);
         let taps = plan.taps.len();
         let (k, n) = (weights.k, weights.n);
-        let offset = group * k;
-
-        let mut c = [std::ptr::null_mut::<T>(); BLOCK];
-        let mut rows = vec![zeros.as_ptr(); weights.segments * BLOCK];
+        let c = self.destinations();
+        let mut rows = vec![self.zeros.as_ptr(); weights.segments * BLOCK];
         let mut used = vec![false; taps * tiles];
-        for (p, c) in c.iter_mut().enumerate().take(count) {
-            let (b, i, j) = plan.locate(first + p);
-            // SAFETY: the pixel and the group's channels are inside the output.
-            *c = unsafe { dst.at(plan.destination(b, i, j) + group * n) };
+        for p in 0..count {
+            let (b, i, j) = plan.locate(self.first + p);
             for (t, &tap) in plan.taps.iter().enumerate() {
                 if let Some(at) = plan.source(b, i, j, tap) {
-                    rows[tap.segment as usize * BLOCK + p] = src[at + offset..].as_ptr();
+                    let row = self.src[at + self.group * k..].as_ptr();
+                    rows[tap.segment as usize * BLOCK + p] = row;
                     used[t * tiles + p / ROWS] = true;
                 }
             }
         }
-
+        let width = Width::of::<T>();
         let step = (K_BLOCK / k).max(1);
-        let mut active = Vec::with_capacity(taps);
+        let mut segments = Vec::with_capacity(taps * tiles);
+        let mut ends = Vec::with_capacity(tiles);
         // Once even without taps: the sum over none is zero, and must be written.
         for t in (0..taps.max(1)).step_by(step) {
-            let end = (t + step).min(taps);
-            for i in 0..pack::panel_count::<L>(n) {
-                let panel = pack::panel::<L>(n, i);
-                let b = weights.panel(panel);
-                for tile in 0..tiles {
-                    active.clear();
-                    for t in t..end {
-                        if used[t * tiles + tile] {
-                            active.push(plan.taps[t].segment);
-                        }
-                    }
-                    if active.is_empty() && t > 0 {
-                        continue;
-                    }
-                    let at = tile * ROWS;
-                    let mr = ROWS.min(count - at);
-                    let mut out = [std::ptr::null_mut::<T>(); ROWS];
-                    for m in 0..mr {
-                        // SAFETY: the column is inside the row.
-                        out[m] = unsafe { c[at + m].add(panel.column) };
-                    }
-                    let table = RowTable {
-                        active: &active,
-                        pointers: rows[at..].as_ptr(),
+            segments.clear();
+            ends.clear();
+            for tile in 0..tiles {
+                let here = (t..(t + step).min(taps)).filter(|t| used[t * tiles + tile]);
+                segments.extend(here.map(|t| plan.taps[t].segment));
+                ends.push(segments.len() as u32);
+            }
+            for i in 0..width.panels(n) {
+                let panel = width.panel(n, i);
+                // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks and groups have
+                // different output pixels or channels.
+                unsafe {
+                    Rows {
+                        pointers: &rows,
                         stride: BLOCK,
-                    };
-                    // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks and groups have
-                    // different output pixels or channels; the panel is as wide as `panel` says.
-                    unsafe {
-                        micro::rows(lanes, mr, panel.vectors, table, k, b, &out, panel.n, t > 0);
+                        active: Active::Each {
+                            segments: &segments,
+                            ends: &ends,
+                        },
+                        k,
+                        b: weights.panel(panel),
+                        panel,
+                        c: &c[..count],
+                        c_offset: panel.column,
+                        accumulate: t > 0,
                     }
+                    .run();
                 }
             }
         }
     }
-}
 
-/// The same for few input channels: the windows of a block are copied out, and one segment holds all taps.
-struct CopiedBlock<'a, T>(Block<'a, T>);
-
-impl<T: Element> Kernel<T> for CopiedBlock<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let Block {
-            plan,
-            weights,
-            group,
-            first,
-            src,
-            dst,
-            ..
-        } = self.0;
-        let count = BLOCK.min(plan.pixels() - first);
+    /// For few input channels: copies the windows of the block out, so that one segment holds all taps.
+    fn copied(&self) {
+        let (plan, weights) = (self.plan, self.weights);
+        let count = self.count();
         let (k, n) = (weights.k, weights.n);
+        let c = self.destinations();
         let mut windows = Scratch::<T>::take(count * k);
-        plan.copy_windows(src, first, group * (k / plan.taps.len()), &mut windows);
-        for i in 0..pack::panel_count::<L>(n) {
-            let panel = pack::panel::<L>(n, i);
-            for at in (0..count).step_by(ROWS) {
-                let mr = ROWS.min(count - at);
-                let mut rows = [std::ptr::null::<T>(); ROWS];
-                let mut out = [std::ptr::null_mut::<T>(); ROWS];
-                for m in 0..mr {
-                    let (b, i, j) = plan.locate(first + at + m);
-                    rows[m] = windows[(at + m) * k..].as_ptr();
-                    let to = plan.destination(b, i, j) + group * n + panel.column;
-                    // SAFETY: the pixel and the panel's columns are inside the output.
-                    out[m] = unsafe { dst.at(to) };
+        let offset = self.group * (k / plan.taps.len());
+        plan.copy_windows(self.src, self.first, offset, &mut windows);
+        let mut rows = [std::ptr::null::<T>(); BLOCK];
+        for (row, window) in rows.iter_mut().zip(windows.chunks_exact(k)) {
+            *row = window.as_ptr();
+        }
+        let width = Width::of::<T>();
+        for i in 0..width.panels(n) {
+            let panel = width.panel(n, i);
+            // SAFETY: as `in_place`; rows are `k` elements of `windows`.
+            unsafe {
+                Rows {
+                    pointers: &rows,
+                    stride: BLOCK,
+                    active: Active::Same(&[0]),
+                    k,
+                    b: weights.panel(panel),
+                    panel,
+                    c: &c[..count],
+                    c_offset: panel.column,
+                    accumulate: false,
                 }
-                let table = RowTable {
-                    active: &[0],
-                    pointers: rows.as_ptr(),
-                    stride: ROWS,
-                };
-                let b = weights.panel(panel);
-                // SAFETY: as in `Block`; rows are `k` elements of `windows`.
-                unsafe {
-                    micro::rows(lanes, mr, panel.vectors, table, k, b, &out, panel.n, false);
-                }
+                .run();
             }
         }
     }
@@ -239,7 +221,6 @@ impl Gather {
         });
     }
 
-    #[inline(always)]
     fn copy_each_window<T: Element>(
         &self,
         src: &[T],
@@ -370,9 +351,9 @@ impl Gather {
                 dst,
             };
             if copied {
-                T::dispatch(CopiedBlock(block));
+                block.copied();
             } else {
-                T::dispatch(block);
+                block.in_place();
             }
         });
     }

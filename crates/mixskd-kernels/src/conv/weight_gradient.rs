@@ -1,10 +1,10 @@
 //! The gradient of a convolution's weight: for each tap a sum, over all output pixels, of outer products between the
 //! input pixel under the tap and the output's gradient.
 
-use crate::gemm::micro::{self, Pixels, ROWS, Run};
-use crate::gemm::{Panels, pack};
+use crate::gemm::micro::{Outer, Run};
+use crate::gemm::pack::Width;
 use crate::par::{self, Scratch, Shared};
-use crate::simd::{Element, Kernel, Lanes};
+use crate::simd::Element;
 
 use super::config::Geometry;
 use super::gather::{COPY_BELOW, Gather};
@@ -41,11 +41,8 @@ struct Task<'a, T> {
     sums: Shared<T>,
 }
 
-impl<T: Element> Kernel<T> for Task<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
+impl<T: Element> Task<'_, T> {
+    fn run(self) {
         let Plan {
             g,
             x,
@@ -58,7 +55,8 @@ impl<T: Element> Kernel<T> for Task<'_, T> {
             ldc,
         } = *self.plan;
         let n = g.out_group();
-        let panels = pack::panel_count::<L>(n);
+        let width = Width::of::<T>();
+        let panels = width.panels(n);
         let out_rows = g.batch * g.out_h;
         let rows = out_rows * self.slice / slices..out_rows * (self.slice + 1) / slices;
         let per_block = if copied {
@@ -90,7 +88,7 @@ impl<T: Element> Kernel<T> for Task<'_, T> {
                 );
             }
             for panel in panels_here.clone() {
-                let panel = pack::panel::<L>(n, panel);
+                let panel = width.panel(n, panel);
                 for tap in taps_here.clone() {
                     runs.clear();
                     if copied {
@@ -102,31 +100,21 @@ impl<T: Element> Kernel<T> for Task<'_, T> {
                     } else {
                         tap_runs(g, x, dy, tap, block.clone(), &mut runs);
                     }
-                    let pixels = Pixels {
-                        runs: &runs,
-                        a_step: if copied { k } else { g.config.stride * g.in_c },
-                        b_step: g.out_c,
-                    };
-                    for i in (0..k).step_by(ROWS) {
-                        let mr = ROWS.min(k - i);
-                        let a_at = if copied { i } else { self.group * k + i };
-                        let b_at = self.group * n + panel.column;
-                        // SAFETY: runs stay inside `x` (or `windows`) and `dy`; slices, groups and parts have sums of
-                        // their own, whose rows hold whole vectors.
-                        unsafe {
-                            let c = self.sums.at(base + (tap * k + i) * ldc + panel.column);
-                            micro::outer(
-                                lanes,
-                                mr,
-                                panel.vectors,
-                                pixels,
-                                a_at,
-                                b_at,
-                                panel.n,
-                                c,
-                                ldc,
-                            );
+                    // SAFETY: runs stay inside `x` (or `windows`) and `dy`; slices, groups and parts have sums of
+                    // their own, whose rows hold whole vectors.
+                    unsafe {
+                        Outer {
+                            runs: &runs,
+                            a_step: if copied { k } else { g.config.stride * g.in_c },
+                            b_step: g.out_c,
+                            a_offset: if copied { 0 } else { self.group * k },
+                            b_offset: self.group * n + panel.column,
+                            k,
+                            panel,
+                            c: self.sums.at(base + tap * k * ldc + panel.column),
+                            ldc,
                         }
+                        .run();
                     }
                 }
             }
@@ -216,7 +204,7 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         ldc,
     };
     let parts = if split {
-        taps * T::dispatch(Panels(n))
+        taps * Width::of::<T>().panels(n)
     } else {
         1
     };
@@ -225,23 +213,25 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
     sums.fill(T::default());
     let shared = Shared::new(&mut sums);
     par::each(slices * groups * parts, |task| {
-        T::dispatch(Task {
+        Task {
             plan: &plan,
             slice: task / (groups * parts),
             group: task / parts % groups,
             part: task % parts,
             sums: shared,
-        });
+        }
+        .run();
     });
     gather_sums(g, &sums, slices, ldc)
 }
+
+/// Output channels that a task of [`gather_sums`] covers: both sides are touched a cache line at a time.
+const CHUNK: usize = 16;
 
 /// Adds the slices' sums in order, and turns `[group][tap][in][out]` into the weight's own order.
 fn gather_sums<T: Element>(g: &Geometry, sums: &[T], slices: usize, ldc: usize) -> Vec<T> {
     let (taps, k, n) = (g.taps(), g.in_group(), g.out_group());
     let per_slice = g.config.groups * taps * k * ldc;
-    // A task covers these output channels, so that both sides are touched a cache line at a time.
-    const CHUNK: usize = 16;
     let chunks = n.div_ceil(CHUNK);
     // SAFETY: every output channel of every group is in one task, which alone writes its `k · taps` weights.
     unsafe {

@@ -1,6 +1,8 @@
 //! The two register tiles that every multiplication of this crate is made of.
 
-use crate::simd::Lanes;
+use crate::simd::{Element, Kernel, Lanes};
+
+use super::pack::Panel;
 
 /// Rows of a register tile: with [`Lanes::TILE`] vectors side by side it fills the register file.
 pub(crate) const ROWS: usize = 6;
@@ -16,242 +18,267 @@ pub(crate) struct Run<T> {
     pub(crate) len: usize,
 }
 
-/// Left operand of [`rows`]: pointers to rows, one column of pointers per segment.
-#[derive(Clone, Copy)]
-pub(crate) struct RowTable<'a, T> {
-    /// Segments to sum over.
-    pub(crate) active: &'a [u32],
-    /// Row `m` of segment `s` is at `pointers[s * stride + m]`.
-    pub(crate) pointers: *const *const T,
+/// `c[m][..n] (+)= Σ_s Σ_k a[s][m][k] · b[s][k][..n]`: all rows of a block, one panel of columns.
+pub(crate) struct Rows<'a, T> {
+    /// Row `m` of segment `s` is at `pointers[s * stride + m]` and holds `k` elements.
+    pub(crate) pointers: &'a [*const T],
     pub(crate) stride: usize,
+    /// Segments to sum over, for each tile of [`ROWS`] rows; a tile without any is zero, or left alone if accumulating.
+    pub(crate) active: Active<'a>,
+    pub(crate) k: usize,
+    /// A packed panel, all segments of it.
+    pub(crate) b: *const T,
+    pub(crate) panel: Panel,
+    /// Where each row's first column goes.
+    pub(crate) c: &'a [*mut T],
+    /// Elements to skip in each row of `c`.
+    pub(crate) c_offset: usize,
+    pub(crate) accumulate: bool,
 }
 
-/// `c[m][..n] (+)= Σ_s Σ_k a[s][m][k] · b[s][k][..n]` for the first `mr ≤ 6` rows.
-///
-/// # Safety
-/// Every active row holds `k` elements; `b` is a packed panel of `nv` vectors; every `c[m]` holds `n` elements that no
-/// other thread touches, with `(nv − 1)·N < n ≤ nv·N`.
-#[inline(always)]
-pub(crate) unsafe fn rows<L: Lanes>(
-    lanes: L,
-    mr: usize,
-    nv: usize,
-    a: RowTable<'_, L::T>,
-    k: usize,
-    b: *const L::T,
-    c: &[*mut L::T],
-    n: usize,
-    accumulate: bool,
-) {
-    macro_rules! go {
-        ($mr:literal, $nv:literal, $at:expr) => {
-            // SAFETY: the caller's promises, for a part of the rows.
-            unsafe { rows_tile::<L, $mr, $nv>(lanes, a, $at, k, b, &c[$at..], n, accumulate) }
-        };
-    }
-    macro_rules! by_rows {
-        ($nv:literal) => {
-            match mr {
-                6 => go!(6, $nv, 0),
-                5 => {
-                    go!(4, $nv, 0);
-                    go!(1, $nv, 4);
-                }
-                4 => go!(4, $nv, 0),
-                3 => {
-                    go!(2, $nv, 0);
-                    go!(1, $nv, 2);
-                }
-                2 => go!(2, $nv, 0),
-                _ => go!(1, $nv, 0),
-            }
-        };
-    }
-    match nv {
-        1 => by_rows!(1),
-        2 if L::TILE >= 2 => by_rows!(2),
-        3 if L::TILE >= 4 => by_rows!(3),
-        _ if L::TILE >= 4 => by_rows!(4),
-        _ => {}
-    }
-}
-
-#[inline(always)]
-unsafe fn rows_tile<L: Lanes, const MR: usize, const NV: usize>(
-    lanes: L,
-    a: RowTable<'_, L::T>,
-    at: usize,
-    k: usize,
-    b: *const L::T,
-    c: &[*mut L::T],
-    n: usize,
-    accumulate: bool,
-) {
-    let width = NV * L::N;
-    let mut acc = [[lanes.splat(L::T::default()); NV]; MR];
-    for &segment in a.active {
-        let segment = segment as usize;
-        // SAFETY: the caller gives a row pointer for every active segment and a panel that covers all segments.
-        unsafe {
-            let table = a.pointers.add(segment * a.stride + at);
-            let mut row = [std::ptr::null::<L::T>(); MR];
-            for (m, r) in row.iter_mut().enumerate() {
-                *r = *table.add(m);
-            }
-            let mut bp = b.add(segment * k * width);
-            for i in 0..k {
-                let mut bv = [lanes.splat(L::T::default()); NV];
-                for (j, v) in bv.iter_mut().enumerate() {
-                    *v = lanes.load(bp.add(j * L::N));
-                }
-                for m in 0..MR {
-                    let x = lanes.splat(*row[m].add(i));
-                    for j in 0..NV {
-                        acc[m][j] = lanes.fma(x, bv[j], acc[m][j]);
-                    }
-                }
-                bp = bp.add(width);
-            }
-        }
-    }
-    let last = n - (NV - 1) * L::N;
-    for m in 0..MR {
-        for j in 0..NV {
-            // SAFETY: the caller gives `n` writable elements in each row of `c`; the last vector is cut to them.
-            unsafe {
-                let p = c[m].add(j * L::N);
-                if j + 1 < NV || last == L::N {
-                    let old = if accumulate {
-                        lanes.load(p)
-                    } else {
-                        lanes.splat(L::T::default())
-                    };
-                    lanes.store(p, lanes.add(old, acc[m][j]));
-                } else {
-                    let old = if accumulate {
-                        lanes.load_n(p, last)
-                    } else {
-                        lanes.splat(L::T::default())
-                    };
-                    lanes.store_n(p, lanes.add(old, acc[m][j]), last);
-                }
-            }
-        }
-    }
-}
-
-/// Operands of [`outer`]: runs of pixels, and the steps from pixel to pixel.
+/// Segments that the tiles of [`Rows`] sum over.
 #[derive(Clone, Copy)]
-pub(crate) struct Pixels<'a, T> {
+pub(crate) enum Active<'a> {
+    /// The same for all.
+    Same(&'a [u32]),
+    /// Tile `i` sums over `segments[ends[i − 1]..ends[i]]`.
+    Each {
+        segments: &'a [u32],
+        ends: &'a [u32],
+    },
+}
+
+impl<T: Element> Rows<'_, T> {
+    /// Runs on the processor's widest vectors.
+    ///
+    /// # Safety
+    /// Pointers of active segments have `k` readable elements behind them; `b` is a packed panel like `panel`; each
+    /// row of `c` has `panel.n` writable elements after the offset that no other thread touches.
+    pub(crate) unsafe fn run(self) {
+        T::dispatch(RowsKernel(self));
+    }
+}
+
+struct RowsKernel<'a, T>(Rows<'a, T>);
+
+impl<T: Element> Kernel<T> for RowsKernel<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let r = self.0;
+        match r.panel.vectors {
+            1 => r.sweep::<L, 1>(lanes),
+            2 if L::TILE >= 2 => r.sweep::<L, 2>(lanes),
+            3 if L::TILE >= 4 => r.sweep::<L, 3>(lanes),
+            4 if L::TILE >= 4 => r.sweep::<L, 4>(lanes),
+            _ => {}
+        }
+    }
+}
+
+impl<T: Element> Rows<'_, T> {
+    #[inline(always)]
+    fn sweep<L: Lanes<T = T>, const NV: usize>(&self, lanes: L) {
+        for (tile, at) in (0..self.c.len()).step_by(ROWS).enumerate() {
+            let active = match self.active {
+                Active::Same(segments) => segments,
+                Active::Each { segments, ends } => {
+                    let start = if tile == 0 { 0 } else { ends[tile - 1] };
+                    &segments[start as usize..ends[tile] as usize]
+                }
+            };
+            if active.is_empty() && self.accumulate {
+                continue;
+            }
+            let mut at = at;
+            let end = (at + ROWS).min(self.c.len());
+            while at < end {
+                // SAFETY: the promises of `run`, for a part of the rows.
+                unsafe {
+                    at += match end - at {
+                        6.. => self.tile::<L, 6, NV>(lanes, active, at),
+                        4 | 5 => self.tile::<L, 4, NV>(lanes, active, at),
+                        2 | 3 => self.tile::<L, 2, NV>(lanes, active, at),
+                        _ => self.tile::<L, 1, NV>(lanes, active, at),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Computes `MR` rows from `at` on, and returns their number.
+    ///
+    /// # Safety
+    /// As [`Rows::run`].
+    #[inline(always)]
+    unsafe fn tile<L: Lanes<T = T>, const MR: usize, const NV: usize>(
+        &self,
+        lanes: L,
+        active: &[u32],
+        at: usize,
+    ) -> usize {
+        let width = NV * L::N;
+        let k = self.k;
+        let mut acc = [[lanes.splat(T::default()); NV]; MR];
+        for &segment in active {
+            let segment = segment as usize;
+            let table = &self.pointers[segment * self.stride + at..][..MR];
+            // SAFETY: active rows have `k` elements, and the panel `k` rows of `width` for every segment.
+            unsafe {
+                let mut row = [std::ptr::null::<T>(); MR];
+                row.copy_from_slice(table);
+                let mut b = self.b.add(segment * k * width);
+                for i in 0..k {
+                    let mut bv = [lanes.splat(T::default()); NV];
+                    for (j, v) in bv.iter_mut().enumerate() {
+                        *v = lanes.load(b.add(j * L::N));
+                    }
+                    for m in 0..MR {
+                        let x = lanes.splat(*row[m].add(i));
+                        for j in 0..NV {
+                            acc[m][j] = lanes.fma(x, bv[j], acc[m][j]);
+                        }
+                    }
+                    b = b.add(width);
+                }
+            }
+        }
+        let last = self.panel.n - (NV - 1) * L::N;
+        for m in 0..MR {
+            for j in 0..NV {
+                let n = if j + 1 < NV { L::N } else { last };
+                // SAFETY: `panel.n` elements of the row are writable.
+                unsafe {
+                    let c = self.c[at + m].add(self.c_offset + j * L::N);
+                    let mut v = acc[m][j];
+                    if self.accumulate {
+                        v = lanes.add(lanes.load_part(c, n), v);
+                    }
+                    lanes.store_part(c, v, n);
+                }
+            }
+        }
+        MR
+    }
+}
+
+/// `c[i][..] += Σ_pixel a[pixel][i] · b[pixel][..]` for rows `i < k`, one panel of columns.
+pub(crate) struct Outer<'a, T> {
     pub(crate) runs: &'a [Run<T>],
     /// Elements from one pixel of the left operand to the next.
     pub(crate) a_step: usize,
     /// Elements from one pixel of the right operand to the next.
     pub(crate) b_step: usize,
+    /// First element of the left operand's pixels.
+    pub(crate) a_offset: usize,
+    /// First element of the right operand's pixels.
+    pub(crate) b_offset: usize,
+    pub(crate) k: usize,
+    pub(crate) panel: Panel,
+    /// Rows of whole vectors, `ldc` apart.
+    pub(crate) c: *mut T,
+    pub(crate) ldc: usize,
 }
 
-/// `c[i][..] += Σ_pixel a[pixel][i] · b[pixel][..n]` for the first `mr ≤ 6` rows of `c`.
-///
-/// # Safety
-/// Every pixel holds `mr` elements of `a` and `n` of `b` after the given offsets; `c` has `mr` rows of `nv·N` elements,
-/// `ldc` apart, that no other thread touches, with `(nv − 1)·N < n ≤ nv·N`.
-#[inline(always)]
-pub(crate) unsafe fn outer<L: Lanes>(
-    lanes: L,
-    mr: usize,
-    nv: usize,
-    pixels: Pixels<'_, L::T>,
-    a_offset: usize,
-    b_offset: usize,
-    n: usize,
-    c: *mut L::T,
-    ldc: usize,
-) {
-    macro_rules! go {
-        ($mr:literal, $nv:literal, $at:expr) => {
-            // SAFETY: the caller's promises, for a part of the rows.
+impl<T: Element> Outer<'_, T> {
+    /// Runs on the processor's widest vectors.
+    ///
+    /// # Safety
+    /// After the offsets, every pixel of the runs has `k` elements of the left and `panel.n` of the right operand; `c` has
+    /// `k` rows of `panel.vectors` whole vectors that no other thread touches.
+    pub(crate) unsafe fn run(self) {
+        T::dispatch(OuterKernel(self));
+    }
+}
+
+struct OuterKernel<'a, T>(Outer<'a, T>);
+
+impl<T: Element> Kernel<T> for OuterKernel<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let o = self.0;
+        let whole = o.panel.n == o.panel.vectors * L::N;
+        match (o.panel.vectors, whole) {
+            (1, true) => o.sweep::<L, 1, true>(lanes),
+            (1, false) => o.sweep::<L, 1, false>(lanes),
+            (2, true) if L::TILE >= 2 => o.sweep::<L, 2, true>(lanes),
+            (2, false) if L::TILE >= 2 => o.sweep::<L, 2, false>(lanes),
+            (3, true) if L::TILE >= 4 => o.sweep::<L, 3, true>(lanes),
+            (3, false) if L::TILE >= 4 => o.sweep::<L, 3, false>(lanes),
+            (4, true) if L::TILE >= 4 => o.sweep::<L, 4, true>(lanes),
+            (4, false) if L::TILE >= 4 => o.sweep::<L, 4, false>(lanes),
+            _ => {}
+        }
+    }
+}
+
+impl<T: Element> Outer<'_, T> {
+    #[inline(always)]
+    fn sweep<L: Lanes<T = T>, const NV: usize, const WHOLE: bool>(&self, lanes: L) {
+        let mut i = 0;
+        while i < self.k {
+            // SAFETY: the promises of `run`, for a part of the rows.
             unsafe {
-                let (a_at, c_at) = (a_offset + $at, c.add($at * ldc));
-                if n == $nv * L::N {
-                    outer_tile::<L, $mr, $nv, false>(lanes, pixels, a_at, b_offset, n, c_at, ldc);
-                } else {
-                    outer_tile::<L, $mr, $nv, true>(lanes, pixels, a_at, b_offset, n, c_at, ldc);
-                }
+                i += match self.k - i {
+                    6.. => self.tile::<L, 6, NV, WHOLE>(lanes, i),
+                    4 | 5 => self.tile::<L, 4, NV, WHOLE>(lanes, i),
+                    2 | 3 => self.tile::<L, 2, NV, WHOLE>(lanes, i),
+                    _ => self.tile::<L, 1, NV, WHOLE>(lanes, i),
+                };
             }
-        };
+        }
     }
-    macro_rules! by_rows {
-        ($nv:literal) => {
-            match mr {
-                6 => go!(6, $nv, 0),
-                5 => {
-                    go!(4, $nv, 0);
-                    go!(1, $nv, 4);
-                }
-                4 => go!(4, $nv, 0),
-                3 => {
-                    go!(2, $nv, 0);
-                    go!(1, $nv, 2);
-                }
-                2 => go!(2, $nv, 0),
-                _ => go!(1, $nv, 0),
-            }
-        };
-    }
-    match nv {
-        1 => by_rows!(1),
-        2 if L::TILE >= 2 => by_rows!(2),
-        3 if L::TILE >= 4 => by_rows!(3),
-        _ if L::TILE >= 4 => by_rows!(4),
-        _ => {}
-    }
-}
 
-#[inline(always)]
-unsafe fn outer_tile<L: Lanes, const MR: usize, const NV: usize, const PARTIAL: bool>(
-    lanes: L,
-    pixels: Pixels<'_, L::T>,
-    a_offset: usize,
-    b_offset: usize,
-    n: usize,
-    c: *mut L::T,
-    ldc: usize,
-) {
-    let last = n - (NV - 1) * L::N;
-    let mut acc = [[lanes.splat(L::T::default()); NV]; MR];
-    for run in pixels.runs {
-        // SAFETY: the caller gives `run.len` pixels a step apart, wide enough at these offsets.
-        unsafe {
-            let mut ap = run.a.add(a_offset);
-            let mut bp = run.b.add(b_offset);
+    /// Adds to `MR` rows from `i` on, and returns their number.
+    ///
+    /// # Safety
+    /// As [`Outer::run`].
+    #[inline(always)]
+    unsafe fn tile<L: Lanes<T = T>, const MR: usize, const NV: usize, const WHOLE: bool>(
+        &self,
+        lanes: L,
+        i: usize,
+    ) -> usize {
+        let last = self.panel.n - (NV - 1) * L::N;
+        let mut acc = [[lanes.splat(T::default()); NV]; MR];
+        for run in self.runs {
+            let mut a = run.a.wrapping_add(self.a_offset + i);
+            let mut b = run.b.wrapping_add(self.b_offset);
             for _ in 0..run.len {
-                let mut bv = [lanes.splat(L::T::default()); NV];
-                for (j, v) in bv.iter_mut().enumerate() {
-                    let p = bp.add(j * L::N);
-                    *v = if PARTIAL && j + 1 == NV {
-                        lanes.load_n(p, last)
-                    } else {
-                        lanes.load(p)
-                    };
-                }
-                for m in 0..MR {
-                    let x = lanes.splat(*ap.add(m));
-                    for j in 0..NV {
-                        acc[m][j] = lanes.fma(x, bv[j], acc[m][j]);
+                // SAFETY: the pixels of a run are wide enough after the offsets.
+                unsafe {
+                    let mut bv = [lanes.splat(T::default()); NV];
+                    for (j, v) in bv.iter_mut().enumerate() {
+                        let p = b.add(j * L::N);
+                        *v = if WHOLE || j + 1 < NV {
+                            lanes.load(p)
+                        } else {
+                            lanes.load_n(p, last)
+                        };
+                    }
+                    for m in 0..MR {
+                        let x = lanes.splat(*a.add(m));
+                        for j in 0..NV {
+                            acc[m][j] = lanes.fma(x, bv[j], acc[m][j]);
+                        }
                     }
                 }
-                ap = ap.wrapping_add(pixels.a_step);
-                bp = bp.wrapping_add(pixels.b_step);
+                a = a.wrapping_add(self.a_step);
+                b = b.wrapping_add(self.b_step);
             }
         }
-    }
-    for m in 0..MR {
-        for j in 0..NV {
-            // SAFETY: the caller gives rows of `NV·N` elements, `ldc` apart.
-            unsafe {
-                let p = c.add(m * ldc + j * L::N);
-                lanes.store(p, lanes.add(lanes.load(p), acc[m][j]));
+        for m in 0..MR {
+            for j in 0..NV {
+                // SAFETY: rows of `c` are whole vectors.
+                unsafe {
+                    let c = self.c.add((i + m) * self.ldc + j * L::N);
+                    lanes.store(c, lanes.add(lanes.load(c), acc[m][j]));
+                }
             }
         }
+        MR
     }
 }

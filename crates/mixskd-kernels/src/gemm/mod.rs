@@ -1,15 +1,15 @@
 //! Matrix multiplication in register tiles.
 //!
-//! The right operand of [`micro::rows`] is packed once per call ([`pack`]); the left one is read where it lies through a
+//! The right operand of [`micro::Rows`] is packed once per call ([`pack`]); the left one is read where it lies through a
 //! table of row pointers, so that a convolution needs no copy of its input.
 
 pub(crate) mod micro;
 pub(crate) mod pack;
 
 use crate::par::{self, Scratch, Shared};
-use crate::simd::{Element, Kernel, Lanes};
-use micro::{ROWS, RowTable};
-use pack::{Packed, Strides};
+use crate::simd::Element;
+use micro::{Active, ROWS, Rows};
+use pack::{Packed, Panel, Strides, Width};
 
 /// A matrix in memory, by its strides.
 #[derive(Clone, Copy)]
@@ -47,86 +47,44 @@ impl<'a, T> Matrix<'a, T> {
 /// Rows of one task.
 const BLOCK: usize = 16 * ROWS;
 
-struct Product<'a, T> {
-    a: Matrix<'a, T>,
-    b: &'a Packed<T>,
-    first: usize,
-    panel: usize,
-    c: Shared<T>,
-}
-
-impl<T: Element> Kernel<T> for Product<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let Self {
-            a,
-            b,
-            first,
-            panel,
-            c,
-        } = self;
-        if panel >= pack::panel_count::<L>(b.n) {
-            return;
-        }
-        let panel = pack::panel::<L>(b.n, panel);
-        let count = BLOCK.min(a.rows - first);
-        // Rows of a transposed matrix are copied out, so that the inner loop finds them in one piece.
-        let mut copy = Scratch::<T>::take(if a.column_stride == 1 { 0 } else { count * b.k });
-        if a.column_stride != 1 {
-            for k in 0..b.k {
-                for m in 0..count {
-                    copy[m * b.k + k] = a.data[(first + m) * a.row_stride + k * a.column_stride];
-                }
-            }
-        }
-        for at in (0..count).step_by(ROWS) {
-            let mr = ROWS.min(count - at);
-            let mut rows = [std::ptr::null::<T>(); ROWS];
-            let mut out = [std::ptr::null_mut::<T>(); ROWS];
-            for m in 0..mr {
-                rows[m] = if a.column_stride == 1 {
-                    a.data[(first + at + m) * a.row_stride..].as_ptr()
-                } else {
-                    copy[(at + m) * b.k..].as_ptr()
-                };
-                // SAFETY: the row and the panel's columns are inside the product.
-                out[m] = unsafe { c.at((first + at + m) * b.n + panel.column) };
-            }
-            let table = RowTable {
-                active: &[0],
-                pointers: rows.as_ptr(),
-                stride: ROWS,
-            };
-            // SAFETY: rows hold `k` elements; tasks have different rows or panels of the product.
-            unsafe {
-                let packed = b.panel(panel);
-                micro::rows(
-                    lanes,
-                    mr,
-                    panel.vectors,
-                    table,
-                    b.k,
-                    packed,
-                    &out,
-                    panel.n,
-                    false,
-                );
+/// Computes rows `first..` of a product, as many as a task has, in one panel of columns.
+fn block<T: Element>(a: Matrix<'_, T>, b: &Packed<T>, first: usize, panel: Panel, c: Shared<T>) {
+    let count = BLOCK.min(a.rows - first);
+    // Rows of a transposed matrix are copied out, so that the inner loop finds them in one piece.
+    let straight = a.column_stride == 1;
+    let mut copy = Scratch::<T>::take(if straight { 0 } else { count * b.k });
+    if !straight {
+        for k in 0..b.k {
+            for m in 0..count {
+                copy[m * b.k + k] = a.data[(first + m) * a.row_stride + k * a.column_stride];
             }
         }
     }
-}
-
-/// Number of panels that `.0` columns make on this processor.
-pub(crate) struct Panels(pub(crate) usize);
-
-impl<T: Element> Kernel<T> for Panels {
-    type Out = usize;
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, _: L) -> usize {
-        pack::panel_count::<L>(self.0)
+    let mut rows = [std::ptr::null::<T>(); BLOCK];
+    let mut out = [std::ptr::null_mut::<T>(); BLOCK];
+    for m in 0..count {
+        rows[m] = if straight {
+            a.data[(first + m) * a.row_stride..].as_ptr()
+        } else {
+            copy[m * b.k..].as_ptr()
+        };
+        // SAFETY: the row is inside the product.
+        out[m] = unsafe { c.at((first + m) * b.n) };
+    }
+    // SAFETY: rows hold `k` elements; tasks have different rows or panels of the product.
+    unsafe {
+        Rows {
+            pointers: &rows,
+            stride: BLOCK,
+            active: Active::Same(&[0]),
+            k: b.k,
+            b: b.panel(panel),
+            panel,
+            c: &out[..count],
+            c_offset: panel.column,
+            accumulate: false,
+        }
+        .run();
     }
 }
 
@@ -138,18 +96,14 @@ pub(crate) fn multiply<T: Element>(a: Matrix<'_, T>, b: Matrix<'_, T>) -> Vec<T>
         n: b.column_stride,
     };
     let packed = Packed::new(b.data, at, 1, b.rows, b.columns);
-    let panels = T::dispatch(Panels(b.columns));
+    let width = Width::of::<T>();
+    let panels = width.panels(b.columns);
     // SAFETY: tasks cover all rows and panels.
     unsafe {
         par::filled(a.rows * b.columns, |c| {
             par::each(a.rows.div_ceil(BLOCK) * panels, |task| {
-                T::dispatch(Product {
-                    a,
-                    b: &packed,
-                    first: task / panels * BLOCK,
-                    panel: task % panels,
-                    c,
-                });
+                let panel = width.panel(b.columns, task % panels);
+                block(a, &packed, task / panels * BLOCK, panel, c);
             });
         })
     }

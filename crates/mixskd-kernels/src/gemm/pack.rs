@@ -23,7 +23,7 @@ pub(crate) struct Strides {
     pub(crate) n: usize,
 }
 
-/// One panel's place: first column, columns, vectors and offset.
+/// One panel's place: first column, columns, and vectors that hold them.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel {
     pub(crate) column: usize,
@@ -31,54 +31,66 @@ pub(crate) struct Panel {
     pub(crate) vectors: usize,
 }
 
-/// Number of panels that `n` columns make.
-#[inline(always)]
-pub(crate) fn panel_count<L: Lanes>(n: usize) -> usize {
-    n.div_ceil(L::TILE * L::N)
+/// The processor's vectors, as far as panels depend on them.
+#[derive(Clone, Copy)]
+pub(crate) struct Width {
+    /// Elements of a vector.
+    pub(crate) lanes: usize,
+    /// Elements of a full panel's row.
+    pub(crate) panel: usize,
 }
 
-/// The `i`-th panel of `n` columns.
-#[inline(always)]
-pub(crate) fn panel<L: Lanes>(n: usize, i: usize) -> Panel {
-    let column = i * L::TILE * L::N;
-    let n = (n - column).min(L::TILE * L::N);
-    Panel {
-        column,
-        n,
-        vectors: n.div_ceil(L::N),
+impl Width {
+    /// Of the widest vectors of `T`.
+    pub(crate) fn of<T: Element>() -> Self {
+        T::dispatch(Ask)
+    }
+
+    /// Number of panels that `n` columns make.
+    pub(crate) fn panels(self, n: usize) -> usize {
+        n.div_ceil(self.panel)
+    }
+
+    /// The `i`-th panel of `n` columns.
+    pub(crate) fn panel(self, n: usize, i: usize) -> Panel {
+        let column = i * self.panel;
+        let n = (n - column).min(self.panel);
+        Panel {
+            column,
+            n,
+            vectors: n.div_ceil(self.lanes),
+        }
     }
 }
 
-struct Pack<'a, T> {
-    source: &'a [T],
-    at: Strides,
-    segments: usize,
-    k: usize,
-    n: usize,
+struct Ask;
+
+impl<T: Element> Kernel<T> for Ask {
+    type Out = Width;
+
+    #[inline(always)]
+    fn run<L: Lanes<T = T>>(self, _: L) -> Width {
+        Width {
+            lanes: L::N,
+            panel: L::TILE * L::N,
+        }
+    }
 }
 
 /// Rows packed by one task.
 const K_CHUNK: usize = 16;
 
-impl<T: Element> Kernel<T> for Pack<'_, T> {
-    type Out = Vec<T>;
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, _: L) -> Vec<T> {
-        let Self {
-            source,
-            at,
-            segments,
-            k,
-            n,
-        } = self;
-        let panels = panel_count::<L>(n);
+impl<T: Element> Packed<T> {
+    /// Packs `source`, read at `at`.
+    pub(crate) fn new(source: &[T], at: Strides, segments: usize, k: usize, n: usize) -> Self {
+        let width = Width::of::<T>();
+        let panels = width.panels(n);
         let chunks = k.div_ceil(K_CHUNK);
-        let len = segments * k * n.next_multiple_of(L::N);
+        let len = segments * k * n.next_multiple_of(width.lanes);
         let one = |out: Shared<T>, task: usize| {
-            let panel = panel::<L>(n, task / chunks);
+            let panel = width.panel(n, task / chunks);
             let first = (task % chunks) * K_CHUNK;
-            let width = panel.vectors * L::N;
+            let row_len = panel.vectors * width.lanes;
             let base = panel.column * segments * k;
             for row in first..(first + K_CHUNK).min(k) {
                 for segment in 0..segments {
@@ -86,8 +98,8 @@ impl<T: Element> Kernel<T> for Pack<'_, T> {
                     // SAFETY: tasks differ in panel or rows, so they write different parts; together they cover `len`.
                     let to = unsafe {
                         std::slice::from_raw_parts_mut(
-                            out.at(base + (segment * k + row) * width),
-                            width,
+                            out.at(base + (segment * k + row) * row_len),
+                            row_len,
                         )
                     };
                     for (j, x) in to.iter_mut().enumerate() {
@@ -101,7 +113,7 @@ impl<T: Element> Kernel<T> for Pack<'_, T> {
             }
         };
         // SAFETY: panels cover the columns, chunks the rows and the inner loop the segments.
-        unsafe {
+        let data = unsafe {
             par::filled(len, |out| {
                 if len < 1 << 14 {
                     (0..panels * chunks).for_each(|task| one(out, task));
@@ -109,20 +121,7 @@ impl<T: Element> Kernel<T> for Pack<'_, T> {
                     par::each(panels * chunks, |task| one(out, task));
                 }
             })
-        }
-    }
-}
-
-impl<T: Element> Packed<T> {
-    /// Packs `source`, read at `at`.
-    pub(crate) fn new(source: &[T], at: Strides, segments: usize, k: usize, n: usize) -> Self {
-        let data = T::dispatch(Pack {
-            source,
-            at,
-            segments,
-            k,
-            n,
-        });
+        };
         Self {
             data,
             segments,
@@ -141,7 +140,6 @@ impl<T: Element> Packed<T> {
     }
 
     /// Start of a panel.
-    #[inline(always)]
     pub(crate) fn panel(&self, panel: Panel) -> *const T {
         self.data[panel.column * self.segments * self.k..].as_ptr()
     }

@@ -6,13 +6,13 @@ mod tiles;
 mod transform;
 mod weights;
 
-use crate::gemm::micro::{self, Pixels, ROWS, RowTable, Run};
-use crate::gemm::{Panels, pack};
+use crate::gemm::micro::{Active, Outer, ROWS, Rows, Run};
+use crate::gemm::pack::{Panel, Width};
 use crate::par::{self, Scratch, Shared};
-use crate::simd::{Element, Kernel, Lanes};
+use crate::simd::Element;
 
 use super::config::Geometry;
-use tiles::{Tiles, Transformed};
+use tiles::{Gradient, Input, Output, Tiles, Transformed};
 use transform::POINTS;
 use weights::{Sums, Weights};
 
@@ -119,22 +119,50 @@ fn run<T: Element>(tiles: &Tiles, src: &[T], weights: Weights<'_, T>) -> Vec<T> 
     let zeros = vec![T::default(); k];
     let count = tiles.count();
     let row = k.next_multiple_of(16);
+    let width = Width::of::<T>();
     let len = tiles.batch * tiles.dst_h * tiles.dst_w * tiles.dst_c;
+    let input = |first: usize, count: usize, v: *mut T, layout: Transformed| {
+        // SAFETY: the callers below give rows of their task's own.
+        unsafe {
+            Input {
+                tiles,
+                src,
+                zeros: &zeros,
+                first,
+                count,
+                v,
+                layout,
+            }
+            .run();
+        }
+    };
+    let products = |first, count, v: &[T], layout, panel, dst| {
+        Products {
+            tiles,
+            v,
+            layout,
+            u: &u,
+            first,
+            count,
+            panel: width.panel(n, panel),
+            dst,
+        }
+        .run();
+    };
     // SAFETY: blocks cover all tiles, tiles all output pixels, and panels all channels.
     unsafe {
         par::filled(len, |dst| {
             if count > FEW_TILES {
-                let per_block = block_tiles(count, row + n.min(64));
+                let per_block = block_tiles(count, row + n.min(width.panel));
                 par::each(count.div_ceil(per_block), |block| {
-                    T::dispatch(Block {
-                        tiles,
-                        src,
-                        zeros: &zeros,
-                        u: &u,
-                        first: block * per_block,
-                        count: per_block.min(count - block * per_block),
-                        dst,
-                    });
+                    let first = block * per_block;
+                    let here = per_block.min(count - first);
+                    let layout = Transformed::new(here, row);
+                    let mut v = Scratch::<T>::take(layout.len());
+                    input(first, here, v.as_mut_ptr(), layout);
+                    for panel in 0..width.panels(n) {
+                        products(first, here, &v, layout, panel, dst);
+                    }
                 });
                 return;
             }
@@ -142,122 +170,31 @@ fn run<T: Element>(tiles: &Tiles, src: &[T], weights: Weights<'_, T>) -> Vec<T> 
             let mut v = Scratch::<T>::take(layout.len());
             let shared = Shared::new(&mut v);
             par::each(count.div_ceil(2), |pair| {
-                T::dispatch(Input {
-                    tiles,
-                    src,
-                    zeros: &zeros,
-                    first: pair * 2,
-                    count: 2.min(count - pair * 2),
-                    // SAFETY: the pair's rows begin inside the buffer.
-                    v: shared.at(pair * 2 * row),
-                    layout,
-                });
+                let first = pair * 2;
+                let at = shared.at(first * row);
+                input(first, 2.min(count - first), at, layout);
             });
-            par::each(T::dispatch(Panels(n)), |panel| {
-                T::dispatch(Output {
-                    tiles,
-                    v: &v,
-                    layout,
-                    u: &u,
-                    first: 0,
-                    count,
-                    panel,
-                    dst,
-                });
+            par::each(width.panels(n), |panel| {
+                products(0, count, &v, layout, panel, dst);
             });
         })
     }
 }
 
-/// All of a block of tiles.
-struct Block<'a, T> {
-    tiles: &'a Tiles,
-    src: &'a [T],
-    zeros: &'a [T],
-    u: &'a [T],
-    first: usize,
-    count: usize,
-    dst: Shared<T>,
-}
-
-impl<T: Element> Kernel<T> for Block<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let layout = Transformed::new(self.count, self.tiles.src_c.next_multiple_of(16));
-        let mut v = Scratch::<T>::take(layout.len());
-        // SAFETY: `v` is as long as its layout says, and this task's own.
-        unsafe {
-            let v = v.as_mut_ptr();
-            let (first, count) = (self.first, self.count);
-            self.tiles
-                .transform_input(lanes, self.src, self.zeros, first, count, v, layout);
-        }
-        for panel in 0..pack::panel_count::<L>(self.tiles.dst_c) {
-            Output {
-                tiles: self.tiles,
-                v: &v,
-                layout,
-                u: self.u,
-                first: self.first,
-                count: self.count,
-                panel,
-                dst: self.dst,
-            }
-            .run(lanes);
-        }
-    }
-}
-
-/// The input transform of some tiles.
-struct Input<'a, T> {
-    tiles: &'a Tiles,
-    src: &'a [T],
-    zeros: &'a [T],
-    first: usize,
-    count: usize,
-    v: *mut T,
-    layout: Transformed,
-}
-
-impl<T: Element> Kernel<T> for Input<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        // SAFETY: the maker of `Input` gives rows of this task's own.
-        unsafe {
-            self.tiles.transform_input(
-                lanes,
-                self.src,
-                self.zeros,
-                self.first,
-                self.count,
-                self.v,
-                self.layout,
-            );
-        }
-    }
-}
-
 /// Products and output transform of some tiles and one panel of output channels.
-struct Output<'a, T> {
+struct Products<'a, T> {
     tiles: &'a Tiles,
     v: &'a [T],
     layout: Transformed,
     u: &'a [T],
     first: usize,
     count: usize,
-    panel: usize,
+    panel: Panel,
     dst: Shared<T>,
 }
 
-impl<T: Element> Kernel<T> for Output<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
+impl<T: Element> Products<'_, T> {
+    fn run(self) {
         let Self {
             tiles,
             v,
@@ -269,36 +206,46 @@ impl<T: Element> Kernel<T> for Output<'_, T> {
             dst,
         } = self;
         let k = tiles.src_c;
-        let panel = pack::panel::<L>(tiles.dst_c, panel);
-        let width = panel.vectors * L::N;
+        let row = panel.vectors * Width::of::<T>().lanes;
         let u = u[panel.column * POINTS * k..].as_ptr();
-        let products = Transformed::new(count, width);
-        let mut m = Scratch::<T>::take(products.len());
+        let m_layout = Transformed::new(count, row);
+        let mut m = Scratch::<T>::take(m_layout.len());
+        let mut rows = vec![std::ptr::null::<T>(); count];
+        let mut out = vec![std::ptr::null_mut::<T>(); count];
         for point in 0..POINTS {
-            for at in (0..count).step_by(ROWS) {
-                let mr = ROWS.min(count - at);
-                let mut rows = [std::ptr::null::<T>(); ROWS];
-                let mut out = [std::ptr::null_mut::<T>(); ROWS];
-                for i in 0..mr {
-                    rows[i] = v[point * layout.plane + (at + i) * layout.row..].as_ptr();
-                    out[i] = m[point * products.plane + (at + i) * width..].as_mut_ptr();
+            for t in 0..count {
+                rows[t] = v[point * layout.plane + t * layout.row..].as_ptr();
+                out[t] = m[point * m_layout.plane + t * row..].as_mut_ptr();
+            }
+            // SAFETY: rows hold `k` elements, products whole vectors, and the panel `k` rows for every point.
+            unsafe {
+                Rows {
+                    pointers: &rows,
+                    stride: count,
+                    active: Active::Same(&[0]),
+                    k,
+                    b: u.add(point * k * row),
+                    panel: Panel { n: row, ..panel },
+                    c: &out,
+                    c_offset: 0,
+                    accumulate: false,
                 }
-                let table = RowTable {
-                    active: &[0],
-                    pointers: rows.as_ptr(),
-                    stride: ROWS,
-                };
-                // SAFETY: rows hold `k` elements, products `width`, and the panel a segment of `k` rows per point.
-                unsafe {
-                    let b = u.add(point * k * width);
-                    micro::rows(lanes, mr, panel.vectors, table, k, b, &out, width, false);
-                }
+                .run();
             }
         }
         // SAFETY: tasks differ in tiles or in panels, so they write different parts of the output.
         unsafe {
-            let (m, dst) = (m.as_ptr(), dst.at(0));
-            tiles.transform_output(lanes, m, products, first, count, panel.column, panel.n, dst);
+            Output {
+                tiles,
+                m: &m,
+                layout: m_layout,
+                first,
+                count,
+                column: panel.column,
+                n: panel.n,
+                dst,
+            }
+            .run();
         }
     }
 }
@@ -327,7 +274,7 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
     let mut sums = Scratch::<T>::take(slices * len);
     sums.fill(T::default());
     let shared = Shared::new(&mut sums);
-    let gradient = Gradient {
+    let gradient = WeightGradient {
         tiles: &tiles,
         x,
         dy,
@@ -335,19 +282,18 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         ldc,
     };
     if sliced {
+        let per_block = (BLOCK_ELEMENTS / (POINTS * rows)).clamp(24, 96);
         par::each(slices, |slice| {
-            T::dispatch(Slice {
-                gradient: &gradient,
-                tiles: count * slice / slices..count * (slice + 1) / slices,
-                per_block: (BLOCK_ELEMENTS / (POINTS * rows)).clamp(24, 96),
-                // SAFETY: every slice has sums of its own.
-                sums: unsafe { shared.at(slice * len) },
-            });
+            let part = count * slice / slices..count * (slice + 1) / slices;
+            for first in part.clone().step_by(per_block) {
+                let here = per_block.min(part.end - first);
+                gradient.block(first, here, shared, slice * len, false);
+            }
         });
     } else {
         let per_chunk = (CHUNK_ELEMENTS / (POINTS * rows)).clamp(32, count.max(32));
         for first in (0..count).step_by(per_chunk) {
-            gradient.chunk(first, per_chunk.min(count - first), shared);
+            gradient.block(first, per_chunk.min(count - first), shared, 0, true);
         }
     }
     Sums {
@@ -361,7 +307,7 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
 }
 
 /// What a weight gradient is made of.
-struct Gradient<'a, T> {
+struct WeightGradient<'a, T> {
     tiles: &'a Tiles,
     x: &'a [T],
     dy: &'a [T],
@@ -369,176 +315,75 @@ struct Gradient<'a, T> {
     ldc: usize,
 }
 
-impl<T: Element> Gradient<'_, T> {
-    /// Transforms some tiles, then adds their outer products to the sums, points and panels in parallel.
-    fn chunk(&self, first: usize, count: usize, sums: Shared<T>) {
+/// Tiles that a task transforms where a block is shared out.
+const STEP: usize = 4;
+
+impl<T: Element> WeightGradient<'_, T> {
+    /// Transforms some tiles, then adds their outer products to the sums from `offset` on. In parallel, tasks share out the
+    /// tiles, then the points and panels; else the caller is one of several tasks with sums of their own.
+    fn block(&self, first: usize, count: usize, sums: Shared<T>, offset: usize, parallel: bool) {
         let v_layout = Transformed::new(count, self.tiles.src_c.next_multiple_of(16));
         let z_layout = Transformed::new(count, self.ldc);
         let mut v = Scratch::<T>::take(v_layout.len());
         let mut z = Scratch::<T>::take(z_layout.len());
         let (v_shared, z_shared) = (Shared::new(&mut v), Shared::new(&mut z));
-        const STEP: usize = 4;
-        par::each(count.div_ceil(STEP), |step| {
+        let transform = |step: usize| {
             let at = step * STEP;
-            T::dispatch(Both {
-                gradient: self,
-                first: first + at,
-                count: STEP.min(count - at),
-                // SAFETY: these tiles' rows begin inside the buffers.
-                v: unsafe { v_shared.at(at * v_layout.row) },
-                z: unsafe { z_shared.at(at * z_layout.row) },
-                v_layout,
-                z_layout,
-            });
-        });
-        let panels = T::dispatch(Panels(self.tiles.dst_c));
-        par::each(POINTS * panels, |task| {
-            T::dispatch(Products {
-                gradient: self,
-                count,
-                v: &v,
-                z: &z,
-                v_layout,
-                z_layout,
-                point: task / panels,
-                panel: task % panels,
-                // SAFETY: the start of the sums.
-                sums: unsafe { sums.at(0) },
-            });
-        });
-    }
-}
-
-/// Both transforms of some tiles.
-struct Both<'a, T> {
-    gradient: &'a Gradient<'a, T>,
-    first: usize,
-    count: usize,
-    v: *mut T,
-    z: *mut T,
-    v_layout: Transformed,
-    z_layout: Transformed,
-}
-
-impl<T: Element> Kernel<T> for Both<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let g = self.gradient;
-        let (first, count) = (self.first, self.count);
-        // SAFETY: the maker of `Both` gives rows of this task's own.
-        unsafe {
-            g.tiles
-                .transform_input(lanes, g.x, g.zeros, first, count, self.v, self.v_layout);
-            g.tiles
-                .transform_gradient(lanes, g.dy, first, count, self.z, self.z_layout);
-        }
-    }
-}
-
-/// Outer products of some tiles at one point, for one panel of output channels.
-struct Products<'a, T> {
-    gradient: &'a Gradient<'a, T>,
-    count: usize,
-    v: &'a [T],
-    z: &'a [T],
-    v_layout: Transformed,
-    z_layout: Transformed,
-    point: usize,
-    panel: usize,
-    sums: *mut T,
-}
-
-impl<T: Element> Kernel<T> for Products<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let g = self.gradient;
-        let k = g.tiles.src_c;
-        let panel = pack::panel::<L>(g.tiles.dst_c, self.panel);
-        let runs = [Run {
-            a: self.v[self.point * self.v_layout.plane..].as_ptr(),
-            b: self.z[self.point * self.z_layout.plane..].as_ptr(),
-            len: self.count,
-        }];
-        let pixels = Pixels {
-            runs: &runs,
-            a_step: self.v_layout.row,
-            b_step: self.z_layout.row,
-        };
-        for i in (0..k).step_by(ROWS) {
-            let mr = ROWS.min(k - i);
-            // SAFETY: transformed rows hold `k` and whole vectors of output channels; tasks differ in point or panel, so
-            // they add to different sums.
+            let here = STEP.min(count - at);
+            // SAFETY: these tiles' rows begin inside the buffers, and are this step's own.
             unsafe {
-                let c = self.sums.add((self.point * k + i) * g.ldc + panel.column);
-                let width = panel.vectors * L::N;
-                micro::outer(
-                    lanes,
-                    mr,
-                    panel.vectors,
-                    pixels,
-                    i,
-                    panel.column,
-                    width,
-                    c,
-                    g.ldc,
-                );
-            }
-        }
-    }
-}
-
-/// All of a slice of the batch.
-struct Slice<'a, T> {
-    gradient: &'a Gradient<'a, T>,
-    tiles: std::ops::Range<usize>,
-    per_block: usize,
-    sums: *mut T,
-}
-
-impl<T: Element> Kernel<T> for Slice<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let g = self.gradient;
-        let v_layout = Transformed::new(self.per_block, g.tiles.src_c.next_multiple_of(16));
-        let z_layout = Transformed::new(self.per_block, g.ldc);
-        let mut v = Scratch::<T>::take(v_layout.len());
-        let mut z = Scratch::<T>::take(z_layout.len());
-        let mut first = self.tiles.start;
-        while first < self.tiles.end {
-            let count = self.per_block.min(self.tiles.end - first);
-            Both {
-                gradient: g,
-                first,
-                count,
-                v: v.as_mut_ptr(),
-                z: z.as_mut_ptr(),
-                v_layout,
-                z_layout,
-            }
-            .run(lanes);
-            for point in 0..POINTS {
-                for panel in 0..pack::panel_count::<L>(g.tiles.dst_c) {
-                    Products {
-                        gradient: g,
-                        count,
-                        v: &v,
-                        z: &z,
-                        v_layout,
-                        z_layout,
-                        point,
-                        panel,
-                        sums: self.sums,
-                    }
-                    .run(lanes);
+                Input {
+                    tiles: self.tiles,
+                    src: self.x,
+                    zeros: self.zeros,
+                    first: first + at,
+                    count: here,
+                    v: v_shared.at(at * v_layout.row),
+                    layout: v_layout,
                 }
+                .run();
+                Gradient {
+                    tiles: self.tiles,
+                    dy: self.dy,
+                    first: first + at,
+                    count: here,
+                    z: z_shared.at(at * z_layout.row),
+                    layout: z_layout,
+                }
+                .run();
             }
-            first += count;
-        }
+        };
+        par::each_if(parallel, count.div_ceil(STEP), transform);
+
+        let width = Width::of::<T>();
+        let (k, n) = (self.tiles.src_c, self.tiles.dst_c);
+        let panels = width.panels(n);
+        par::each_if(parallel, POINTS * panels, |task| {
+            let (point, panel) = (task / panels, width.panel(n, task % panels));
+            let runs = [Run {
+                a: v[point * v_layout.plane..].as_ptr(),
+                b: z[point * z_layout.plane..].as_ptr(),
+                len: count,
+            }];
+            // SAFETY: transformed rows hold `k` elements and whole vectors of output channels; tasks differ in point or
+            // panel, so they add to different sums.
+            unsafe {
+                Outer {
+                    runs: &runs,
+                    a_step: v_layout.row,
+                    b_step: z_layout.row,
+                    a_offset: 0,
+                    b_offset: panel.column,
+                    k,
+                    panel: Panel {
+                        n: panel.vectors * width.lanes,
+                        ..panel
+                    },
+                    c: sums.at(offset + point * k * self.ldc + panel.column),
+                    ldc: self.ldc,
+                }
+                .run();
+            }
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! How a map is cut into tiles, and tiles into and out of the transformed domain.
 
-use crate::simd::{Element, Lanes};
+use crate::par::Shared;
+use crate::simd::{Element, Kernel, Lanes};
 
 use super::transform::{self, OUT, POINTS, SIDE};
 
@@ -52,49 +53,71 @@ impl Tiles {
     }
 
     /// Image and first output pixel of a tile.
-    #[inline(always)]
     fn locate(&self, tile: usize) -> (usize, usize, usize) {
         let columns = self.dst_w.div_ceil(OUT);
         let (b, at) = (tile / self.per_image(), tile % self.per_image());
         (b, at / columns * OUT, at % columns * OUT)
     }
+}
 
-    /// Transforms source tiles `first..first + count` into `v`.
-    ///
+/// Transforms source tiles `first..first + count` into `v`.
+pub(super) struct Input<'a, T> {
+    pub(super) tiles: &'a Tiles,
+    /// The whole source.
+    pub(super) src: &'a [T],
+    /// A pixel outside.
+    pub(super) zeros: &'a [T],
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) v: *mut T,
+    pub(super) layout: Transformed,
+}
+
+impl<T: Element> Input<'_, T> {
     /// # Safety
-    /// `src` is the whole source; `zeros` has `src_c` elements; `v` points to `layout.len()` elements, whose rows hold
-    /// whole vectors, and that no other thread touches.
+    /// `v` is where the first tile's row of a buffer of this layout begins; no other thread touches these tiles' rows, which
+    /// hold whole vectors.
+    pub(super) unsafe fn run(self) {
+        T::dispatch(InputKernel(self));
+    }
+}
+
+struct InputKernel<'a, T>(Input<'a, T>);
+
+impl<T: Element> Kernel<T> for InputKernel<'_, T> {
+    type Out = ();
+
     #[inline(always)]
-    pub(super) unsafe fn transform_input<L: Lanes>(
-        &self,
-        lanes: L,
-        src: &[L::T],
-        zeros: &[L::T],
-        first: usize,
-        count: usize,
-        v: *mut L::T,
-        layout: Transformed,
-    ) {
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let Input {
+            tiles: s,
+            src,
+            zeros,
+            first,
+            count,
+            v,
+            layout,
+        } = self.0;
         for t in 0..count {
-            let (b, y0, x0) = self.locate(first + t);
+            let (b, y0, x0) = s.locate(first + t);
             let mut pixels = [[zeros.as_ptr(); SIDE]; SIDE];
             for (i, row) in pixels.iter_mut().enumerate() {
-                let y = (y0 + i).wrapping_sub(self.padding);
-                if y >= self.src_h {
+                let y = (y0 + i).wrapping_sub(s.padding);
+                if y >= s.src_h {
                     continue;
                 }
                 for (j, pixel) in row.iter_mut().enumerate() {
-                    let x = (x0 + j).wrapping_sub(self.padding);
-                    if x < self.src_w {
-                        let at = ((b * self.src_h + y) * self.src_w + x) * self.src_c;
+                    let x = (x0 + j).wrapping_sub(s.padding);
+                    if x < s.src_w {
+                        let at = ((b * s.src_h + y) * s.src_w + x) * s.src_c;
                         *pixel = src[at..].as_ptr();
                     }
                 }
             }
             let mut c = 0;
-            while c < self.src_c {
-                let n = L::N.min(self.src_c - c);
-                let mut tile = [[lanes.splat(L::T::default()); SIDE]; SIDE];
+            while c < s.src_c {
+                let n = L::N.min(s.src_c - c);
+                let mut tile = [[lanes.splat(T::default()); SIDE]; SIDE];
                 for i in 0..SIDE {
                     for j in 0..SIDE {
                         // SAFETY: every pointer has `src_c` elements behind it.
@@ -105,7 +128,7 @@ impl Tiles {
                 for i in 0..SIDE {
                     for j in 0..SIDE {
                         let at = (i * SIDE + j) * layout.plane + t * layout.row + c;
-                        // SAFETY: inside `v`, whose rows hold whole vectors.
+                        // SAFETY: inside the buffer, whose rows hold whole vectors.
                         unsafe { lanes.store(v.add(at), out[i][j]) };
                     }
                 }
@@ -113,79 +136,121 @@ impl Tiles {
             }
         }
     }
+}
 
-    /// Transforms products back and writes output tiles `first..first + count`, channels `column..column + n`.
-    ///
+/// Transforms products back and writes output tiles `first..first + count`, channels `column..column + n`.
+pub(super) struct Output<'a, T> {
+    pub(super) tiles: &'a Tiles,
+    pub(super) m: &'a [T],
+    pub(super) layout: Transformed,
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) column: usize,
+    pub(super) n: usize,
+    pub(super) dst: Shared<T>,
+}
+
+impl<T: Element> Output<'_, T> {
     /// # Safety
-    /// `m` holds the products of these tiles and channels; `dst` is the whole output, of which no other thread touches
-    /// these pixels' channels.
+    /// `m` has that layout; `dst` is the whole output, of which no other thread touches these pixels' channels.
+    pub(super) unsafe fn run(self) {
+        T::dispatch(OutputKernel(self));
+    }
+}
+
+struct OutputKernel<'a, T>(Output<'a, T>);
+
+impl<T: Element> Kernel<T> for OutputKernel<'_, T> {
+    type Out = ();
+
     #[inline(always)]
-    pub(super) unsafe fn transform_output<L: Lanes>(
-        &self,
-        lanes: L,
-        m: *const L::T,
-        layout: Transformed,
-        first: usize,
-        count: usize,
-        column: usize,
-        n: usize,
-        dst: *mut L::T,
-    ) {
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let Output {
+            tiles: s,
+            m,
+            layout,
+            first,
+            count,
+            column,
+            n,
+            dst,
+        } = self.0;
         for t in 0..count {
-            let (b, y0, x0) = self.locate(first + t);
-            let rows = OUT.min(self.dst_h - y0);
-            let columns = OUT.min(self.dst_w - x0);
-            let base = ((b * self.dst_h + y0) * self.dst_w + x0) * self.dst_c + column;
+            let (b, y0, x0) = s.locate(first + t);
+            let rows = OUT.min(s.dst_h - y0);
+            let columns = OUT.min(s.dst_w - x0);
+            let base = ((b * s.dst_h + y0) * s.dst_w + x0) * s.dst_c + column;
             let mut c = 0;
             while c < n {
                 let part = L::N.min(n - c);
-                let mut tile = [[lanes.splat(L::T::default()); SIDE]; SIDE];
+                let mut tile = [[lanes.splat(T::default()); SIDE]; SIDE];
                 for i in 0..SIDE {
                     for j in 0..SIDE {
                         let at = (i * SIDE + j) * layout.plane + t * layout.row + c;
                         // SAFETY: inside `m`, whose rows hold whole vectors.
-                        tile[i][j] = unsafe { lanes.load(m.add(at)) };
+                        tile[i][j] = unsafe { lanes.load(m.as_ptr().add(at)) };
                     }
                 }
                 let out = transform::output_tile(lanes, &tile);
                 for i in 0..rows {
                     for j in 0..columns {
-                        let at = base + (i * self.dst_w + j) * self.dst_c + c;
+                        let at = base + (i * s.dst_w + j) * s.dst_c + c;
                         // SAFETY: the pixel is inside the output and so are the channels.
-                        unsafe { lanes.store_part(dst.add(at), out[i][j], part) };
+                        unsafe { lanes.store_part(dst.at(at), out[i][j], part) };
                     }
                 }
                 c += L::N;
             }
         }
     }
+}
 
-    /// Transforms tiles `first..first + count` of the output's gradient into `z`.
-    ///
+/// Transforms tiles `first..first + count` of the output's gradient into `z`.
+pub(super) struct Gradient<'a, T> {
+    pub(super) tiles: &'a Tiles,
+    /// The whole gradient.
+    pub(super) dy: &'a [T],
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) z: *mut T,
+    pub(super) layout: Transformed,
+}
+
+impl<T: Element> Gradient<'_, T> {
     /// # Safety
-    /// As [`Tiles::transform_input`], with `dst_c` channels.
+    /// As [`Input::run`].
+    pub(super) unsafe fn run(self) {
+        T::dispatch(GradientKernel(self));
+    }
+}
+
+struct GradientKernel<'a, T>(Gradient<'a, T>);
+
+impl<T: Element> Kernel<T> for GradientKernel<'_, T> {
+    type Out = ();
+
     #[inline(always)]
-    pub(super) unsafe fn transform_gradient<L: Lanes>(
-        &self,
-        lanes: L,
-        dy: &[L::T],
-        first: usize,
-        count: usize,
-        z: *mut L::T,
-        layout: Transformed,
-    ) {
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let Gradient {
+            tiles: s,
+            dy,
+            first,
+            count,
+            z,
+            layout,
+        } = self.0;
         for t in 0..count {
-            let (b, y0, x0) = self.locate(first + t);
-            let rows = OUT.min(self.dst_h - y0);
-            let columns = OUT.min(self.dst_w - x0);
-            let base = ((b * self.dst_h + y0) * self.dst_w + x0) * self.dst_c;
+            let (b, y0, x0) = s.locate(first + t);
+            let rows = OUT.min(s.dst_h - y0);
+            let columns = OUT.min(s.dst_w - x0);
+            let base = ((b * s.dst_h + y0) * s.dst_w + x0) * s.dst_c;
             let mut c = 0;
-            while c < self.dst_c {
-                let n = L::N.min(self.dst_c - c);
-                let mut tile = [[lanes.splat(L::T::default()); OUT]; OUT];
+            while c < s.dst_c {
+                let n = L::N.min(s.dst_c - c);
+                let mut tile = [[lanes.splat(T::default()); OUT]; OUT];
                 for i in 0..rows {
                     for j in 0..columns {
-                        let at = base + (i * self.dst_w + j) * self.dst_c + c;
+                        let at = base + (i * s.dst_w + j) * s.dst_c + c;
                         // SAFETY: the pixel is inside the gradient and so are the channels.
                         tile[i][j] = unsafe { lanes.load_part(dy.as_ptr().add(at), n) };
                     }
@@ -194,7 +259,7 @@ impl Tiles {
                 for i in 0..SIDE {
                     for j in 0..SIDE {
                         let at = (i * SIDE + j) * layout.plane + t * layout.row + c;
-                        // SAFETY: inside `z`, whose rows hold whole vectors.
+                        // SAFETY: inside the buffer, whose rows hold whole vectors.
                         unsafe { lanes.store(z.add(at), out[i][j]) };
                     }
                 }

@@ -1,6 +1,6 @@
 //! Windows into and out of the transformed domain.
 
-use crate::gemm::pack;
+use crate::gemm::pack::{Panel, Width};
 use crate::par::{self, Scratch, Shared};
 use crate::simd::{Element, Kernel, Lanes};
 
@@ -24,24 +24,23 @@ const K_CHUNK: usize = 8;
 struct Transform<'a, T> {
     weights: Weights<'a, T>,
     u: Shared<T>,
-    task: Option<usize>,
+    panel: Panel,
+    first: usize,
 }
 
 impl<T: Element> Kernel<T> for Transform<'_, T> {
-    /// Number of tasks when asked for no task in particular.
-    type Out = usize;
+    type Out = ();
 
     #[inline(always)]
-    fn run<L: Lanes<T = T>>(self, lanes: L) -> usize {
-        let w = self.weights;
-        let chunks = w.k.div_ceil(K_CHUNK);
-        let Some(task) = self.task else {
-            return pack::panel_count::<L>(w.n) * chunks;
-        };
-        let panel = pack::panel::<L>(w.n, task / chunks);
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let Self {
+            weights: w,
+            panel,
+            first,
+            ..
+        } = self;
         let width = panel.vectors * L::N;
         let base = panel.column * POINTS * w.k;
-        let first = task % chunks * K_CHUNK;
         for k in first..(first + K_CHUNK).min(w.k) {
             for v in 0..panel.vectors {
                 let column = panel.column + v * L::N;
@@ -66,22 +65,23 @@ impl<T: Element> Kernel<T> for Transform<'_, T> {
                 }
             }
         }
-        0
     }
 }
 
 impl<T: Element> Weights<'_, T> {
-    /// `G g Gᵀ` of all windows, in panels like [`pack::Packed`]'s with a segment per point.
+    /// `G g Gᵀ` of all windows, in panels like [`Packed`](crate::gemm::pack::Packed)'s with a segment per point.
     pub(super) fn transformed(self) -> Scratch<T> {
         let mut u = Scratch::take(POINTS * self.k * self.n.next_multiple_of(16));
         let shared = Shared::new(&mut u);
-        let kernel = |task| Transform {
-            weights: self,
-            u: shared,
-            task,
-        };
-        par::each(T::dispatch(kernel(None)), |task| {
-            T::dispatch(kernel(Some(task)));
+        let width = Width::of::<T>();
+        let chunks = self.k.div_ceil(K_CHUNK);
+        par::each(width.panels(self.n) * chunks, |task| {
+            T::dispatch(Transform {
+                weights: self,
+                u: shared,
+                panel: width.panel(self.n, task / chunks),
+                first: task % chunks * K_CHUNK,
+            });
         });
         u
     }
