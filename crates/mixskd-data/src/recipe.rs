@@ -79,9 +79,10 @@ macro_rules! recipes {
 }
 
 /// The files, sorted by name.
-const FILES: [&str; 8] = recipes![
+const FILES: [&str; 9] = recipes![
     "cifar-10",
     "cifar-100",
+    "cub-200-2011",
     "fashion-mnist",
     "fashion-mnist-mini",
     "imagenette",

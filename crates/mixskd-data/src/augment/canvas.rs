@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use fast_image_resize as fir;
 use fast_image_resize::images::{CroppedImage, Image as FirImage, ImageRef};
 
-use crate::{Error, ImageView, Result};
+use crate::{Error, Image, ImageView, Result};
 
 thread_local! {
     // A resizer keeps its coefficient and row buffers from one image to the next.
@@ -186,6 +186,31 @@ impl<'a> Canvas<'a> {
         self.replace(drawn, height, width);
     }
 
+    /// The window as an image of its own.
+    pub fn to_image(&self) -> Image {
+        let mut drawn = self.clone();
+        drawn.draw();
+        let (height, width, channels) = (drawn.height(), drawn.width(), drawn.channels);
+        let mut pixels = drawn.pixels.into_owned();
+        if drawn.flipped {
+            for row in pixels.chunks_exact_mut((width * channels).max(1)) {
+                let turned: Vec<u8> = row
+                    .chunks_exact(channels)
+                    .rev()
+                    .flatten()
+                    .copied()
+                    .collect();
+                row.copy_from_slice(&turned);
+            }
+        }
+        Image {
+            height,
+            width,
+            channels,
+            pixels,
+        }
+    }
+
     fn replace(&mut self, pixels: Vec<u8>, height: usize, width: usize) {
         self.pixels = Cow::Owned(pixels);
         self.source_width = width;
@@ -305,6 +330,7 @@ mod tests {
             }
             let expected: Vec<f32> = plain.0.concat().into_iter().map(f32::from).collect();
             prop_assert_eq!(read(&canvas), expected.clone());
+            prop_assert_eq!(canvas.to_image().pixels, plain.0.concat());
             canvas.draw();
             prop_assert_eq!(read(&canvas), expected);
         }

@@ -1,17 +1,14 @@
 //! Image folders: one folder per class.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rand::seq::SliceRandom;
-use rayon::prelude::*;
 
+use super::files::{self, Classes};
 use super::{Reader, Source};
-use crate::dataset::SMALL;
-use crate::decode::{EXTENSIONS, read_image, read_size};
+use crate::decode::EXTENSIONS;
 use crate::rng::{Purpose, stream};
-use crate::{DataConfig, Dataset, Error, FileSamples, Result};
+use crate::{DataConfig, Dataset, Error, Result};
 
 pub(super) const READER: Reader = Reader {
     name: "folder",
@@ -21,15 +18,6 @@ pub(super) const READER: Reader = Reader {
     detect,
     open,
 };
-
-/// ImageNet's constants, in use for photographs everywhere.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
-/// Input size recommended for photographs, in pixels.
-const INPUT: usize = 224;
-
-/// Files of each class.
-type Classes = BTreeMap<String, Vec<PathBuf>>;
 
 fn detect(source: &Source) -> bool {
     matches!(source, Source::Folder { dir, .. } if entries(dir).is_ok_and(|found| found.iter().any(|path| path.is_dir())))
@@ -64,11 +52,7 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "leave it out, or give the training folder alone",
         ));
     }
-    let skipped = if config.skip_unreadable {
-        drop_unreadable([&mut train, &mut test])
-    } else {
-        Vec::new()
-    };
+    let skipped = files::skip(config, [&mut train, &mut test]);
     for (class, files) in &train {
         if files.is_empty() {
             let hint = format!(
@@ -94,27 +78,7 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             ));
         }
     }
-    let classes: Vec<String> = train.keys().cloned().collect();
-    let (train, test) = (label(&classes, train), label(&classes, test));
-    let uniform = uniform_size(&train, &test);
-    let recommended = recipe.map_or((INPUT, INPUT), |recipe| (recipe.size[0], recipe.size[1]));
-    let folder = dir.file_name().map_or_else(
-        || dir.display().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    );
-    Ok(Dataset {
-        name: recipe.map_or(folder, |recipe| recipe.name.clone()),
-        classes,
-        channels: 3,
-        size: uniform.unwrap_or(recommended),
-        mean: MEAN.to_vec(),
-        std: STD.to_vec(),
-        train: Arc::new(FileSamples::new(train, 3)),
-        test: Arc::new(FileSamples::new(test, 3)),
-        uniform: uniform.is_some(),
-        mirror: true,
-        skipped,
-    })
+    Ok(files::assemble(dir, *recipe, train, test, skipped))
 }
 
 /// What a folder holds, sorted, hidden entries left out.
@@ -165,32 +129,6 @@ fn classes_of(dir: &Path) -> Result<Classes> {
     Ok(classes)
 }
 
-/// Decodes every file, takes out those that cannot be, and says which and why.
-fn drop_unreadable(splits: [&mut Classes; 2]) -> Vec<String> {
-    let mut skipped = Vec::new();
-    for files in splits.into_iter().flat_map(Classes::values_mut) {
-        let checked: Vec<(PathBuf, Option<String>)> = std::mem::take(files)
-            .into_par_iter()
-            .map(|path| {
-                let reason = read_image(&path, 3).err().map(|error| match error {
-                    Error::Image {
-                        origin, message, ..
-                    } => format!("{origin}: {message}"),
-                    other => other.to_string(),
-                });
-                (path, reason)
-            })
-            .collect();
-        for (path, reason) in checked {
-            match reason {
-                None => files.push(path),
-                Some(reason) => skipped.push(reason),
-            }
-        }
-    }
-    skipped
-}
-
 fn same_classes(train: &Classes, test: &Classes, test_dir: &Path) -> Result<()> {
     match test.keys().find(|class| !train.contains_key(*class)) {
         None => Ok(()),
@@ -225,26 +163,4 @@ fn split(train: &mut Classes, fraction: f64, seed: u64, dir: &Path) -> Result<Cl
         test.insert(class.clone(), taken);
     }
     Ok(test)
-}
-
-fn label(classes: &[String], files: Classes) -> Vec<(PathBuf, u32)> {
-    let index = |class: &String| classes.binary_search(class).unwrap_or_default() as u32;
-    files
-        .into_iter()
-        .flat_map(|(class, files)| {
-            let label = index(&class);
-            files.into_iter().map(move |path| (path, label))
-        })
-        .collect()
-}
-
-/// The size all images share, if they do and it is small: such folders are treated like CIFAR.
-///
-/// A few headers tell most folders apart; only when those agree are all of them read.
-fn uniform_size(train: &[(PathBuf, u32)], test: &[(PathBuf, u32)]) -> Option<(usize, usize)> {
-    let size = train.first().and_then(|(path, _)| read_size(path).ok())?;
-    let same = |(path, _): &(PathBuf, u32)| read_size(path).is_ok_and(|other| other == size);
-    let probe = train.iter().step_by((train.len() / 16).max(1)).all(same);
-    let small = size.0.max(size.1) <= SMALL;
-    (small && probe && train.par_iter().chain(test).all(same)).then_some(size)
 }

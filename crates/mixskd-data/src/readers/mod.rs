@@ -3,6 +3,8 @@
 mod cifar;
 mod cifar10;
 mod cifar100;
+mod cub;
+mod files;
 mod folder;
 mod hub;
 mod idx;
@@ -55,6 +57,7 @@ pub static ALL: &[Reader] = &[
     cifar100::READER,
     cifar10::READER,
     idx::READER,
+    cub::READER,
     folder::READER,
 ];
 

@@ -47,6 +47,37 @@ fn example(reader: &str, dir: &Path) {
                 write(dir, &format!("{split}-labels-idx1-ubyte"), &labels);
             }
         }
+        "cub" => {
+            write(
+                dir,
+                "classes.txt",
+                b"1 001.Albatross\n2 002.Auk\n3 003.Bunting\n",
+            );
+            let (mut images, mut labels, mut split) = (String::new(), String::new(), String::new());
+            for (at, class) in ["001.Albatross", "002.Auk", "003.Bunting"]
+                .iter()
+                .enumerate()
+            {
+                for n in 0..3 {
+                    let id = at * 3 + n + 1;
+                    picture(
+                        &dir.join("images").join(class).join(format!("{n}.jpg")),
+                        40,
+                        30,
+                    );
+                    images += &format!("{id} {class}/{n}.jpg\n");
+                    labels += &format!("{id} {}\n", at + 1);
+                    split += &format!("{id} {}\n", u8::from(n > 0));
+                }
+            }
+            for (name, text) in [
+                ("images", images),
+                ("image_class_labels", labels),
+                ("train_test_split", split),
+            ] {
+                write(dir, &format!("{name}.txt"), text.as_bytes());
+            }
+        }
         "folder" => {
             for (split, count) in [("train", 3), ("val", 2)] {
                 for (class, extension) in [
@@ -486,6 +517,11 @@ fn small_folders_of_one_size_are_treated_like_cifar() {
     }
     let dataset = open(dir.path()).unwrap();
     assert_eq!((dataset.uniform, dataset.size), (true, (16, 16)));
+    write(dir.path(), "train/ant/0.png", b"broken");
+    assert!(
+        open(dir.path()).unwrap().uniform,
+        "a broken file is for the loader to report"
+    );
     picture(&dir.path().join("test/bee/2.png"), 17, 16);
     let dataset = open(dir.path()).unwrap();
     assert_eq!((dataset.uniform, dataset.size), (false, (224, 224)));
@@ -639,6 +675,52 @@ fn senseless_folders_are_refused() {
         &lonely,
         &|c| c.val_fraction = Some(0.5),
         &["ant: has one image only"],
+    );
+}
+
+#[test]
+fn cub_follows_its_lists_and_names_a_line_that_is_wrong() {
+    let check = |file: &str, text: &[u8], parts: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        example("cub", dir.path());
+        write(dir.path(), file, text);
+        refused(open(dir.path()), parts);
+    };
+    let dir = tempfile::tempdir().unwrap();
+    example("cub", dir.path());
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.train.len(), dataset.test.len()), (6, 3));
+    assert_eq!(dataset.classes, ["001.Albatross", "002.Auk", "003.Bunting"]);
+    assert!(dataset.test.origin(1).ends_with("002.Auk/0.jpg") && dataset.test.label(1) == 1);
+    check(
+        "image_class_labels.txt",
+        b"1 1\n2\n",
+        &["image_class_labels.txt: line 2 is `2`"],
+    );
+    check(
+        "image_class_labels.txt",
+        b"1 1\n",
+        &["image_class_labels.txt: has no line for id"],
+    );
+    check(
+        "classes.txt",
+        b"1 001.Albatross\n",
+        &["classes.txt: has no line for id"],
+    );
+    let all = |mark: &str| {
+        (1..=9)
+            .map(|id| format!("{id} {mark}\n"))
+            .collect::<String>()
+    };
+    check(
+        "train_test_split.txt",
+        all("x").as_bytes(),
+        &["train_test_split.txt: image", "is marked `x`"],
+    );
+    check(
+        "train_test_split.txt",
+        all("1").as_bytes(),
+        &["has no test image"],
     );
 }
 

@@ -1,0 +1,109 @@
+//! Image files by class: what the readers of such layouts share.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::dataset::SMALL;
+use crate::decode::{read_image, read_size};
+use crate::recipe::Recipe;
+use crate::{DataConfig, Dataset, Error, FileSamples};
+
+/// ImageNet's constants, in use for photographs everywhere.
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const STD: [f32; 3] = [0.229, 0.224, 0.225];
+/// Input size recommended for photographs, in pixels.
+const INPUT: usize = 224;
+
+/// Files of each class.
+pub(super) type Classes = BTreeMap<String, Vec<PathBuf>>;
+
+/// A data set of RGB files. Classes are those of `train`, sorted by name; `test` has no others.
+pub(super) fn assemble(
+    dir: &Path,
+    recipe: Option<&Recipe>,
+    train: Classes,
+    test: Classes,
+    skipped: Vec<String>,
+) -> Dataset {
+    let classes: Vec<String> = train.keys().cloned().collect();
+    let (train, test) = (label(&classes, train), label(&classes, test));
+    let uniform = uniform_size(&train, &test);
+    let recommended = recipe.map_or((INPUT, INPUT), |recipe| (recipe.size[0], recipe.size[1]));
+    let folder = dir.file_name().map_or_else(
+        || dir.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    Dataset {
+        name: recipe.map_or(folder, |recipe| recipe.name.clone()),
+        classes,
+        channels: 3,
+        size: uniform.unwrap_or(recommended),
+        mean: MEAN.to_vec(),
+        std: STD.to_vec(),
+        train: Arc::new(FileSamples::new(train, 3)),
+        test: Arc::new(FileSamples::new(test, 3)),
+        uniform: uniform.is_some(),
+        mirror: true,
+        skipped,
+    }
+}
+
+/// Takes unreadable files out if `config` says so, and says which and why.
+pub(super) fn skip(config: &DataConfig, splits: [&mut Classes; 2]) -> Vec<String> {
+    if config.skip_unreadable {
+        drop_unreadable(splits)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Decodes every file, takes out those that cannot be, and says which and why.
+fn drop_unreadable(splits: [&mut Classes; 2]) -> Vec<String> {
+    let mut skipped = Vec::new();
+    for files in splits.into_iter().flat_map(Classes::values_mut) {
+        let checked: Vec<(PathBuf, Option<String>)> = std::mem::take(files)
+            .into_par_iter()
+            .map(|path| {
+                let reason = read_image(&path, 3).err().map(|error| match error {
+                    Error::Image {
+                        origin, message, ..
+                    } => format!("{origin}: {message}"),
+                    other => other.to_string(),
+                });
+                (path, reason)
+            })
+            .collect();
+        for (path, reason) in checked {
+            match reason {
+                None => files.push(path),
+                Some(reason) => skipped.push(reason),
+            }
+        }
+    }
+    skipped
+}
+
+fn label(classes: &[String], files: Classes) -> Vec<(PathBuf, u32)> {
+    let index = |class: &String| classes.binary_search(class).unwrap_or_default() as u32;
+    files
+        .into_iter()
+        .flat_map(|(class, files)| {
+            let label = index(&class);
+            files.into_iter().map(move |path| (path, label))
+        })
+        .collect()
+}
+
+/// The size all images share, if they do and it is small: such folders are treated like CIFAR.
+///
+/// An unreadable file does not count here; loading it will say what is wrong with it. A few headers tell most folders apart; only when those agree are all of them read.
+fn uniform_size(train: &[(PathBuf, u32)], test: &[(PathBuf, u32)]) -> Option<(usize, usize)> {
+    let size = train.iter().find_map(|(path, _)| read_size(path).ok())?;
+    let same = |(path, _): &(PathBuf, u32)| read_size(path).map_or(true, |other| other == size);
+    let probe = train.iter().step_by((train.len() / 16).max(1)).all(same);
+    let small = size.0.max(size.1) <= SMALL;
+    (small && probe && train.par_iter().chain(test).all(same)).then_some(size)
+}
