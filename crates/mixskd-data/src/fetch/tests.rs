@@ -1,3 +1,8 @@
+#![allow(
+    clippy::format_collect,
+    reason = "tests make short texts; speed is no matter"
+)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

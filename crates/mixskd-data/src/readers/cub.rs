@@ -98,16 +98,12 @@ fn list(path: &Path) -> Result<HashMap<String, String>> {
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty());
     lines
-        .map(|(at, line)| match line.trim().split_once(' ') {
-            Some((id, value)) => Ok((id.to_string(), value.to_string())),
-            None => {
+        .map(|(at, line)| {
+            let (id, value) = line.trim().split_once(' ').ok_or_else(|| {
                 let message = format!("line {} is `{line}`", at + 1);
-                Err(Error::layout(
-                    path,
-                    message,
-                    "each line is an id, a space and a value",
-                ))
-            }
+                Error::layout(path, message, "each line is an id, a space and a value")
+            })?;
+            Ok((id.to_string(), value.to_string()))
         })
         .collect()
 }

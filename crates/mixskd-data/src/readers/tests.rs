@@ -1,3 +1,9 @@
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    reason = "tests make short texts; speed is no matter"
+)]
+
 use std::io::Write;
 use std::path::Path;
 
@@ -377,9 +383,10 @@ fn idx_is_read_plain_gzipped_and_with_dots() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
-        match name.starts_with("train") {
-            true => write(other.path(), &format!("{name}.gz"), &gz(&bytes)),
-            false => write(other.path(), &name.replace("-idx", ".idx"), &bytes),
+        if name.starts_with("train") {
+            write(other.path(), &format!("{name}.gz"), &gz(&bytes));
+        } else {
+            write(other.path(), &name.replace("-idx", ".idx"), &bytes);
         }
     }
     let read = open(other.path()).unwrap();
