@@ -35,9 +35,9 @@ fn unknown_names_are_told_with_the_nearest() {
 fn values_out_of_range_are_told_with_their_key() {
     check("--set method.alpha=0", 2, "alpha", "");
     check("--lr -1", 2, "optimizer.lr", "");
-    check("--width 0", 2, "model.width", "");
+    check("--set model.width=0", 2, "model.width", "");
     check("--set objective.temperature=0", 2, "temperature", "");
-    check("--batch 400", 2, "400", "--batch 8");
+    check("--set run.batch=400", 2, "400", "--batch 8");
 }
 
 #[test]
