@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use mixskd_data::Pipeline;
-use mixskd_data::augment::{Augment, Canvas, CentreCrop, Resize};
+use mixskd_data::augment::{Augment, CentreCrop, Resize};
 use mixskd_models::weights::{self, Metadata};
 use mixskd_models::{Backbone, Mode};
 use mixskd_train::DeviceKind;
-use rand_chacha::ChaCha8Rng;
 
 use crate::commands::shared::existing_file;
 use crate::failure::Result;
@@ -40,22 +39,17 @@ impl Network {
     /// What turns a picture of any size into the network's input.
     pub(crate) fn pipeline(&self) -> Result<Pipeline> {
         let size = self.metadata.model.input;
-        let ops: Vec<Arc<dyn Augment>> = match self.metadata.resize {
-            weights::Resize::CentreCrop { shorter } => {
-                vec![
-                    Arc::new(Resize { size: shorter }),
-                    Arc::new(CentreCrop { size }),
-                ]
-            }
-            weights::Resize::Stretch => vec![Arc::new(Stretch { size })],
-        };
+        let weights::Resize::CentreCrop { shorter } = self.metadata.resize;
+        let ops: Vec<Arc<dyn Augment>> = vec![
+            Arc::new(Resize { size: shorter }),
+            Arc::new(CentreCrop { size }),
+        ];
         Ok(Pipeline::new(ops, &self.metadata.mean, &self.metadata.std)?)
     }
 
     /// Logits of images on the network's device, `[batch, height, width, channel]` to `[batch, class]`.
     pub(crate) fn logits(&self, images: &Tensor) -> mixskd_train::Result<Tensor> {
-        let stages = self.backbone.stages(images, Mode::Eval)?;
-        Ok(self.backbone.head(stages.last().unwrap_or(images))?)
+        Ok(self.backbone.forward(images, Mode::Eval)?)
     }
 
     /// The name of class `label`; its number where the file names none.
@@ -65,21 +59,5 @@ impl Network {
             .get(label)
             .cloned()
             .unwrap_or_else(|| label.to_string())
-    }
-}
-
-/// Scales both sides to `size` and gives up the aspect ratio: what weights of other programs may ask for.
-#[derive(Debug)]
-struct Stretch {
-    size: usize,
-}
-
-impl Augment for Stretch {
-    fn apply(&self, canvas: &mut Canvas<'_>, _rng: &mut ChaCha8Rng) -> mixskd_data::Result<()> {
-        canvas.resize(self.size, self.size)
-    }
-
-    fn size(&self, _size: Option<(usize, usize)>) -> Option<(usize, usize)> {
-        Some((self.size, self.size))
     }
 }

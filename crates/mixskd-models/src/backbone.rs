@@ -10,8 +10,19 @@ use crate::{Cost, Error, Result, StageShape};
 pub enum Mode {
     /// Normalise by the batch, and update the running statistics.
     Train,
-    /// Normalise by the running statistics; nothing is changed.
+    /// Normalise by the running statistics; nothing is changed, and no graph to the convolutions' and norms' parameters is
+    /// kept, so that memory does not grow with depth. Gradients still reach an input that is a variable.
     Eval,
+}
+
+impl Mode {
+    /// A parameter as this mode uses it: evaluation keeps no graph to it.
+    pub(crate) fn parameter(self, parameter: &Tensor) -> Tensor {
+        match self {
+            Self::Train => parameter.clone(),
+            Self::Eval => parameter.detach(),
+        }
+    }
 }
 
 /// A network cut into K stages and a classifier.

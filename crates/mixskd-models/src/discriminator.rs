@@ -14,7 +14,7 @@ const HIDDEN: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiscriminatorHead {
-    /// Two logits, for a softmax cross-entropy (the released code's).
+    /// Two logits, each for a binary cross-entropy (the released code's).
     #[default]
     TwoLogits,
     /// One logit, for a binary cross-entropy.

@@ -62,7 +62,7 @@ pub enum Error {
         /// Where the weights came from.
         source_name: String,
         /// Which tensors are missing, extra or of another shape.
-        report: LoadReport,
+        report: Box<LoadReport>,
     },
     /// A file could not be read or written.
     #[error("{}: cannot {action}: {source}", path.display())]

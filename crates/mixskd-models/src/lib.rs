@@ -23,7 +23,7 @@
 //! let outputs = branches.all_outputs(backbone.as_ref(), &images, Mode::Train)?;
 //! let features: Vec<Tensor> = outputs.iter().map(|output| output.features.clone()).collect();
 //! assert_eq!(features.len(), 4);
-//! assert_eq!(teacher.forward(&features)?.dims(), [2, 10]);
+//! assert_eq!(teacher.forward(&features, Mode::Train)?.dims(), [2, 10]);
 //!
 //! // Only the backbone survives training.
 //! println!("{} of {} parameters kept", store.count("backbone"), store.count(""));

@@ -44,7 +44,7 @@ impl SelfTeacher {
     ///
     /// # Errors
     /// When the number of maps or a shape does not fit.
-    pub fn forward(&self, features: &[Tensor]) -> Result<Tensor> {
+    pub fn forward(&self, features: &[Tensor], mode: Mode) -> Result<Tensor> {
         if features.len() != self.maps {
             return Err(Error::Shape {
                 module: "self-teacher",
@@ -54,8 +54,7 @@ impl SelfTeacher {
             });
         }
         let all = Tensor::cat(features, 3)?;
-        // No batch norm inside: the mode changes nothing.
-        let fused = self.conv.forward(&all, Mode::Eval)?;
+        let fused = self.conv.forward(&all, mode)?;
         self.classifier.forward_pooled(&fused)
     }
 

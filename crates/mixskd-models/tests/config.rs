@@ -134,7 +134,7 @@ fn modules_name_what_does_not_fit() {
     let few = branches.forward(std::slice::from_ref(&x), Mode::Train);
     assert!(error(few.map(|_| ())).contains("4 maps, got 1 maps"));
     let teacher = SelfTeacher::new(4, 32, 2, vb.pp("teacher")).unwrap();
-    assert!(error(teacher.forward(&[x]).map(|_| ())).contains("self-teacher"));
+    assert!(error(teacher.forward(&[x], Mode::Train).map(|_| ())).contains("self-teacher"));
 }
 
 #[test]

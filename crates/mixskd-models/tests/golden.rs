@@ -142,7 +142,10 @@ fn whole_mixskd_network() {
         }
         let judged = discriminator.forward(&features[3]).unwrap();
         outputs.insert("logits.discriminator".into(), judged);
-        outputs.insert("logits.teacher".into(), teacher.forward(&features).unwrap());
+        outputs.insert(
+            "logits.teacher".into(),
+            teacher.forward(&features, mode).unwrap(),
+        );
         outputs
     });
 }

@@ -91,7 +91,7 @@ fn every_parameter_of_the_whole_network_gets_a_finite_gradient() {
             maps.push(features);
         }
         let teacher = SelfTeacher::new(maps.len(), last, 4, vb.pp("self_teacher")).unwrap();
-        add(&teacher.forward(&maps).unwrap());
+        add(&teacher.forward(&maps, Mode::Train).unwrap());
 
         let gradients = loss.backward().unwrap();
         for (name, var) in store.parameters() {
@@ -202,5 +202,25 @@ fn names_are_unique() {
                 .iter()
                 .all(|other| other.name != spec.name)
         );
+    }
+}
+
+#[test]
+fn evaluation_keeps_no_graph_but_gradients_still_reach_the_input() {
+    for spec in registry::ALL {
+        let store = ParamStore::new(3, DType::F32, &Device::Cpu);
+        let config = ModelConfig {
+            width: 0.0625,
+            ..ModelConfig::new(spec.name, 4).unwrap()
+        };
+        let backbone = config.build(store.builder()).unwrap();
+        let image = Tensor::ones((1, 64, 64, 3), DType::F32, &Device::Cpu).unwrap();
+        let maps = backbone.stages(&image, Mode::Eval).unwrap();
+        assert!(maps.iter().all(|map| !map.track_op()), "{}", spec.name);
+
+        let image = candle_core::Var::from_tensor(&image).unwrap();
+        let logits = backbone.forward(&image, Mode::Eval).unwrap();
+        let gradients = logits.sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(&image).is_some(), "{}", spec.name);
     }
 }

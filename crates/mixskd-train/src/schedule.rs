@@ -47,9 +47,9 @@ impl ScheduleConfig {
     /// The schedule of a run of `epochs` epochs of `steps` steps each at base rate `lr`.
     ///
     /// # Errors
-    /// When warm-up is as long as the run, or `gamma` is not in (0, 1].
+    /// When warm-up is longer than the run, or `gamma` is not in (0, 1].
     pub fn build(&self, lr: f64, epochs: usize, steps: usize) -> Result<Schedule> {
-        if self.warmup_epochs > 0 && self.warmup_epochs >= epochs {
+        if self.warmup_epochs > epochs {
             return Err(Error::Config {
                 place: "schedule.warmup_epochs".into(),
                 message: format!(
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn warmup_longer_than_the_run_is_refused_with_a_hint() {
         let error = ScheduleConfig {
-            warmup_epochs: 8,
+            warmup_epochs: 9,
             ..Default::default()
         }
         .build(0.1, 8, 10)

@@ -72,8 +72,8 @@ impl Conv2d {
 }
 
 impl Layer for Conv2d {
-    fn forward(&self, x: &Tensor, _: Mode) -> Result<Tensor> {
-        Ok(conv2d(x, &self.weight, self.config)?)
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        Ok(conv2d(x, &mode.parameter(&self.weight), self.config)?)
     }
 
     fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {

@@ -68,8 +68,8 @@ impl BatchNorm {
             }
             Mode::Eval => Ok(batch_norm_eval(
                 x,
-                &self.weight,
-                &self.bias,
+                &mode.parameter(&self.weight),
+                &mode.parameter(&self.bias),
                 &self.running_mean.as_detached_tensor(),
                 &self.running_var.as_detached_tensor(),
                 BATCH_NORM_EPS,

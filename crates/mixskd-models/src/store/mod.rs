@@ -184,7 +184,7 @@ impl ParamStore {
         if strictness == Strictness::Exact && !report.is_exact() {
             return Err(Error::Weights {
                 source_name: "weights".into(),
-                report,
+                report: Box::new(report),
             });
         }
         // Every conversion comes before the first change, so an error leaves the store as it was.

@@ -11,8 +11,6 @@ use crate::ModelConfig;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Resize {
-    /// Both sides scaled to the input side, the aspect ratio given up: small-image sets.
-    Stretch,
     /// The shorter side scaled to `shorter` pixels, then the centre square of the input side cut out: ImageNet's.
     CentreCrop {
         /// Shorter side before the cut, in pixels.
@@ -42,13 +40,15 @@ pub struct Metadata {
 const EXTRA: &str = "extra.";
 
 impl Metadata {
-    /// Metadata of a network whose pictures are stretched to the input and not normalised (mean 0, deviation 1).
+    /// Metadata of a network whose pictures are scaled and cut to the input and not normalised (mean 0, deviation 1).
     pub fn new(model: ModelConfig) -> Self {
         Self {
             classes: Vec::new(),
             mean: vec![0.0; model.channels],
             std: vec![1.0; model.channels],
-            resize: Resize::Stretch,
+            resize: Resize::CentreCrop {
+                shorter: model.input,
+            },
             version: env!("CARGO_PKG_VERSION").into(),
             extra: BTreeMap::new(),
             model,

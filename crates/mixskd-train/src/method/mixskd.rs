@@ -107,8 +107,8 @@ impl MixSkd {
 
         let backbone_logits = original.last().map(Tensor::detach);
         let outputs = MixSkdOutputs {
-            teacher_interpolated: self.teacher.forward(&interpolated_features)?,
-            teacher_mixed: self.teacher.forward(&mixed_features)?,
+            teacher_interpolated: self.teacher.forward(&interpolated_features, Mode::Train)?,
+            teacher_mixed: self.teacher.forward(&mixed_features, Mode::Train)?,
             discriminator_interpolated: self.discriminate(&interpolated_features)?,
             discriminator_mixed: self.discriminate(&mixed_features)?,
             original,
@@ -151,7 +151,7 @@ impl Method for MixSkd {
             .iter()
             .map(|head| head.features.clone())
             .collect::<Vec<_>>();
-        let teacher = self.teacher.forward(&features)?;
+        let teacher = self.teacher.forward(&features, Mode::Eval)?;
         let mut named = Vec::with_capacity(heads.len() + 1);
         if let Some(backbone) = heads.pop() {
             named.push((BACKBONE.to_string(), backbone.logits));

@@ -1,0 +1,218 @@
+//! Folders of pictures.
+
+use super::*;
+
+#[test]
+fn a_folder_splits_by_class_with_its_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    for class in ["ant", "bee"] {
+        for n in 0..10 {
+            picture(&dir.path().join(class).join(format!("{n}.png")), 8, 8);
+        }
+    }
+    let split = |seed| {
+        let config = DataConfig {
+            val_fraction: Some(0.3),
+            seed,
+            ..config(dir.path())
+        };
+        let dataset = config.open().unwrap();
+        let test = (0..dataset.test.len())
+            .map(|index| dataset.test.origin(index))
+            .collect::<Vec<_>>();
+        let train = (0..dataset.train.len())
+            .map(|index| dataset.train.origin(index))
+            .collect::<Vec<_>>();
+        assert!(train.iter().all(|file| !test.contains(file)));
+        assert_eq!((train.len(), test.len()), (14, 6));
+        assert_eq!(test.iter().filter(|file| file.contains("/ant/")).count(), 3);
+        test
+    };
+    assert_eq!(split(1), split(1));
+    assert_ne!(split(1), split(2));
+    refused(
+        open(dir.path()),
+        &["has no val or test folder", "--val-fraction"],
+    );
+    for fraction in [0.0, 1.0, -1.0, f64::NAN] {
+        let config = DataConfig {
+            val_fraction: Some(fraction),
+            ..config(dir.path())
+        };
+        refused(config.open(), &["val_fraction: must lie between 0 and 1"]);
+    }
+}
+
+#[test]
+fn small_folders_of_one_size_are_treated_like_cifar() {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "test"] {
+        for class in ["ant", "bee"] {
+            picture(&dir.path().join(split).join(class).join("0.png"), 16, 16);
+            picture(&dir.path().join(split).join(class).join("1.png"), 16, 16);
+        }
+    }
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.uniform, dataset.size), (true, (16, 16)));
+    write(dir.path(), "train/ant/0.png", b"broken");
+    assert!(
+        open(dir.path()).unwrap().uniform,
+        "a broken file is for the loader to report"
+    );
+    picture(&dir.path().join("test/bee/2.png"), 17, 16);
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.uniform, dataset.size), (false, (224, 224)));
+}
+
+#[test]
+fn grey_and_transparent_images_become_rgb() {
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    let grey = DynamicImage::new_luma8(6, 5);
+    grey.save(dir.path().join("train/ant/grey.png")).unwrap();
+    DynamicImage::new_rgba8(6, 5)
+        .save(dir.path().join("train/ant/seen_through.png"))
+        .unwrap();
+    write(dir.path(), "train/ant/.hidden.png", b"not an image");
+    write(dir.path(), "train/ant/notes.txt", b"not an image");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(
+        dataset.train.len(),
+        14,
+        "hidden files and notes are passed over"
+    );
+    for index in 0..dataset.train.len() {
+        assert_eq!(dataset.train.image(index).unwrap().channels, 3);
+    }
+}
+
+#[test]
+fn a_corrupt_image_stops_or_is_skipped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    write(
+        dir.path(),
+        "train/bee/broken.jpg",
+        b"\xff\xd8\xff\xe0 this is no picture",
+    );
+    write(dir.path(), "train/ant/empty.png", b"");
+    let dataset = open(dir.path()).unwrap();
+    let failures: Vec<String> = (0..dataset.train.len())
+        .filter_map(|index| dataset.train.image(index).err())
+        .map(|error| error.to_string())
+        .collect();
+    assert_eq!(failures.len(), 2);
+    assert!(
+        failures[1].contains("bee/broken.jpg: ") && failures[1].contains("--skip-unreadable"),
+        "{failures:?}"
+    );
+    let dataset = DataConfig {
+        skip_unreadable: true,
+        ..config(dir.path())
+    }
+    .open()
+    .unwrap();
+    assert_eq!((dataset.train.len(), dataset.skipped.len()), (12, 2));
+    assert!(
+        dataset.skipped[1].contains("bee/broken.jpg: "),
+        "{:?}",
+        dataset.skipped
+    );
+}
+
+#[test]
+fn an_image_that_declares_too_much_is_refused_before_it_gets_memory() {
+    // A PNG header of 100,000 × 100,000 pixels and nothing else.
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    let path = dir.path().join("train/ant/bomb.png");
+    picture(&path, 4, 4);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[16..20].copy_from_slice(&100_000u32.to_be_bytes());
+    bytes[20..24].copy_from_slice(&100_000u32.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let error = crate::read_image(&path, 3).unwrap_err().to_string();
+    assert!(
+        error.contains("bomb.png: ") && error.to_lowercase().contains("limit"),
+        "{error}"
+    );
+}
+
+#[test]
+fn senseless_folders_are_refused() {
+    let check = |make: &dyn Fn(&Path), change: &dyn Fn(&mut DataConfig), parts: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path());
+        let mut config = config(dir.path());
+        change(&mut config);
+        refused(config.open_in(Path::new("/nonexistent")), parts);
+    };
+    check(&|_| {}, &|_| {}, &["the folder is empty"]);
+    check(
+        &|dir| write(dir, "notes.txt", b"?"),
+        &|_| {},
+        &["none of the known layouts", "CIFAR-100 binary", "IDX"],
+    );
+    check(
+        &|dir| example("folder", dir),
+        &|c| c.source.push_str("/none"),
+        &["/none: there is no such folder"],
+    );
+    check(
+        &|dir| example("folder", dir),
+        &|c| c.source.push_str("/val/ant/0.png"),
+        &["is a file, not a folder"],
+    );
+    check(
+        &|dir| example("folder", dir),
+        &|c| c.val_fraction = Some(0.5),
+        &["val_fraction: ", "val holds test images already"],
+    );
+    check(
+        &|dir| example("cifar10", dir),
+        &|c| c.val_fraction = Some(0.5),
+        &["comes with its own test set"],
+    );
+    check(
+        &|dir| example("cifar10", dir),
+        &|c| c.labels = LabelKind::Coarse,
+        &["has no coarse labels"],
+    );
+    let empty_class = |dir: &Path| {
+        example("folder", dir);
+        write(dir, "train/eel/notes.txt", b"?");
+    };
+    check(
+        &empty_class,
+        &|_| {},
+        &["train/eel: holds no readable image"],
+    );
+    let foreign_class = |dir: &Path| {
+        example("folder", dir);
+        picture(&dir.join("val/eel/0.png"), 8, 8);
+    };
+    check(
+        &foreign_class,
+        &|_| {},
+        &["val/eel: is a class that training does not have"],
+    );
+    let one_class = |dir: &Path| {
+        picture(&dir.join("train/ant/0.png"), 8, 8);
+        picture(&dir.join("val/ant/0.png"), 8, 8);
+    };
+    check(&one_class, &|_| {}, &["has only one class (ant)"]);
+    let lonely = |dir: &Path| {
+        picture(&dir.join("ant/0.png"), 8, 8);
+        picture(&dir.join("bee/0.png"), 8, 8);
+    };
+    check(
+        &lonely,
+        &|c| c.val_fraction = Some(0.5),
+        &["ant: has one image only"],
+    );
+}
+
+#[test]
