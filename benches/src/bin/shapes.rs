@@ -1,8 +1,6 @@
-//! Prints GFLOP/s of each convolution shape: forward, then input and weight gradient together.
+//! Prints GFLOP per second of processor time for each convolution shape: forward, then input and weight gradient together.
 //!
 //! `cargo run --release -p mixskd-benches --bin shapes -- [filter]`; `RAYON_NUM_THREADS` sets the threads.
-
-use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor, Var};
 use mixskd_kernels::{Conv2dConfig, conv2d};
@@ -43,17 +41,29 @@ fn ramp(shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(data, shape, &Device::Cpu)
 }
 
-/// Fastest of some repetitions, in seconds.
-fn best(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+/// Processor time of all threads so far, in seconds: unlike wall time, it does not count other programs' turns.
+fn processor_time() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().next()?.parse::<f64>().ok())
+        .sum::<f64>()
+        / 1e9
+}
+
+/// Mean processor time of one repetition, in seconds.
+fn cost(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
-    let begin = Instant::now();
-    let mut best = f64::INFINITY;
-    while begin.elapsed().as_secs_f64() < 0.4 {
-        let start = Instant::now();
+    let begin = processor_time();
+    let mut count = 0;
+    loop {
         work()?;
-        best = best.min(start.elapsed().as_secs_f64());
+        count += 1;
+        let spent = processor_time() - begin;
+        if spent > 0.3 {
+            return Ok(spent / f64::from(count));
+        }
     }
-    Ok(best)
 }
 
 fn main() -> Result<()> {
@@ -73,15 +83,15 @@ fn main() -> Result<()> {
         let w = Var::from_tensor(&ramp(&[co, ci, kernel, kernel])?)?;
         let xd = x.as_detached_tensor();
         let wd = w.as_detached_tensor();
-        let forward = best(|| conv2d(&xd, &wd, config).map(|_| ()).map_err(Into::into))?;
+        let forward = cost(|| conv2d(&xd, &wd, config).map(|_| ()).map_err(Into::into))?;
         let y = conv2d(&x, &w, config).map_err(candle_core::Error::from)?;
         let dy = y.ones_like()?;
         let loss = (&y * &dy)?.sum_all()?;
-        let with = best(|| loss.backward().map(|_| ()))?;
+        let with = cost(|| loss.backward().map(|_| ()))?;
         let idle = Var::from_tensor(&y.detach())?;
         let other = (idle.as_tensor() * &dy)?.sum_all()?;
         // The graph around the convolution costs time too; take it off.
-        let without = best(|| other.backward().map(|_| ()))?;
+        let without = cost(|| other.backward().map(|_| ()))?;
         let backward = (with - without).max(1e-9);
         let flops = 2.0 * (y.elem_count() * ci * kernel * kernel) as f64;
         println!(

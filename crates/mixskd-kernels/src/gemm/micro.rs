@@ -123,25 +123,12 @@ impl<T: Element> Rows<'_, T> {
         let mut acc = [[lanes.splat(T::default()); NV]; MR];
         for &segment in active {
             let segment = segment as usize;
-            let table = &self.pointers[segment * self.stride + at..][..MR];
-            // SAFETY: active rows have `k` elements, and the panel `k` rows of `width` for every segment.
+            // SAFETY: the caller gives pointers for every active segment; their rows have `k` elements, and the panel has
+            // `k` rows of `width` for every segment.
             unsafe {
-                let mut row = [std::ptr::null::<T>(); MR];
-                row.copy_from_slice(table);
-                let mut b = self.b.add(segment * k * width);
-                for i in 0..k {
-                    let mut bv = [lanes.splat(T::default()); NV];
-                    for (j, v) in bv.iter_mut().enumerate() {
-                        *v = lanes.load(b.add(j * L::N));
-                    }
-                    for m in 0..MR {
-                        let x = lanes.splat(*row[m].add(i));
-                        for j in 0..NV {
-                            acc[m][j] = lanes.fma(x, bv[j], acc[m][j]);
-                        }
-                    }
-                    b = b.add(width);
-                }
+                let table = self.pointers.as_ptr().add(segment * self.stride + at);
+                let rows = table.cast::<[*const T; MR]>().read();
+                acc = products(lanes, acc, rows, self.b.add(segment * k * width), k);
             }
         }
         let last = self.panel.n - (NV - 1) * L::N;
@@ -161,6 +148,36 @@ impl<T: Element> Rows<'_, T> {
         }
         MR
     }
+}
+
+/// `acc[m][..] + Σ_k rows[m][k] · b[k][..]`. By value in and out, which keeps the sums in registers.
+///
+/// # Safety
+/// Rows have `k` elements, and `b` `k` rows of `NV` vectors.
+#[inline(always)]
+unsafe fn products<L: Lanes, const MR: usize, const NV: usize>(
+    lanes: L,
+    mut acc: [[L::V; NV]; MR],
+    rows: [*const L::T; MR],
+    mut b: *const L::T,
+    k: usize,
+) -> [[L::V; NV]; MR] {
+    for i in 0..k {
+        let mut bv = [lanes.splat(L::T::default()); NV];
+        for j in 0..NV {
+            // SAFETY: inside row `i` of `b`.
+            bv[j] = unsafe { lanes.load(b.add(j * L::N)) };
+        }
+        for m in 0..MR {
+            // SAFETY: `i < k`.
+            let x = lanes.splat(unsafe { *rows[m].add(i) });
+            for j in 0..NV {
+                acc[m][j] = lanes.fma(x, bv[j], acc[m][j]);
+            }
+        }
+        b = b.wrapping_add(NV * L::N);
+    }
+    acc
 }
 
 /// `c[i][..] += Σ_pixel a[pixel][i] · b[pixel][..]` for rows `i < k`, one panel of columns.
