@@ -214,5 +214,3 @@ fn senseless_folders_are_refused() {
         &["ant: has one image only"],
     );
 }
-
-#[test]

@@ -272,6 +272,7 @@ fn the_shipped_set_is_balanced() {
     }
 }
 
+#[test]
 fn cub_follows_its_lists_and_names_a_line_that_is_wrong() {
     let check = |file: &str, text: &[u8], parts: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
