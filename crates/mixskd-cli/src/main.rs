@@ -9,6 +9,7 @@ mod network;
 mod output;
 mod plan;
 mod progress;
+mod runtime;
 mod style;
 mod summary;
 
@@ -16,11 +17,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Keeps the big buffers of a training step instead of handing them back to the system after each.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    runtime::prepare();
     std::panic::set_hook(Box::new(failure::report_panic));
     let cli = cli::Cli::parse();
     match std::panic::catch_unwind(|| cli.command.run()) {
