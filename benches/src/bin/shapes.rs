@@ -68,7 +68,10 @@ fn cost(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
 
 fn main() -> Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    println!("{:32} {:>9} {:>9} {:>9} {:>9}", "shape", "fwd GF/s", "bwd GF/s", "fwd ms", "bwd ms");
+    println!(
+        "{:32} {:>9} {:>9} {:>9} {:>9}",
+        "shape", "fwd GF/s", "bwd GF/s", "fwd ms", "bwd ms"
+    );
     for &[batch, side, ci, co, kernel, stride] in SHAPES {
         let name = format!("{batch}x{side}x{side}x{ci}->{co} k{kernel} s{stride}");
         if !name.contains(&filter) {

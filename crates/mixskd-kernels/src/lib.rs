@@ -2,6 +2,30 @@
 //!
 //! Activations are `[batch, height, width, channel]`, weights are torchvision's (`[out, in / groups, kernel, kernel]` and
 //! `[out, in]`). Every function is differentiable through candle's `backward()` unless its docs say otherwise.
+//!
+//! On the CPU, float32 and float64 have kernels of their own: they use AVX-512, AVX2 or NEON where the processor has it, run
+//! on rayon's threads, and give the same bits whatever their number. Everything else runs as [`compose`]d candle ops.
+//!
+//! ```
+//! use candle_core::{DType, Device, Var};
+//! use mixskd_kernels::{BATCH_NORM_EPS, Conv2dConfig, batch_norm_train, conv2d};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cpu = Device::Cpu;
+//! let images = Var::ones((2, 8, 8, 3), DType::F32, &cpu)?;
+//! let weight = Var::ones((16, 3, 3, 3), DType::F32, &cpu)?;
+//! let (scale, shift) = (Var::ones(16, DType::F32, &cpu)?, Var::zeros(16, DType::F32, &cpu)?);
+//! let same = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+//!
+//! let y = conv2d(&images, &weight, same)?;
+//! let (y, stats) = batch_norm_train(&y, &scale, &shift, BATCH_NORM_EPS, None, true)?;
+//! assert_eq!(y.dims(), [2, 8, 8, 16]);
+//! assert_eq!(stats.count, 2 * 8 * 8);
+//! let gradients = y.sum_all()?.backward()?;
+//! assert!(gradients.get(&weight).is_some());
+//! # Ok(())
+//! # }
+//! ```
 
 // A kernel takes on its caller's instruction set only by being inlined, and its register tiles are arrays by index.
 #![allow(clippy::inline_always, clippy::needless_range_loop)]

@@ -35,10 +35,9 @@ pub struct SgdConfig {
 pub fn sgd_step(param: &Var, grad: &Tensor, velocity: &Var, config: SgdConfig) -> Result<()> {
     shape::exactly("sgd_step", "gradient", grad, param.dims())?;
     shape::exactly("sgd_step", "velocity", velocity, param.dims())?;
-    if !storage::has_kernel(&[param, grad, velocity])
-        || !(param.is_contiguous() && velocity.is_contiguous())
-        || shares_storage(&[param, grad, velocity])?
-    {
+    let contiguous = param.is_contiguous() && velocity.is_contiguous();
+    let tensors: [&Tensor; 3] = [param, grad, velocity];
+    if !contiguous || !storage::has_kernel(&tensors) || shares_storage(&tensors)? {
         return compose::sgd_step(param, grad, velocity, config);
     }
     let grad = grad.contiguous()?;

@@ -71,7 +71,7 @@ thread_local! {
 
 /// Scratch memory of this thread, of unspecified content; it goes back to the thread's pool when dropped.
 pub(crate) struct Scratch<T: Element> {
-    buffer: Option<Box<Vec<T>>>,
+    buffer: Vec<T>,
     len: usize,
 }
 
@@ -85,18 +85,15 @@ impl<T: Element> Scratch<T> {
                 .or_else(|| pool.iter().position(|b| b.is::<Vec<T>>()));
             fit.map(|i| pool.swap_remove(i))
         });
-        let mut buffer: Box<Vec<T>> = taken
+        let mut buffer: Vec<T> = taken
             .and_then(|b| b.downcast::<Vec<T>>().ok())
-            .unwrap_or_default();
+            .map_or_else(Vec::new, |b| *b);
         if buffer.len() < len {
             // No need to keep the old content, so free before growing.
-            *buffer = Vec::new();
-            *buffer = vec![T::default(); len];
+            buffer = Vec::new();
+            buffer.resize(len, T::default());
         }
-        Self {
-            buffer: Some(buffer),
-            len,
-        }
+        Self { buffer, len }
     }
 }
 
@@ -104,23 +101,20 @@ impl<T: Element> Deref for Scratch<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        self.buffer.as_deref().map_or(&[], |b| &b[..self.len])
+        &self.buffer[..self.len]
     }
 }
 
 impl<T: Element> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        self.buffer
-            .as_deref_mut()
-            .map_or(&mut [], |b| &mut b[..self.len])
+        &mut self.buffer[..self.len]
     }
 }
 
 impl<T: Element> Drop for Scratch<T> {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            // At thread exit the pool may be gone already; then the buffer is simply freed.
-            let _ = POOL.try_with(|pool| pool.borrow_mut().push(buffer));
-        }
+        let buffer = std::mem::take(&mut self.buffer);
+        // At thread exit the pool may be gone already; then the buffer is simply freed.
+        let _ = POOL.try_with(|pool| pool.borrow_mut().push(Box::new(buffer)));
     }
 }

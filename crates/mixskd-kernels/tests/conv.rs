@@ -1,4 +1,5 @@
 //! The convolution kernels against a naive loop in double precision.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

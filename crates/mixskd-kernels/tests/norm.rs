@@ -1,4 +1,5 @@
 //! Batch norm against candle's ops in double precision, and against finite differences.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -33,7 +34,7 @@ fn outcome(inputs: &Inputs, relu: bool, eval: bool, composed: bool) -> Vec<Tenso
         bias,
         residual,
     } = inputs;
-    let residual = residual.as_ref().map(|r| r.as_tensor());
+    let residual = residual.as_ref().map(candle_core::Var::as_tensor);
     let mut out = vec![];
     let y = if eval {
         let c = weight.dims().to_vec();
@@ -123,7 +124,7 @@ fn finite_differences() {
     let inputs = inputs([2, 3, 2, 5], true, DType::F64);
     let direction = random(inputs.x.dims(), 7);
     let value = || {
-        let residual = inputs.residual.as_ref().map(|r| r.as_tensor());
+        let residual = inputs.residual.as_ref().map(candle_core::Var::as_tensor);
         let (y, _) = batch_norm_train(
             &inputs.x,
             &inputs.weight,

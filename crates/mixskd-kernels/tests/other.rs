@@ -1,4 +1,5 @@
 //! Pools, linear, interpolation and the SGD step against candle's ops in double precision.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -254,7 +254,7 @@ impl Gather {
                         for (part, &tap) in part.chunks_exact_mut(k).zip(taps) {
                             match self.source(b, i, j, tap) {
                                 Some(at) => {
-                                    part.copy_from_slice(&src[at + offset..at + offset + k])
+                                    part.copy_from_slice(&src[at + offset..at + offset + k]);
                                 }
                                 None => part.fill(T::default()),
                             }

@@ -122,7 +122,7 @@ pub(super) struct Incoming<'a, T> {
     pub(super) y: Option<&'a [T]>,
 }
 
-impl<'a, T> Incoming<'a, T> {
+impl<T> Incoming<'_, T> {
     fn part(self, range: std::ops::Range<usize>) -> Self {
         Self {
             dy: &self.dy[range.clone()],

@@ -1,5 +1,5 @@
 //! Random tensors, a naive convolution and the distance between answers.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
 use mixskd_kernels::Conv2dConfig;
