@@ -56,7 +56,7 @@ pub struct RunConfig {
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
-            epochs: 8,
+            epochs: 6,
             batch: 64,
             eval_batch: 250,
             seed: 0,
