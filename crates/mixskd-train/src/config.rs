@@ -37,7 +37,7 @@ impl Default for NetworkConfig {
 pub struct RunConfig {
     /// Passes over the training set.
     pub epochs: usize,
-    /// Original images per step (mixes come on top).
+    /// Original images per step (mixes come on top). The last images of an epoch that do not fill a batch wait for a later one.
     pub batch: usize,
     /// Images per evaluation batch.
     pub eval_batch: usize,
@@ -67,6 +67,9 @@ impl Default for RunConfig {
         }
     }
 }
+
+/// Batches that may be prepared ahead: beyond it memory is wasted and nothing is faster.
+const MAX_PREFETCH: usize = 1024;
 
 /// Everything that decides a run. The same configuration gives the same bits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -182,6 +185,29 @@ impl TrainConfig {
         at_least_one("run.eval_batch", self.run.eval_batch)?;
         at_least_one("run.prefetch", self.run.prefetch)?;
         at_least_one("run.keep_checkpoints", self.run.keep_checkpoints)?;
+        if self.run.prefetch > MAX_PREFETCH {
+            return Err(Error::config(
+                "run.prefetch",
+                format!("must be at most {MAX_PREFETCH}, got {}", self.run.prefetch),
+            ));
+        }
+        let within = |key: &str, value: f64, low: f64, high: f64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config(
+                    key,
+                    format!("must be from {low} to {high}, got {value}"),
+                ))
+            }
+        };
+        within("method.alpha", self.method.alpha, 1e-3, 1e3)?;
+        within(
+            "objective.temperature",
+            self.objective.temperature,
+            1e-2,
+            1e3,
+        )?;
         if i64::try_from(self.run.seed).is_err() {
             return Err(Error::config("run.seed", "must be below 2^63"));
         }

@@ -20,7 +20,7 @@ pub enum Error {
     },
     /// A loss term became NaN or infinite.
     #[error(
-        "the loss term `{term}` became {value} at epoch {epoch}, step {step}; the run stopped before the update"
+        "`{term}` became {value} at epoch {epoch}, step {step}; the run stopped and wrote nothing of this epoch"
     )]
     NotFinite {
         /// Name of the term.
@@ -122,10 +122,17 @@ impl Error {
                         .into()
                 }
             }),
-            Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Some(
-                "free some space, then go on with --resume; what was written before is whole"
-                    .into(),
-            ),
+            Self::File { source, .. } | Self::Model(mixskd_models::Error::File { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                let text = "free some space, then repeat the command, or go on with --resume where an epoch is done";
+                Some(text.into())
+            }
+            Self::File { .. }
+            | Self::Model(mixskd_models::Error::File { .. })
+            | Self::Data(mixskd_data::Error::Io { .. }) => {
+                Some("check that the path is right and that you may read and write there".into())
+            }
             Self::Checkpoint { .. } => Some("start a new run with another --out".into()),
             _ => self
                 .to_string()
@@ -136,6 +143,8 @@ impl Error {
 
     /// Whether the caller asked for something that cannot be, as against something that failed on the way.
     pub fn is_usage(&self) -> bool {
+        use std::io::ErrorKind::NotFound;
+
         use mixskd_data::Error as Data;
         use mixskd_losses::Error as Loss;
         use mixskd_models::Error as Model;
@@ -146,7 +155,7 @@ impl Error {
                 | Self::Data(Data::Config { .. } | Data::Source { .. })
                 | Self::Model(Model::Config { .. } | Model::UnknownModel { .. })
                 | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
-        )
+        ) || matches!(self, Self::Data(Data::Io { source, .. }) if source.kind() == NotFound)
     }
 }
 

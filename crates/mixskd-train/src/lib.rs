@@ -1,15 +1,17 @@
 //! Training of image classifiers that teach themselves.
 //!
-//! ```no_run
-//! use std::path::Path;
-//!
+//! ```
 //! use mixskd_train::{RunDir, TrainConfig, Trainer};
 //!
 //! # fn main() -> mixskd_train::Result<()> {
-//! let config = TrainConfig::default().with("method.name=mixskd")?.with("run.epochs=3")?;
+//! let config = TrainConfig::default()
+//!     .with("model.width=0.03125")?
+//!     .with("run.batch=500")?
+//!     .with("run.epochs=1")?;
 //! let mut trainer = Trainer::new(&config)?;
-//! let run = RunDir::create(Path::new("runs/mine"), trainer.config())?;
+//! let run = RunDir::create(&std::env::temp_dir().join("mixskd-example"), trainer.config())?;
 //! let report = trainer.run(&run, &mut ())?;
+//! # std::fs::remove_dir_all(&report.dir).ok();
 //! println!("top-1 {:.1} %", 100.0 * report.top1);
 //! # Ok(())
 //! # }

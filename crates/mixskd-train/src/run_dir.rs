@@ -29,10 +29,9 @@ impl RunDir {
     /// Makes a new run directory and writes the configuration into it.
     ///
     /// # Errors
-    /// When the directory exists and is not empty, or cannot be made.
+    /// When the directory exists and holds more than the beginnings of a run that finished no epoch, or cannot be made.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
-        let occupied = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied || path.is_file() {
+        if is_occupied(path) || path.is_file() {
             return Err(Error::RunDir {
                 path: path.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
@@ -199,6 +198,21 @@ impl RunDir {
         found.sort();
         Ok(found)
     }
+}
+
+/// Whether a directory holds anything but the beginnings of a run that finished no epoch.
+fn is_occupied(dir: &Path) -> bool {
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    };
+    let begun = ["config.toml", "lock", "checkpoints"];
+    names(dir)
+        .iter()
+        .any(|name| !begun.contains(&name.as_str()))
+        || !names(&dir.join("checkpoints")).is_empty()
 }
 
 /// Takes the directory's lock, or says that another process has it. The system frees it when the process ends.

@@ -16,7 +16,9 @@ use crate::metrics::{Meter, StepReading};
 use crate::observer::{RunStart, StepEvent};
 use crate::optimizer::Sgd;
 use crate::report::best;
-use crate::{EpochRecord, Error, Observer, Report, Result, RunDir, Schedule, TrainConfig};
+use crate::{
+    EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, TrainConfig,
+};
 
 /// A run, built and ready: data opened, network made, nothing written yet.
 pub struct Trainer {
@@ -188,6 +190,7 @@ impl Trainer {
                 &self.test_loader,
                 &self.device,
             )?;
+            self.check_finite(&heads, epoch, run)?;
             let backbone = &heads[0];
             let record = EpochRecord {
                 epoch: epoch + 1,
@@ -224,6 +227,46 @@ impl Trainer {
             self.optimizer.step(&gradients, lr)?;
         }
         Ok(reading)
+    }
+
+    /// Refuses to call an epoch done whose last update broke the network, so that no checkpoint is ever written of it.
+    fn check_finite(&self, heads: &[HeadScore], epoch: usize, run: &RunDir) -> Result<()> {
+        let loss = heads.iter().find(|head| !head.loss.is_finite());
+        let broken = match loss {
+            Some(head) => Some((format!("test loss of {}", head.name), head.loss)),
+            None => self.first_not_finite()?,
+        };
+        let Some((term, value)) = broken else {
+            return Ok(());
+        };
+        Err(Error::NotFinite {
+            term,
+            value,
+            epoch: epoch + 1,
+            step: self.train_loader.steps_per_epoch(),
+            checkpoint: run.newest_checkpoint_path(),
+        })
+    }
+
+    /// The first tensor of network or optimiser, in name order, that holds a value which is not finite.
+    fn first_not_finite(&self) -> Result<Option<(String, f64)>> {
+        for (name, tensor) in self
+            .store
+            .tensors()
+            .into_iter()
+            .chain(self.optimizer.state())
+        {
+            // A sum of finite magnitudes could only overflow where the values are as good as broken.
+            let sum = tensor
+                .abs()?
+                .sum_all()?
+                .to_dtype(DType::F64)?
+                .to_scalar::<f64>()?;
+            if !sum.is_finite() {
+                return Ok(Some((name, sum)));
+            }
+        }
+        Ok(None)
     }
 
     fn checkpoint(&self) -> Checkpoint {

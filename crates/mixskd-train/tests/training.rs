@@ -154,20 +154,66 @@ impl mixskd_train::Observer for Notices {
 
 #[test]
 fn a_loss_that_is_not_finite_names_its_term_and_keeps_the_checkpoint() {
+    for batch in [8, 24] {
+        // With one step an epoch, the loss before the step is still finite and only what it leaves behind is not.
+        let dir = tempfile::tempdir().unwrap();
+        write_set(dir.path(), 24, 6);
+        let mut config = config(dir.path(), "mixskd", 1);
+        config.run.batch = batch;
+        let out = dir.path().join("run");
+        train(&config, &out);
+        let (good, records) = (weights(&out), timeless(&out));
+
+        config.run.epochs = 3;
+        config.optimizer.lr = 1e30;
+        std::fs::write(out.join("config.toml"), config.to_toml().unwrap()).unwrap();
+        let (run, config) = RunDir::open(&out).unwrap();
+        let mut trainer = Trainer::new(&config).unwrap();
+        trainer.resume(&run, &mut ()).unwrap();
+        let error = trainer.run(&run, &mut ()).unwrap_err();
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains("--lr") && hint.contains("epoch-0001"),
+            "{hint}"
+        );
+        assert!(!error.is_usage());
+        let Error::NotFinite {
+            term,
+            epoch,
+            checkpoint,
+            ..
+        } = error
+        else {
+            panic!("{error}")
+        };
+        assert!(epoch == 2 && !term.is_empty(), "{term} at {epoch}");
+        assert_eq!(
+            checkpoint,
+            Some(out.join("checkpoints/epoch-0001.safetensors"))
+        );
+        assert_eq!(weights(&out), good);
+        assert_eq!(timeless(&out), records);
+
+        let mut trainer = Trainer::new(&config).unwrap();
+        let mut heard = Notices(Vec::new());
+        trainer.resume(&run, &mut heard).unwrap();
+        assert!(heard.0.is_empty(), "{:?}", heard.0);
+    }
+}
+
+#[test]
+fn a_run_that_finished_no_epoch_leaves_room_for_the_next() {
     let dir = tempfile::tempdir().unwrap();
     write_set(dir.path(), 24, 6);
-    let mut config = config(dir.path(), "mixskd", 3);
-    config.optimizer.lr = 1e30;
+    let mut config = config(dir.path(), "ce", 1);
     let out = dir.path().join("run");
+    config.optimizer.lr = 1e30;
     let mut trainer = Trainer::new(&config).unwrap();
     let run = RunDir::create(&out, trainer.config()).unwrap();
-    let error = trainer.run(&run, &mut ()).unwrap_err();
-    assert!(
-        matches!(&error, Error::NotFinite { term, .. } if !term.is_empty()),
-        "{error}"
-    );
-    assert!(error.hint().unwrap().contains("--lr"));
-    assert!(!error.is_usage());
+    assert!(trainer.run(&run, &mut ()).is_err());
+    drop(run);
+    config.optimizer.lr = 0.02;
+    train(&config, &out);
 }
 
 #[test]
@@ -180,6 +226,7 @@ fn a_run_directory_is_used_by_one_run() {
     let taken = RunDir::open(&out).unwrap_err();
     assert!(taken.to_string().contains("another process"), "{taken}");
     drop(held);
+    train(&config, &out);
     let again = RunDir::create(&out, &config).unwrap_err();
     assert!(again.hint().unwrap().contains("--resume"), "{again}");
 }

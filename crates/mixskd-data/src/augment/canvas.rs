@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// A window onto an image. Cropping, padding and flipping move the window and touch no pixel; the pixels are read once, when
-/// the window is [normalised](Canvas::normalise_into). Only resizing makes new pixels.
+/// the window is normalised. Only resizing makes new pixels.
 ///
 /// Coordinates are those of the window as it is seen: row 0 and column 0 are its top left corner. What lies outside of the
 /// picture is black.

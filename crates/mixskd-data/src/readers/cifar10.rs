@@ -43,11 +43,11 @@ fn open(source: &Source, _config: &DataConfig) -> Result<Dataset> {
         names: &names,
     };
     let mut train = layout.read(&dir.join(FIRST))?;
-    for path in (2..=5)
-        .map(|n| dir.join(format!("data_batch_{n}.bin")))
-        .filter(|path| path.exists())
-    {
-        train.append(layout.read(&path)?);
+    // A smaller set may end before the fifth file, but a gap is a file lost: reading it says which.
+    let batch = |n: usize| dir.join(format!("data_batch_{n}.bin"));
+    let last = (1..=5).rev().find(|&n| batch(n).exists()).unwrap_or(1);
+    for n in 2..=last {
+        train.append(layout.read(&batch(n))?);
     }
     let test = layout.read(&dir.join("test_batch.bin"))?;
     let (mean, std) = match recipe("cifar-10") {

@@ -64,7 +64,7 @@ impl MixSkd {
             branches,
             teacher,
             discriminators,
-            pairs: inputs.pairs()?,
+            pairs: inputs.pairs(),
             objective: *inputs.objective,
         })
     }

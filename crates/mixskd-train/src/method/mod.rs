@@ -114,19 +114,12 @@ impl MethodInputs<'_> {
         Ok(self.model.build(self.builder().pp(BACKBONE))?)
     }
 
-    fn pairs(&self) -> Result<PairSampler> {
-        let alpha = self.config.alpha;
-        if !(alpha.is_finite() && alpha > 0.0) {
-            return Err(Error::config(
-                "method.alpha",
-                format!("must be above 0, got {alpha}"),
-            ));
-        }
-        Ok(PairSampler {
-            alpha,
+    fn pairs(&self) -> PairSampler {
+        PairSampler {
+            alpha: self.config.alpha,
             per: self.config.lambda_per,
             seed: self.seed,
-        })
+        }
     }
 }
 
