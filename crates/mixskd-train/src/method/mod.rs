@@ -11,7 +11,7 @@ use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{Backbone, Cost, ModelConfig, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// Name of the head that survives training.
 pub const BACKBONE: &str = "backbone";
