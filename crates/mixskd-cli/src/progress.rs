@@ -51,8 +51,9 @@ impl Observer for Progress {
             done => format!(" on from epoch {}", done + 1),
         };
         self.say(&format!(
-            "training{from}: {} epochs of {} steps, {} images each, into {}",
+            "training{from}: {} epoch{} of {} steps, {} images each, into {}",
             start.epochs,
+            if start.epochs == 1 { "" } else { "s" },
             start.steps,
             start.batch,
             start.dir.display()

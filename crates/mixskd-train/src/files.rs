@@ -8,8 +8,12 @@ use crate::{Error, Result};
 /// Writes `data` beside `path`, syncs it and renames it over `path`.
 pub(crate) fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".writing-")
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    // A temporary file is private by default; this one is a result, and the umask decides who may read it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder
         .tempfile_in(dir)
         .map_err(Error::file(path, "create"))?;
     file.write_all(data).map_err(Error::file(path, "write"))?;

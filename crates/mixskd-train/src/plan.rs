@@ -24,8 +24,8 @@ pub struct Plan {
     pub macs_per_image: u64,
     /// Multiply-adds of one training step: forward, data gradient and weight gradient of every image in it.
     pub macs_per_step: u64,
-    /// Estimate of peak memory in bytes: parameters, gradients and velocities, and the activations kept for the
-    /// backward pass.
+    /// Estimate of peak memory in bytes: what the timed steps took, where the system tells; at least parameters, gradients
+    /// and velocities, and the activations kept for the backward pass.
     pub memory_bytes: u64,
     /// Seconds of one step, measured on the first batches.
     pub seconds_per_step: f64,
@@ -69,13 +69,14 @@ impl Trainer {
         // A forward pass is about a third of a step; evaluation does it for every head.
         let evaluation = self.dataset.test.len() as f64 / images_per_epoch.max(1) as f64 / 3.0;
         let epochs = self.config.run.epochs;
+        let counted = 4 * (3 * parameters_training as u64 + training.activations * images);
         Ok(Plan {
             stages: backbone.stages,
             parameters_kept: self.store.count(method::BACKBONE),
             parameters_training,
             macs_per_image: backbone.macs,
             macs_per_step: 3 * training.macs * images,
-            memory_bytes: 4 * (3 * parameters_training as u64 + training.activations * images),
+            memory_bytes: peak_resident_bytes().unwrap_or(0).max(counted),
             seconds_per_step,
             seconds_total: seconds_per_step * (steps * epochs) as f64 * (1.0 + evaluation),
             steps_per_epoch: steps,
@@ -84,4 +85,14 @@ impl Trainer {
             test_images: self.dataset.test.len(),
         })
     }
+}
+
+/// Largest resident memory of this process so far, where the system keeps count (Linux).
+fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::Preset;
-use mixskd_data::{Batch, Dataset, Loader, LoaderConfig};
+use mixskd_data::{Batch, Dataset, Loader, LoaderConfig, Preset, recipe};
 use mixskd_models::weights::{self, Metadata, Resize};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
@@ -44,6 +43,13 @@ impl Trainer {
         config.validate()?;
         let mut config = config.clone();
         let dataset = config.data.open()?;
+        // So that the resolved configuration means the same set from any working directory.
+        if recipe(&config.data.source).is_none()
+            && let Ok(folder) = std::fs::canonicalize(&config.data.source)
+            && folder.is_dir()
+        {
+            config.data.source = folder.display().to_string();
+        }
         if config.run.batch > dataset.train.len() {
             return Err(Error::Config {
                 place: "run.batch".into(),

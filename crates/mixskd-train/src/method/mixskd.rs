@@ -105,7 +105,8 @@ impl MixSkd {
             .map(|map| pairs.mix(&first(map)?))
             .collect::<Result<Vec<_>>>()?;
 
-        let backbone_logits = original.last().map(Tensor::detach);
+        // The backbone is the last head, and there is always one.
+        let backbone_logits = original[original.len() - 1].detach();
         let outputs = MixSkdOutputs {
             teacher_interpolated: self.teacher.forward(&interpolated_features, Mode::Train)?,
             teacher_mixed: self.teacher.forward(&mixed_features, Mode::Train)?,
@@ -131,7 +132,7 @@ impl MixSkd {
                 .into_iter()
                 .map(|(name, value)| (name, value.detach()))
                 .collect(),
-            logits: backbone_logits.unwrap_or_else(|| batch.images.clone()),
+            logits: backbone_logits,
             targets: batch.labels.clone(),
         })
     }
