@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
+use crate::graph::{GraphBuilder, Value};
 use crate::{Cost, Error, Result, StageShape};
 
 /// Whether batch norms use the batch's statistics or the running ones.
@@ -79,6 +80,12 @@ pub trait Backbone: Send + Sync {
     /// # Errors
     /// When the input is too small.
     fn cost(&self, input: (usize, usize)) -> Result<Cost>;
+
+    /// Adds the operations of [`Self::forward`] in [`Mode::Eval`] to `graph`, and returns the logits.
+    ///
+    /// # Errors
+    /// When the image's channels do not fit.
+    fn trace(&self, graph: &mut GraphBuilder, image: Value) -> Result<Value>;
 }
 
 /// Turns a shallow stage's map into one of the last stage's shape (ζ_k of Yang et al. 2022).

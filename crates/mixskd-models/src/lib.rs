@@ -42,6 +42,7 @@ mod config;
 mod cost;
 mod discriminator;
 mod error;
+pub mod graph;
 pub mod layers;
 pub mod registry;
 mod resnet;

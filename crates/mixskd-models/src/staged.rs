@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
+use crate::graph::{GraphBuilder, Value};
 use crate::layers::{Layer, Linear, Sequential};
 use crate::{Alignment, Backbone, Cost, Error, Mode, Result, StageShape};
 
@@ -166,6 +167,14 @@ impl<P: Plan> Backbone for Staged<P> {
         }
         self.head.cost_pooled(shape, &mut cost);
         Ok(cost)
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, image: Value) -> Result<Value> {
+        let mut x = self.stem.trace(graph, image)?;
+        for stage in &self.stages {
+            x = stage.trace(graph, x)?;
+        }
+        self.head.trace_pooled(graph, x)
     }
 }
 

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use candle_nn::init::{FanInOut, Init, NonLinearity, NormalOrUniform};
 use mixskd_kernels::{Conv2dConfig, conv2d};
 
+use crate::graph::{GraphBuilder, Value};
 use crate::layers::Layer;
 use crate::{Cost, Error, Mode, Result, StageShape};
 
@@ -39,6 +40,7 @@ impl ConvInit {
 /// 2-D convolution without bias; parameter `weight`, `[out, in / groups, kernel, kernel]`.
 #[derive(Debug)]
 pub struct Conv2d {
+    name: String,
     weight: Tensor,
     config: Conv2dConfig,
 }
@@ -67,7 +69,11 @@ impl Conv2d {
         let input = input / config.groups;
         let shape = (output, input, kernel, kernel);
         let weight = vb.get_with_hints(shape, "weight", init.init(input * kernel * kernel))?;
-        Ok(Self { weight, config })
+        Ok(Self {
+            name: vb.prefix(),
+            weight,
+            config,
+        })
     }
 }
 
@@ -95,5 +101,9 @@ impl Layer for Conv2d {
         cost.parameters += self.weight.elem_count() as u64;
         cost.activations += shape.elements();
         Ok(shape)
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        graph.conv(x, &self.name, &self.weight, None, self.config)
     }
 }

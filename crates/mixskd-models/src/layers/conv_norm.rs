@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::graph::{Activation, GraphBuilder, Value};
 use crate::layers::{BatchNorm, Conv2d, Layer};
 use crate::{Cost, Mode, Result, StageShape};
 
@@ -29,6 +30,32 @@ impl ConvNorm {
     }
 }
 
+impl ConvNorm {
+    /// Like [`Layer::trace`], adding `residual` before the activation.
+    ///
+    /// # Errors
+    /// When the channels do not fit.
+    pub fn trace_residual(
+        &self,
+        graph: &mut GraphBuilder,
+        x: Value,
+        residual: Value,
+    ) -> Result<Value> {
+        let y = self.conv.trace(graph, x)?;
+        let y = self.norm.trace(graph, y)?;
+        let y = graph.add(y, residual)?;
+        Ok(self.trace_activation(graph, y))
+    }
+
+    fn trace_activation(&self, graph: &mut GraphBuilder, x: Value) -> Value {
+        if self.relu {
+            graph.activation(x, Activation::Relu)
+        } else {
+            x
+        }
+    }
+}
+
 impl Layer for ConvNorm {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let y = self.conv.forward(x, mode)?;
@@ -38,5 +65,11 @@ impl Layer for ConvNorm {
     fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {
         let shape = self.conv.cost(input, cost)?;
         Ok(self.norm.cost(shape, cost))
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        let y = self.conv.trace(graph, x)?;
+        let y = self.norm.trace(graph, y)?;
+        Ok(self.trace_activation(graph, y))
     }
 }

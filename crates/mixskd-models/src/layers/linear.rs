@@ -4,11 +4,13 @@ use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use mixskd_kernels::{global_avg_pool2d, linear};
 
+use crate::graph::{GraphBuilder, Value};
 use crate::{Cost, Result, StageShape};
 
 /// `x · weightᵀ + bias`; parameters `weight` `[out, in]` and `bias` `[out]`, both from `U(±1/√in)`, PyTorch's default.
 #[derive(Debug)]
 pub struct Linear {
+    name: String,
     weight: Tensor,
     bias: Tensor,
 }
@@ -25,6 +27,7 @@ impl Linear {
             up: bound,
         };
         Ok(Self {
+            name: vb.prefix(),
             weight: vb.get_with_hints((output, input), "weight", init)?,
             bias: vb.get_with_hints(output, "bias", init)?,
         })
@@ -50,6 +53,23 @@ impl Linear {
     /// When the input does not fit.
     pub fn forward_pooled(&self, features: &Tensor) -> Result<Tensor> {
         self.forward(&global_avg_pool2d(features)?)
+    }
+
+    /// Adds the layer on a map of one pixel to `graph`.
+    ///
+    /// # Errors
+    /// When the channels of `x` do not fit.
+    pub fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        graph.linear(x, &self.name, &self.weight, Some(&self.bias))
+    }
+
+    /// Adds [`Self::forward_pooled`] to `graph`.
+    ///
+    /// # Errors
+    /// When the channels of `features` do not fit.
+    pub fn trace_pooled(&self, graph: &mut GraphBuilder, features: Value) -> Result<Value> {
+        let pooled = graph.global_avg_pool(features);
+        self.trace(graph, pooled)
     }
 
     /// Adds the cost for one sample.

@@ -16,6 +16,7 @@ pub use norm::BatchNorm;
 pub use pool::MaxPool;
 pub use sequential::Sequential;
 
+use crate::graph::{GraphBuilder, Value};
 use crate::{Cost, Mode, Result, StageShape};
 
 /// A module from one feature map to another.
@@ -34,4 +35,10 @@ pub trait Layer: Send + Sync {
     /// # Errors
     /// When the input does not fit.
     fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape>;
+
+    /// Adds the operations of [`Self::forward`] in [`Mode::Eval`] to `graph`, and returns what they make of `x`.
+    ///
+    /// # Errors
+    /// When the channels of `x` do not fit.
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value>;
 }

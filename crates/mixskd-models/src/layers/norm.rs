@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 use mixskd_kernels::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
 
+use crate::graph::{GraphBuilder, Norm, Value};
 use crate::{Cost, Error, Mode, Result, StageShape};
 
 /// Weight of the newest batch in the running statistics, PyTorch's default.
@@ -16,6 +17,7 @@ const MOMENTUM: f64 = 0.1;
 /// unbiased (divided by count − 1).
 #[derive(Debug)]
 pub struct BatchNorm {
+    name: String,
     weight: Tensor,
     bias: Tensor,
     running_mean: Var,
@@ -30,6 +32,7 @@ impl BatchNorm {
     pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
         let get = |name: &str, value: f64| vb.get_with_hints(channels, name, Init::Const(value));
         Ok(Self {
+            name: vb.prefix(),
             weight: get("weight", 1.0)?,
             bias: get("bias", 0.0)?,
             running_mean: Var::from_tensor(&get("running_mean", 0.0)?)?,
@@ -88,6 +91,21 @@ impl BatchNorm {
         };
         moved(&self.running_mean, &stats.mean, 1.0)?;
         moved(&self.running_var, &stats.var, unbiased)
+    }
+
+    /// Adds the norm by running statistics to `graph`.
+    ///
+    /// # Errors
+    /// When the channels of `x` do not fit.
+    pub fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        let norm = Norm {
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+            mean: self.running_mean.as_detached_tensor(),
+            var: self.running_var.as_detached_tensor(),
+            eps: BATCH_NORM_EPS,
+        };
+        graph.norm(x, &self.name, norm)
     }
 
     /// Adds the cost of one sample of shape `input`, which is also the output's shape.

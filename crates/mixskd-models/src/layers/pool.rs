@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use mixskd_kernels::{Pool2dConfig, max_pool2d};
 
+use crate::graph::{GraphBuilder, Value};
 use crate::layers::Layer;
 use crate::{Cost, Mode, Result, StageShape};
 
@@ -23,5 +24,9 @@ impl Layer for MaxPool {
         };
         cost.activations += shape.elements();
         Ok(shape)
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        Ok(graph.max_pool(x, self.0))
     }
 }

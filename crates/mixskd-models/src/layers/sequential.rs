@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::graph::{GraphBuilder, Value};
 use crate::layers::Layer;
 use crate::{Cost, Mode, Result, StageShape};
 
@@ -34,5 +35,9 @@ impl Layer for Sequential {
         self.0
             .iter()
             .try_fold(input, |shape, layer| layer.cost(shape, cost))
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        self.0.iter().try_fold(x, |x, layer| layer.trace(graph, x))
     }
 }

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::{conv_norm, downsample};
+use crate::graph::{GraphBuilder, Value};
 use crate::layers::{ConvNorm, Layer};
 use crate::{Cost, Mode, Result, StageShape};
 
@@ -41,5 +42,14 @@ impl Layer for Basic {
             projection.cost(input, cost)?;
         }
         self.last.cost(shape, cost)
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        let y = self.first.trace(graph, x)?;
+        let residual = match &self.downsample {
+            Some(projection) => projection.trace(graph, x)?,
+            None => x,
+        };
+        self.last.trace_residual(graph, y, residual)
     }
 }

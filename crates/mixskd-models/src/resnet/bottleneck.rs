@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::{Block, conv_norm, downsample};
+use crate::graph::{GraphBuilder, Value};
 use crate::layers::{ConvNorm, Layer};
 use crate::{Cost, Mode, Result, StageShape};
 
@@ -47,5 +48,15 @@ impl Layer for Bottleneck {
             projection.cost(input, cost)?;
         }
         self.expand.cost(shape, cost)
+    }
+
+    fn trace(&self, graph: &mut GraphBuilder, x: Value) -> Result<Value> {
+        let y = self.reduce.trace(graph, x)?;
+        let y = self.middle.trace(graph, y)?;
+        let residual = match &self.downsample {
+            Some(projection) => projection.trace(graph, x)?,
+            None => x,
+        };
+        self.expand.trace_residual(graph, y, residual)
     }
 }

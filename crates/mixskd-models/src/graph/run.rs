@@ -1,0 +1,188 @@
+//! Running a graph.
+
+use candle_core::{D, Tensor};
+use mixskd_kernels::{avg_pool2d, batch_norm_eval, conv2d, global_avg_pool2d, linear, max_pool2d};
+
+use super::{Activation, Affine, Conv, Graph, Node, Op};
+use crate::{Error, Result};
+
+/// Runs a graph again and again. Each intermediate map is freed as soon as its last reader has run.
+#[derive(Debug)]
+pub struct Executor {
+    graph: Graph,
+    /// For each node, the values that nobody reads after it.
+    spent: Vec<Vec<usize>>,
+}
+
+impl Executor {
+    /// Prepares `graph`.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn new(graph: &Graph) -> Result<Self> {
+        let mut last_reader: Vec<Option<usize>> = vec![None; graph.nodes().len()];
+        for (index, node) in graph.nodes().iter().enumerate() {
+            for input in &node.inputs {
+                last_reader[input.0] = Some(index);
+            }
+        }
+        last_reader[graph.output().0] = None;
+        let mut spent = vec![Vec::new(); graph.nodes().len()];
+        for (value, reader) in last_reader.into_iter().enumerate() {
+            if let Some(reader) = reader {
+                spent[reader].push(value);
+            }
+        }
+        Ok(Self {
+            graph: graph.clone(),
+            spent,
+        })
+    }
+
+    /// The graph's result on a batch.
+    ///
+    /// # Shapes
+    /// `[batch, height, width, channel]` → `[batch, class]`
+    ///
+    /// # Errors
+    /// When the input does not fit.
+    pub fn run(&self, x: &Tensor) -> Result<Tensor> {
+        let mut values: Vec<Option<Tensor>> = vec![None; self.spent.len()];
+        for (index, node) in self.graph.nodes().iter().enumerate() {
+            let result = {
+                let inputs = node
+                    .inputs
+                    .iter()
+                    .map(|input| values[input.0].as_ref().ok_or_else(|| lost(node)))
+                    .collect::<Result<Vec<&Tensor>>>()?;
+                compute(node, &inputs, x)?
+            };
+            values[index] = Some(result);
+            for &value in &self.spent[index] {
+                values[value] = None;
+            }
+        }
+        let output = self.graph.output();
+        let result = values[output.0].take();
+        let result = result.ok_or_else(|| lost(self.graph.node(output)))?;
+        Ok(result.flatten_from(1)?)
+    }
+}
+
+/// A value was read before it was made or after its last reader: the graph's order is broken.
+fn lost(node: &Node) -> Error {
+    Error::Shape {
+        module: node.op.kind(),
+        what: "inputs",
+        wanted: "made before they are read".into(),
+        got: format!("another order at `{}`", node.name),
+    }
+}
+
+fn compute(node: &Node, inputs: &[&Tensor], image: &Tensor) -> Result<Tensor> {
+    if let Op::Input { channels } = node.op {
+        return match image.dims() {
+            [_, _, _, c] if *c == channels => Ok(image.clone()),
+            dims => Err(Error::Shape {
+                module: "input",
+                what: "image",
+                wanted: format!("[batch, height, width, {channels}]"),
+                got: format!("{dims:?}"),
+            }),
+        };
+    }
+    let x = *inputs.first().ok_or_else(|| lost(node))?;
+    Ok(match &node.op {
+        Op::Input { .. } => x.clone(),
+        Op::Conv(conv) => convolve(conv, x, inputs.get(1).copied())?,
+        Op::Norm(norm) => batch_norm_eval(
+            x,
+            &norm.weight,
+            &norm.bias,
+            &norm.mean,
+            &norm.var,
+            norm.eps,
+            None,
+            false,
+        )?,
+        Op::Affine(affine) => scale_shift(affine, x, None)?,
+        Op::Activation(activation) => activate(Some(*activation), x.clone())?,
+        Op::Add => (x + inputs[1])?,
+        Op::Multiply => x.broadcast_mul(inputs[1])?,
+        Op::Concat => Tensor::cat(inputs, 3)?,
+        Op::Shuffle { groups } => {
+            let (n, h, w, c) = x.dims4()?;
+            let table = x.reshape((n, h, w, *groups, c / groups))?;
+            table.transpose(3, 4)?.reshape((n, h, w, c))?
+        }
+        Op::Slice { start, channels } => x.narrow(3, *start, *channels)?.contiguous()?,
+        Op::MaxPool(config) => max_pool2d(x, *config)?,
+        Op::AvgPool(config) => avg_pool2d(x, *config)?,
+        Op::GlobalAvgPool => one_pixel(&global_avg_pool2d(x)?)?,
+        Op::Linear(layer) => {
+            let rows = x.flatten_from(1)?;
+            one_pixel(&linear(&rows, &layer.weight, layer.bias.as_ref())?)?
+        }
+        Op::Softmax => {
+            let e = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
+            e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?
+        }
+    })
+}
+
+/// `[batch, channel]` as `[batch, 1, 1, channel]`.
+fn one_pixel(rows: &Tensor) -> Result<Tensor> {
+    let (n, c) = rows.dims2()?;
+    Ok(rows.reshape((n, 1, 1, c))?)
+}
+
+fn convolve(conv: &Conv, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    let y = conv2d(x, &conv.weight, conv.config)?;
+    match &conv.bias {
+        Some(bias) => {
+            let affine = Affine {
+                scale: bias.ones_like()?,
+                shift: bias.clone(),
+                activation: conv.activation,
+            };
+            scale_shift(&affine, &y, residual)
+        }
+        None => {
+            let y = match residual {
+                Some(residual) => (y + residual)?,
+                None => y,
+            };
+            activate(conv.activation, y)
+        }
+    }
+}
+
+/// `act(x · scale + shift + residual)` in one pass where the activation is ReLU or none.
+fn scale_shift(affine: &Affine, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    let (mean, var) = (affine.shift.zeros_like()?, affine.scale.ones_like()?);
+    let relu = affine.activation == Some(Activation::Relu);
+    let y = batch_norm_eval(
+        x,
+        &affine.scale,
+        &affine.shift,
+        &mean,
+        &var,
+        0.0,
+        residual,
+        relu,
+    )?;
+    match relu {
+        true => Ok(y),
+        false => activate(affine.activation, y),
+    }
+}
+
+fn activate(activation: Option<Activation>, x: Tensor) -> Result<Tensor> {
+    Ok(match activation {
+        None => x,
+        Some(Activation::Relu) => x.relu()?,
+        Some(Activation::Relu6) => x.clamp(0.0, 6.0)?,
+        Some(Activation::Silu) => x.silu()?,
+        Some(Activation::Sigmoid) => (x.neg()?.exp()? + 1.0)?.recip()?,
+    })
+}
