@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{datasets, eval, methods, models, predict, train};
+use crate::commands::{bench, datasets, eval, methods, models, predict, train};
 use crate::failure::Result;
 
 /// Train image classifiers that teach themselves (MixSKD and its peers), on the CPU or a GPU.
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Methods(methods::Args),
     /// List the known data sets, or download one
     Datasets(datasets::Args),
+    /// Measure how fast this machine trains or classifies
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -51,6 +53,7 @@ impl Command {
             Self::Models(args) => args.run(),
             Self::Methods(args) => args.run(),
             Self::Datasets(args) => args.run(),
+            Self::Bench(args) => args.run(),
         }
     }
 }

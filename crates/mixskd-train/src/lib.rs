@@ -17,12 +17,14 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod checkpoint;
 pub mod config;
 mod device;
 mod error;
 mod evaluate;
 mod files;
+mod memory;
 pub mod method;
 mod metrics;
 mod observer;

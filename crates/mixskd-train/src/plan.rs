@@ -5,6 +5,7 @@ use std::time::Instant;
 use mixskd_models::StageShape;
 use serde::Serialize;
 
+use crate::memory::peak_resident_bytes;
 use crate::trainer::Trainer;
 use crate::{Result, method};
 
@@ -85,14 +86,4 @@ impl Trainer {
             test_images: self.dataset.test.len(),
         })
     }
-}
-
-/// Largest resident memory of this process so far, where the system keeps count (Linux).
-fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

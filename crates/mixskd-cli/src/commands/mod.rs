@@ -1,5 +1,6 @@
 //! One file per command: its flags and what it calls.
 
+pub(crate) mod bench;
 pub(crate) mod datasets;
 pub(crate) mod eval;
 pub(crate) mod methods;

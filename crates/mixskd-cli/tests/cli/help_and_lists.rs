@@ -17,6 +17,11 @@ fn every_command_explains_itself() {
         assert!(own.contains(&format!("Usage: mixskd {command}")), "{own}");
         assert!(own.contains("--json"), "{own}");
     }
+    for command in ["bench step", "bench infer"] {
+        let own = run(dir.path(), &format!("{command} --help")).ok().stdout;
+        assert!(own.contains(&format!("Usage: mixskd {command}")), "{own}");
+        assert!(own.contains("--json"), "{own}");
+    }
     assert!(
         run(dir.path(), "--version")
             .ok()

@@ -6,6 +6,7 @@
     reason = "helpers of tests, too, stop at the first surprise"
 )]
 
+mod bench;
 mod configs;
 mod help_and_lists;
 mod support;

@@ -1,0 +1,213 @@
+//! `mixskd bench`: how fast a configuration runs on this machine. The measuring is `mixskd_train::bench`.
+
+use clap::{Parser, Subcommand};
+use mixskd_models::ModelConfig;
+use mixskd_train::bench::{InferBench, InferReport, Spread, StepBench, StepReport};
+
+use super::shared::ThreadArgs;
+use crate::failure::Result;
+use crate::output;
+
+/// Flags of `mixskd bench`.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    work: Work,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+enum Work {
+    /// Time whole training steps on synthetic images: forward, all terms, backward, update
+    Step(StepArgs),
+    /// Time the classification of synthetic images
+    Infer(InferArgs),
+}
+
+/// Which network.
+#[derive(Debug, clap::Args)]
+struct ModelArgs {
+    /// Network, one of `mixskd models`
+    #[arg(long, value_name = "NAME", default_value = "cifar_resnet18")]
+    model: String,
+    /// Width multiplier of every layer
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
+    width: f64,
+    /// Number of classes
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    classes: usize,
+    /// Side of the images in pixels [default: what the network is made for]
+    #[arg(long, value_name = "PX")]
+    input: Option<usize>,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `mixskd bench step`.
+#[derive(Debug, clap::Args)]
+struct StepArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Method, one of `mixskd methods`
+    #[arg(long, value_name = "NAME", default_value = "mixskd")]
+    method: String,
+    /// Original images per step; methods that mix put as many mixes on top
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch: usize,
+    /// Steps to time, after two that do not count
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    steps: usize,
+}
+
+/// Flags of `mixskd bench infer`.
+#[derive(Debug, clap::Args)]
+struct InferArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Images that go through the network at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch: usize,
+    /// Batches to time, after three that do not count
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    steps: usize,
+}
+
+impl Args {
+    /// Measures and prints.
+    pub(crate) fn run(&self) -> Result<()> {
+        match &self.work {
+            Work::Step(args) => {
+                let report = StepBench {
+                    batch: args.batch,
+                    steps: args.steps,
+                    ..StepBench::new(args.model.config()?, &args.method)
+                }
+                .run()?;
+                if args.model.json {
+                    return output::json(&report);
+                }
+                output::line(&step_text(&report))
+            }
+            Work::Infer(args) => {
+                let report = InferBench {
+                    batch: args.batch,
+                    steps: args.steps,
+                    ..InferBench::new(args.model.config()?)
+                }
+                .run()?;
+                if args.model.json {
+                    return output::json(&report);
+                }
+                output::line(&infer_text(&report))
+            }
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The network; makes the pool of threads, too.
+    fn config(&self) -> Result<ModelConfig> {
+        self.threads.apply()?;
+        let config = ModelConfig::new(&self.model, self.classes)?;
+        let config = ModelConfig {
+            width: self.width,
+            input: self.input.unwrap_or(config.input),
+            ..config
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn step_text(report: &StepReport) -> String {
+    output::columns(&[
+        (
+            "network",
+            network(&report.model, report.width, report.classes, report.input),
+        ),
+        (
+            "step",
+            format!(
+                "{}, batch {} ({} images through the network), {} threads",
+                report.method, report.batch, report.images_per_step, report.threads
+            ),
+        ),
+        ("samples/s", spread(report.samples_per_s, 1.0)),
+        ("ms per step", spread(report.seconds_per_step, 1e3)),
+        (
+            "GFLOP/s",
+            format!(
+                "{}; multiply-adds of the forward pass × 2 × 3",
+                spread(report.gflop_per_s, 1.0)
+            ),
+        ),
+        ("peak memory", memory(report.peak_memory_bytes)),
+    ])
+}
+
+fn infer_text(report: &InferReport) -> String {
+    output::columns(&[
+        (
+            "network",
+            network(&report.model, report.width, report.classes, report.input),
+        ),
+        (
+            "batch",
+            format!("{}, {} threads", report.batch, report.threads),
+        ),
+        ("samples/s", spread(report.samples_per_s, 1.0)),
+        ("ms per batch", spread(report.seconds_per_batch, 1e3)),
+        (
+            "GFLOP/s",
+            format!("{}; multiply-adds × 2", spread(report.gflop_per_s, 1.0)),
+        ),
+        ("peak memory", memory(report.peak_memory_bytes)),
+    ])
+}
+
+fn network(name: &str, width: f64, classes: usize, input: usize) -> String {
+    format!("{name}, width {width}, {classes} classes, {input} px")
+}
+
+/// The median, with least and greatest behind it.
+fn spread(spread: Spread, unit: f64) -> String {
+    let text = |value: f64| {
+        let value = value * unit;
+        // Four digits say enough of a measurement.
+        let decimals = (3.0 - value.abs().max(1e-9).log10().floor()).clamp(0.0, 3.0);
+        format!("{value:.*}", decimals as usize)
+    };
+    let [min, median, max] = [spread.min, spread.median, spread.max].map(text);
+    format!("{median} ({min} to {max})")
+}
+
+fn memory(bytes: Option<u64>) -> String {
+    match bytes {
+        Some(bytes) => format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
+        None => "not told by this system".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_digits() {
+        let of = |median| Spread {
+            min: median / 2.0,
+            median,
+            max: median * 2.0,
+        };
+        assert_eq!(spread(of(0.0123456), 1e3), "12.35 (6.173 to 24.69)");
+        assert_eq!(spread(of(12345.6), 1.0), "12346 (6173 to 24691)");
+    }
+}

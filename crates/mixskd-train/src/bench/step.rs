@@ -1,0 +1,175 @@
+//! Whole training steps of one configuration: forward, all terms, backward, update.
+
+use candle_core::{DType, Tensor};
+use mixskd_losses::ObjectiveConfig;
+use mixskd_models::{ModelConfig, ParamStore};
+use serde::Serialize;
+
+use super::{Spread, at_least_one, images, timed};
+use crate::memory::peak_resident_bytes;
+use crate::method::{self, MethodConfig, MethodInputs, TrainBatch};
+use crate::metrics::StepReading;
+use crate::{DeviceKind, OptimizerConfig, Result};
+
+/// A training step to be timed.
+#[derive(Debug, Clone)]
+pub struct StepBench {
+    /// The network; `input` is the side of the images in pixels.
+    pub model: ModelConfig,
+    /// The method and its settings.
+    pub method: MethodConfig,
+    /// Weights of the MixSKD objective, for methods that have it.
+    pub objective: ObjectiveConfig,
+    /// The optimiser; its learning rate is used as it stands.
+    pub optimizer: OptimizerConfig,
+    /// Original images per step.
+    pub batch: usize,
+    /// Steps that are timed.
+    pub steps: usize,
+    /// Steps before them that are not: they warm allocator and caches up.
+    pub warm_up: usize,
+    /// Seed of images, parameters and the method's draws.
+    pub seed: u64,
+    /// Where to run.
+    pub device: DeviceKind,
+}
+
+/// What was measured. Rates are of the whole process on this machine, whatever else it does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Name of the network.
+    pub model: String,
+    /// Its width multiplier.
+    pub width: f64,
+    /// Side of the images, in pixels.
+    pub input: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Name of the method.
+    pub method: String,
+    /// Original images per step.
+    pub batch: usize,
+    /// Images that go through the network per step, mixes included.
+    pub images_per_step: usize,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Steps that were timed.
+    pub steps: usize,
+    /// Seconds of a step.
+    pub seconds_per_step: Spread,
+    /// Original images per second.
+    pub samples_per_s: Spread,
+    /// Multiply-adds of a step: those of one forward pass of all its images, three times over (forward, data gradient, weight
+    /// gradient).
+    pub macs_per_step: u64,
+    /// 10⁹ operations per second, two to a counted multiply-add. A kernel that needs fewer multiplications than were counted
+    /// (Winograd) can be above the processor's peak.
+    pub gflop_per_s: Spread,
+    /// Largest resident memory of the process, in bytes, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl StepBench {
+    /// Batch 32, five steps after two, every other setting as `mixskd train` has it by default.
+    pub fn new(model: ModelConfig, method: &str) -> Self {
+        Self {
+            model,
+            method: MethodConfig {
+                name: method.into(),
+                ..MethodConfig::default()
+            },
+            objective: ObjectiveConfig::default(),
+            optimizer: OptimizerConfig::default(),
+            batch: 32,
+            steps: 5,
+            warm_up: 2,
+            seed: 0,
+            device: DeviceKind::Auto,
+        }
+    }
+
+    /// Builds everything, then takes and times the steps.
+    ///
+    /// # Errors
+    /// When a setting is out of range or the images are too small for the network.
+    pub fn run(&self) -> Result<StepReport> {
+        at_least_one("batch", self.batch)?;
+        at_least_one("steps", self.steps)?;
+        let device = self.device.open()?;
+        let store = ParamStore::new(self.seed, DType::F32, &device);
+        let mut method = (method::spec(&self.method.name)?.build)(&MethodInputs {
+            config: &self.method,
+            objective: &self.objective,
+            model: &self.model,
+            store: &store,
+            seed: self.seed,
+        })?;
+        let mut optimizer = self.optimizer.build(store.parameters())?;
+        let images_per_step = self.batch * method.images_per_sample();
+        let macs = method.cost(self.model.input)?.macs;
+        let images = images(&self.model, self.batch, self.seed, &device)?;
+        let labels = (0..self.batch)
+            .map(|i| (i * 7 % self.model.classes) as u32)
+            .collect::<Vec<_>>();
+        let labels = Tensor::new(labels, &device)?;
+        let indices = (0..self.batch as u32).collect::<Vec<_>>();
+
+        let seconds = timed(self.warm_up, self.steps, |step| {
+            let output = method.step(&TrainBatch {
+                images: images.clone(),
+                labels: labels.clone(),
+                indices: indices.clone(),
+                epoch: 0,
+                step,
+            })?;
+            // As in training; on a GPU it also waits for the forward pass.
+            StepReading::of(&output)?;
+            let gradients = output.loss.backward()?;
+            optimizer.step(&gradients, self.optimizer.lr)?;
+            Ok(device.synchronize()?)
+        })?;
+        let macs_per_step = 3 * macs * images_per_step as u64;
+        Ok(StepReport {
+            model: self.model.name.clone(),
+            width: self.model.width,
+            input: self.model.input,
+            classes: self.model.classes,
+            method: self.method.name.clone(),
+            batch: self.batch,
+            images_per_step,
+            threads: rayon::current_num_threads(),
+            steps: self.steps,
+            seconds_per_step: seconds,
+            samples_per_s: seconds.rate(self.batch as f64),
+            macs_per_step,
+            gflop_per_s: seconds.rate(2e-9 * macs_per_step as f64),
+            peak_memory_bytes: peak_resident_bytes(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_can_be_timed() {
+        for spec in method::ALL {
+            let model = ModelConfig {
+                width: 0.03125,
+                ..ModelConfig::new("cifar_resnet18", 5).unwrap()
+            };
+            let bench = StepBench {
+                batch: 4,
+                steps: 1,
+                warm_up: 0,
+                ..StepBench::new(model, spec.name)
+            };
+            let report = bench.run().unwrap();
+            assert!(report.images_per_step >= 4, "{}", spec.name);
+            let operations = report.gflop_per_s.median * report.seconds_per_step.median * 1e9;
+            let counted = 2.0 * report.macs_per_step as f64;
+            assert!((operations / counted - 1.0).abs() < 1e-9, "{}", spec.name);
+        }
+    }
+}
