@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::nearest::did_you_mean;
 use crate::readers::{self, Source};
 use crate::recipe::{recipe, recipes};
-use crate::{Dataset, Error, Result};
+use crate::{AugmentConfig, Dataset, Error, Result};
 
 /// Which of CIFAR-100's two labels is the class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct DataConfig {
     pub skip_unreadable: bool,
     /// Seed of the split that `val_fraction` asks for.
     pub seed: u64,
+    /// Training augmentation beyond the crop and flip that suit the data, applied after them in this order: names of
+    /// [`augment::ALL`](crate::augment::ALL), or tables `{ op = "NAME", … }` with options.
+    pub augment: Vec<AugmentConfig>,
 }
 
 impl Default for DataConfig {
@@ -59,6 +62,7 @@ impl Default for DataConfig {
             val_fraction: None,
             skip_unreadable: false,
             seed: 0,
+            augment: Vec::new(),
         }
     }
 }
@@ -81,7 +85,8 @@ impl DataConfig {
     /// Opens the data set, with known names looked up in [`data_root`].
     ///
     /// # Errors
-    /// When the source is not there or not known, its files are damaged, its labels are out of range, or it has one class only.
+    /// When the source is not there or not known, its files are damaged, its labels are out of range, it has one class only, or
+    /// an augmentation is unknown or has an option out of range.
     pub fn open(&self) -> Result<Dataset> {
         self.open_in(&data_root())
     }
@@ -97,6 +102,11 @@ impl DataConfig {
             let message = format!("must lie between 0 and 1, got {fraction}");
             return Err(Error::config("val_fraction", message, "for example 0.2"));
         }
+        let augment = self
+            .augment
+            .iter()
+            .map(AugmentConfig::build)
+            .collect::<Result<Vec<_>>>()?;
         let source = self.resolve(root)?;
         let Some(reader) = readers::ALL.iter().find(|reader| (reader.detect)(&source)) else {
             return Err(self.unknown_layout(&source));
@@ -113,7 +123,8 @@ impl DataConfig {
             let message = format!("{} comes with its own test set", self.source);
             return Err(Error::config("val_fraction", message, "leave it out"));
         }
-        (reader.open)(&source, self)?.checked()
+        let dataset = (reader.open)(&source, self)?.checked()?;
+        Ok(Dataset { augment, ..dataset })
     }
 
     fn resolve(&self, root: &Path) -> Result<Source> {

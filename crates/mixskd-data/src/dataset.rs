@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::augment::Augment;
 use crate::{Error, Pipeline, Preset, Result, Samples};
 
 /// Images, labels, and what a network and its augmentation need to know of them.
@@ -28,6 +29,8 @@ pub struct Dataset {
     pub uniform: bool,
     /// Whether the mirror image of a thing is still that thing: not so for digits and letters.
     pub mirror: bool,
+    /// Training augmentation beyond what suits the data anyway, applied after it.
+    pub augment: Vec<Arc<dyn Augment>>,
     /// Unreadable files that were left out, each with the reason.
     pub skipped: Vec<String>,
 }
@@ -56,11 +59,9 @@ impl Dataset {
     /// When `size` is 0 or above 8,192.
     pub fn train_pipeline(&self, size: usize) -> Result<Pipeline> {
         check_size(size)?;
-        Pipeline::new(
-            self.preset().train(size, self.size, self.mirror),
-            &self.mean,
-            &self.std,
-        )
+        let mut ops = self.preset().train(size, self.size, self.mirror);
+        ops.extend_from_slice(&self.augment);
+        Pipeline::new(ops, &self.mean, &self.std)
     }
 
     /// Evaluation's preparation for an input of `size × size` pixels; it draws nothing.

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use fast_image_resize as fir;
 use fast_image_resize::images::{CroppedImage, Image as FirImage, ImageRef};
 
+use super::buffers;
 use crate::{Error, Image, ImageView, Result};
 
 thread_local! {
@@ -14,7 +15,7 @@ thread_local! {
 }
 
 /// A window onto an image. Cropping, padding and flipping move the window and touch no pixel; the pixels are read once, when
-/// the window is normalised. Only resizing makes new pixels.
+/// the window is normalised. Resizing makes new pixels, and so does everything that asks for them ([`Canvas::pixels_mut`]).
 ///
 /// Coordinates are those of the window as it is seen: row 0 and column 0 are its top left corner. What lies outside of the
 /// picture is black.
@@ -171,7 +172,7 @@ impl<'a> Canvas<'a> {
     /// Makes the window's pixels real, black borders included; flipping stays to be done.
     fn draw(&mut self) {
         let (height, width, channels) = (self.height(), self.width(), self.channels);
-        let mut drawn = vec![0; height * width * channels];
+        let mut drawn = buffers::take(height * width * channels, 0);
         let seen = self.picture.within(self.window);
         let bytes = (seen.right - seen.left) as usize * channels;
         if bytes > 0 {
@@ -186,33 +187,55 @@ impl<'a> Canvas<'a> {
         self.replace(drawn, height, width);
     }
 
+    /// The window's pixels as bytes of its own, `[height, width, channel]`, crop, border and flip done.
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        let whole = self.window == self.picture
+            && (self.window.top, self.window.left) == (0, 0)
+            && self.width() == self.source_width
+            && self.pixels.len() == self.height() * self.width() * self.channels;
+        if !whole || matches!(self.pixels, Cow::Borrowed(_)) {
+            self.draw();
+        }
+        let row = self.width() * self.channels;
+        let (turn, channels) = (self.flipped, self.channels);
+        self.flipped = false;
+        let pixels = self.pixels.to_mut();
+        if turn && row > 0 {
+            for line in pixels.chunks_exact_mut(row) {
+                // Turned byte by byte, then each pixel turned back.
+                line.reverse();
+                line.chunks_exact_mut(channels).for_each(<[u8]>::reverse);
+            }
+        }
+        pixels
+    }
+
+    /// Replaces the window's pixels by what `paint(old, new)` makes of them; `new` is as large as `old` and holds `fill` to begin
+    /// with.
+    pub(super) fn repaint(&mut self, fill: u8, paint: impl FnOnce(&[u8], &mut [u8])) {
+        let (height, width) = (self.height(), self.width());
+        let old = self.pixels_mut();
+        let mut new = buffers::take(old.len(), fill);
+        paint(old, &mut new);
+        self.replace(new, height, width);
+    }
+
     /// The window as an image of its own.
     pub fn to_image(&self) -> Image {
         let mut drawn = self.clone();
-        drawn.draw();
-        let (height, width, channels) = (drawn.height(), drawn.width(), drawn.channels);
-        let mut pixels = drawn.pixels.into_owned();
-        if drawn.flipped {
-            for row in pixels.chunks_exact_mut((width * channels).max(1)) {
-                let turned: Vec<u8> = row
-                    .chunks_exact(channels)
-                    .rev()
-                    .flatten()
-                    .copied()
-                    .collect();
-                row.copy_from_slice(&turned);
-            }
-        }
+        drawn.pixels_mut();
         Image {
-            height,
-            width,
-            channels,
-            pixels,
+            height: drawn.height(),
+            width: drawn.width(),
+            channels: drawn.channels,
+            pixels: std::mem::take(&mut drawn.pixels).into_owned(),
         }
     }
 
     fn replace(&mut self, pixels: Vec<u8>, height: usize, width: usize) {
-        self.pixels = Cow::Owned(pixels);
+        if let Cow::Owned(old) = std::mem::replace(&mut self.pixels, Cow::Owned(pixels)) {
+            buffers::give_back(old);
+        }
         self.source_width = width;
         self.window = Rect {
             top: 0,
@@ -266,6 +289,14 @@ impl<'a> Canvas<'a> {
                     *pixel = std::array::from_fn(|c| table[c][bytes[c] as usize]);
                 }
             }
+        }
+    }
+}
+
+impl Drop for Canvas<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(pixels) = std::mem::take(&mut self.pixels) {
+            buffers::give_back(pixels);
         }
     }
 }
@@ -331,7 +362,7 @@ mod tests {
             let expected: Vec<f32> = plain.0.concat().into_iter().map(f32::from).collect();
             prop_assert_eq!(read(&canvas), expected.clone());
             prop_assert_eq!(canvas.to_image().pixels, plain.0.concat());
-            canvas.draw();
+            canvas.pixels_mut();
             prop_assert_eq!(read(&canvas), expected);
         }
     }

@@ -1,31 +1,52 @@
 //! Augmentations: one file each, one line each in [`ALL`].
 //!
-//! An augmentation moves the window of a [`Canvas`], or resizes it, with numbers drawn from the sample's own stream.
-//! [`Pipeline`] strings them together and ends in normalised f32.
+//! An augmentation moves the window of a [`Canvas`], resizes it, or changes its pixels ([`Op`]), with numbers drawn from the
+//! sample's own stream. [`Pipeline`] strings them together and ends in normalised f32.
 
+mod augmix;
+mod autoaugment;
+mod buffers;
 mod canvas;
 mod centre_crop;
+mod cutout;
 mod flip;
+mod normalised;
+mod ops;
 mod pad_crop;
 mod pipeline;
+mod policy;
 mod preset;
+mod randaugment;
+mod random_erasing;
 mod random_resized_crop;
 mod resize;
+mod space;
+mod trivialaugment;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use augmix::AugMix;
+pub use autoaugment::{AutoAugment, Policy};
 pub use canvas::Canvas;
 pub use centre_crop::CentreCrop;
+pub use cutout::Cutout;
 pub use flip::Flip;
+pub use normalised::Normalised;
+pub use ops::Op;
 pub use pad_crop::PadCrop;
 pub use pipeline::Pipeline;
 pub use preset::Preset;
+pub use randaugment::RandAugment;
+pub use random_erasing::{Erased, RandomErasing};
 pub use random_resized_crop::RandomResizedCrop;
 pub use resize::Resize;
+pub use trivialaugment::TrivialAugment;
 
 use crate::nearest::did_you_mean;
 use crate::{Error, Result};
@@ -37,6 +58,9 @@ pub trait Augment: Debug + Send + Sync {
     /// # Errors
     /// When the image does not allow it.
     fn apply(&self, canvas: &mut Canvas<'_>, rng: &mut ChaCha8Rng) -> Result<()>;
+
+    /// Does what has to be done to normalised numbers, after every augmentation's [`apply`](Self::apply), with the same stream.
+    fn finish(&self, _image: &mut Normalised<'_>, _rng: &mut ChaCha8Rng) {}
 
     /// Height and width after it, for an image of `size`; `None` stands for a size that is not the same for all images.
     fn size(&self, size: Option<(usize, usize)>) -> Option<(usize, usize)> {
@@ -63,9 +87,16 @@ pub static ALL: &[Entry] = &[
     random_resized_crop::ENTRY,
     resize::ENTRY,
     centre_crop::ENTRY,
+    cutout::ENTRY,
+    random_erasing::ENTRY,
+    autoaugment::ENTRY,
+    randaugment::ENTRY,
+    augmix::ENTRY,
+    trivialaugment::ENTRY,
 ];
 
-/// An augmentation by name with its options: `op = "pad_crop"`, `padding = 4`. Options left out keep their defaults.
+/// An augmentation by name with its options: `op = "pad_crop"`, `padding = 4`. Options left out keep their defaults, and in a
+/// list a bare name stands for a table without options.
 ///
 /// ```
 /// use mixskd_data::augment::AugmentConfig;
@@ -74,13 +105,43 @@ pub static ALL: &[Entry] = &[
 /// config.build()?;
 /// # Ok::<(), mixskd_data::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AugmentConfig {
     /// A name of [`ALL`].
     pub op: String,
     /// Its options.
-    #[serde(flatten)]
     pub options: toml::Table,
+}
+
+impl Serialize for AugmentConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        if self.options.is_empty() {
+            return serializer.serialize_str(&self.op);
+        }
+        let mut map = serializer.serialize_map(Some(1 + self.options.len()))?;
+        map.serialize_entry("op", &self.op)?;
+        for (key, value) in &self.options {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for AugmentConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let wanted = "an augmentation is a name, or a table with its name as `op` and its options";
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(op) => Ok(Self {
+                op,
+                options: toml::Table::new(),
+            }),
+            toml::Value::Table(mut options) => match options.remove("op") {
+                Some(toml::Value::String(op)) => Ok(Self { op, options }),
+                _ => Err(D::Error::custom(wanted)),
+            },
+            _ => Err(D::Error::custom(wanted)),
+        }
+    }
 }
 
 impl AugmentConfig {
@@ -144,8 +205,8 @@ trait Validate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ImageView;
     use crate::rng::{Purpose, stream};
+    use crate::{DataConfig, ImageView};
 
     fn picture() -> Vec<u8> {
         (0..40 * 36 * 3).map(|i| (i * 7 % 251) as u8).collect()
@@ -154,41 +215,36 @@ mod tests {
     #[test]
     fn every_entry_builds_applies_and_repeats() {
         let pixels = picture();
+        let view = ImageView {
+            height: 40,
+            width: 36,
+            channels: 3,
+            pixels: &pixels,
+        };
         for entry in ALL {
             let op = (entry.build)((entry.defaults)()).unwrap();
+            let size = op.size(Some((40, 36))).unwrap();
+            // Bytes stay bytes in this normalisation, so that every number but an erased one must be whole.
+            let pipeline = Pipeline::new(vec![op], &[0.0; 3], &[1.0 / 255.0; 3]).unwrap();
             let run = |index| {
-                let mut canvas = Canvas::new(ImageView {
-                    height: 40,
-                    width: 36,
-                    channels: 3,
-                    pixels: &pixels,
-                });
-                op.apply(&mut canvas, &mut stream(1, 2, index, Purpose::Augment))
-                    .unwrap();
-                let mut out = vec![0.0; canvas.height() * canvas.width() * 3];
-                canvas.normalise_into(&[std::array::from_fn(|v| v as f32); 3], &mut out);
-                ((canvas.height(), canvas.width()), out)
+                let mut out = vec![-1.0; size.0 * size.1 * 3];
+                let mut rng = stream(1, 2, index, Purpose::Augment);
+                // Refuses a result of another size than the augmentation says.
+                pipeline.apply(view, size, &mut rng, &mut out).unwrap();
+                out
             };
-            for index in 0..20 {
-                let (size, out) = run(index);
-                assert_eq!(
-                    (size, &out),
-                    (run(index).0, &run(index).1),
-                    "{} does not repeat",
-                    entry.name
-                );
-                assert_eq!(
-                    op.size(Some((40, 36))),
-                    Some(size),
-                    "{} gives another size than it says",
-                    entry.name
-                );
+            for index in 0..50 {
+                let out = run(index);
+                assert_eq!(out, run(index), "{} does not repeat", entry.name);
                 assert!(
-                    out.iter().all(|v| (0.0..=255.0).contains(v)),
+                    out.iter().all(|v| (0.0..=255.001).contains(v)),
                     "{}",
                     entry.name
                 );
             }
+            let random = (0..50).any(|index| run(index) != run(0));
+            let fixed = ["resize", "centre_crop"].contains(&entry.name);
+            assert_eq!(random, !fixed, "{}", entry.name);
         }
     }
 
@@ -197,13 +253,32 @@ mod tests {
         for (at, entry) in ALL.iter().enumerate() {
             assert!(ALL[..at].iter().all(|other| other.name != entry.name));
             assert!(!entry.summary.is_empty());
-            let config = AugmentConfig {
+            let full = AugmentConfig {
                 op: entry.name.into(),
                 options: (entry.defaults)(),
             };
-            let text = toml::to_string(&config).unwrap();
-            assert_eq!(toml::from_str::<AugmentConfig>(&text).unwrap(), config);
-            config.build().unwrap();
+            let bare = AugmentConfig {
+                op: entry.name.into(),
+                options: toml::Table::new(),
+            };
+            let text = toml::to_string(&full).unwrap();
+            assert_eq!(toml::from_str::<AugmentConfig>(&text).unwrap(), full);
+            // Alone, side by side, and bare names beside tables.
+            for augment in [vec![full.clone()], vec![bare.clone()], vec![bare, full]] {
+                let config = DataConfig {
+                    augment,
+                    ..DataConfig::default()
+                };
+                let text = toml::to_string(&config).unwrap();
+                assert_eq!(
+                    toml::from_str::<DataConfig>(&text).unwrap(),
+                    config,
+                    "{text}"
+                );
+                for op in config.augment {
+                    op.build().unwrap();
+                }
+            }
         }
     }
 
@@ -217,11 +292,19 @@ mod tests {
                 .to_string();
             assert!(error.contains(expected), "{text}: {error}");
         };
+        let error = toml::from_str::<DataConfig>("augment = [{ size = 3 }]").unwrap_err();
+        assert!(error.to_string().contains("a name, or a table"), "{error}");
         check("op = 'padcrop'", "did you mean `pad_crop`");
         check("op = 'pad_crop'\npad = 4", "unknown field `pad`");
         check("op = 'flip'\np = 1.5", "p must be between 0 and 1");
         check("op = 'resize'\nsize = 0", "size must be");
         check("op = 'centre_crop'\nsize = 0", "size must be");
+        check("op = 'cutout'\nsize = 0", "size must be");
+        check("op = 'random_erasing'\np = 2", "p must be");
+        check("op = 'autoaugment'\npolicy = 'cifar'", "`cifar10`");
+        check("op = 'randaugment'\nmagnitude = 31", "magnitude must be");
+        check("op = 'trivialaugment'\nbins = 1", "bins must be");
+        check("op = 'augmix'\nseverity = 11", "severity must be");
         check(
             "op = 'random_resized_crop'\nscale = [0.5, 0.1]",
             "scale must be",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augment, AugmentConfig, Canvas};
+use super::{Augment, AugmentConfig, Canvas, Normalised};
 use crate::rng::{Purpose, stream};
 use crate::{Error, Image, ImageView, Result};
 
@@ -95,6 +95,11 @@ impl Pipeline {
             ));
         }
         canvas.normalise_into(&self.table, out);
+        if let Some(mut image) = Normalised::new(size, self.channels(), out) {
+            for op in &self.ops {
+                op.finish(&mut image, rng);
+            }
+        }
         Ok(())
     }
 

@@ -47,6 +47,7 @@ pub(super) fn assemble(
         test: Arc::new(FileSamples::new(test, 3)),
         uniform: uniform.is_some(),
         mirror: true,
+        augment: Vec::new(),
         skipped,
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         test: Arc::new(test),
         uniform: true,
         mirror: recipe.mirror,
+        augment: Vec::new(),
         skipped: Vec::new(),
     })
 }
