@@ -1,6 +1,7 @@
-//! `mixskd methods`: the tables of methods and of objectives.
+//! `mixskd methods`: the tables of methods, objectives and augmentations.
 
 use clap::Parser;
+use mixskd_data::augment;
 use mixskd_losses::objective;
 use mixskd_train::method;
 use serde_json::json;
@@ -28,7 +29,15 @@ impl Args {
                 .iter()
                 .map(|preset| json!({ "name": preset.name, "summary": preset.summary, "config": preset.config }))
                 .collect::<Vec<_>>();
-            return output::json(&json!({ "methods": methods, "objectives": objectives }));
+            let augmentations = augment::ALL
+                .iter()
+                .map(|entry| json!({ "name": entry.name, "summary": entry.summary, "options": (entry.defaults)() }))
+                .collect::<Vec<_>>();
+            return output::json(&json!({
+                "methods": methods,
+                "objectives": objectives,
+                "augmentations": augmentations,
+            }));
         }
         let width = method::ALL
             .iter()
@@ -48,6 +57,15 @@ impl Args {
         output::line("\nobjectives of mixskd:")?;
         for preset in objective::ALL {
             output::line(&format!("  {:width$}  {}", preset.name, preset.summary))?;
+        }
+        let width = augment::ALL
+            .iter()
+            .map(|entry| entry.name.len())
+            .max()
+            .unwrap_or(0);
+        output::line("\naugmentations:")?;
+        for entry in augment::ALL {
+            output::line(&format!("  {:width$}  {}", entry.name, entry.summary))?;
         }
         Ok(())
     }

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Method, one of `mixskd methods`
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
+    /// Augmentation beyond the crop and flip that suit the data, names of `mixskd methods`
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    augment: Option<Vec<String>>,
     /// Replace the whole objective by a named one of `mixskd methods`
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
@@ -73,7 +76,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 17] = [
     "config",
     "data",
     "val_fraction",
@@ -82,6 +85,7 @@ const SETTINGS: [&str; 16] = [
     "model",
     "width",
     "method",
+    "augment",
     "objective",
     "epochs",
     "batch",
@@ -138,10 +142,11 @@ impl Args {
         if let Some(name) = &self.objective {
             config.objective = ObjectiveConfig::preset(name)?;
         }
-        let flags: [(&str, Option<toml::Value>); 7] = [
+        let flags: [(&str, Option<toml::Value>); 8] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             ("method.name", self.method.clone().map(Into::into)),
+            ("data.augment", self.augment.clone().map(Into::into)),
             ("run.epochs", self.epochs.map(Into::into)),
             ("run.batch", self.batch.map(Into::into)),
             ("optimizer.lr", self.lr.map(Into::into)),
