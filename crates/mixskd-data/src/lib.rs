@@ -39,6 +39,7 @@
 //! ```
 
 pub mod augment;
+mod companions;
 mod config;
 mod dataset;
 mod decode;
@@ -54,6 +55,7 @@ pub mod rng;
 mod samples;
 
 pub use augment::{AugmentConfig, Pipeline, Preset};
+pub use companions::BatchNeeds;
 pub use config::{DataConfig, LabelKind, data_root};
 pub use dataset::Dataset;
 pub use decode::{EXTENSIONS, read_image};

@@ -15,6 +15,12 @@ pub enum Purpose {
     Partner,
     /// λ of one batch; the index is the step.
     Lambda,
+    /// The companions of one sample in a batch; the index is the sample's.
+    Companions,
+    /// The augmentation of what block k of a batch holds for a sample, k from 1; the index is the sample's.
+    Block(u32),
+    /// The boxes that one batch's images are cut by; the index is the step.
+    Box,
     /// The split of a folder into training and test; the index is the class.
     Split,
     /// Whatever a training method draws of its own; the index is the step.
@@ -43,6 +49,10 @@ pub fn stream(seed: u64, epoch: u64, index: u64, purpose: Purpose) -> ChaCha8Rng
         Purpose::Lambda => 4,
         Purpose::Split => 5,
         Purpose::Method => 6,
+        Purpose::Companions => 7,
+        Purpose::Box => 8,
+        // Above every other purpose, whatever the block.
+        Purpose::Block(block) => (1 << 32) + u64::from(block),
     };
     let mut key = [0; 32];
     for (part, number) in key.chunks_exact_mut(8).zip([seed, epoch, index, purpose]) {
@@ -65,6 +75,8 @@ mod tests {
             draw(1, 3, 3, Purpose::Augment),
             draw(1, 2, 4, Purpose::Augment),
             draw(1, 2, 3, Purpose::Lambda),
+            draw(1, 2, 3, Purpose::Block(2)),
+            draw(1, 2, 3, Purpose::Block(1)),
             draw(2, 1, 3, Purpose::Augment),
         ];
         assert!(others.iter().all(|other| *other != base));

@@ -22,6 +22,8 @@ pub(crate) struct Checkpoint {
     pub(crate) tensors: BTreeMap<String, Tensor>,
     /// The optimiser's velocities by parameter name.
     pub(crate) velocities: BTreeMap<String, Tensor>,
+    /// What the method remembers beside its parameters, by name.
+    pub(crate) method: BTreeMap<String, Tensor>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,7 +40,11 @@ impl Checkpoint {
     /// Writes the checkpoint: aside, synced, then renamed.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let mut raw = BTreeMap::new();
-        for (prefix, tensors) in [("model/", &self.tensors), ("velocity/", &self.velocities)] {
+        for (prefix, tensors) in [
+            ("model/", &self.tensors),
+            ("velocity/", &self.velocities),
+            ("method/", &self.method),
+        ] {
             for (name, tensor) in tensors {
                 raw.insert(
                     format!("{prefix}{name}"),
@@ -110,12 +116,14 @@ impl Checkpoint {
             epochs_done: header.epochs_done,
             tensors: BTreeMap::new(),
             velocities: BTreeMap::new(),
+            method: BTreeMap::new(),
         };
         for (name, view) in views {
             let tensor = Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), device)?;
             match name.split_once('/') {
                 Some(("model", name)) => checkpoint.tensors.insert(name.into(), tensor),
                 Some(("velocity", name)) => checkpoint.velocities.insert(name.into(), tensor),
+                Some(("method", name)) => checkpoint.method.insert(name.into(), tensor),
                 _ => return Err(damaged(format!("holds an unknown tensor `{name}`"))),
             };
         }
@@ -155,7 +163,8 @@ mod tests {
         Checkpoint {
             epochs_done: 3,
             tensors: BTreeMap::from([("a.weight".to_string(), tensor.clone())]),
-            velocities: BTreeMap::from([("a.weight".to_string(), (tensor * 2.0).unwrap())]),
+            velocities: BTreeMap::from([("a.weight".to_string(), (&tensor * 2.0).unwrap())]),
+            method: BTreeMap::from([("table".to_string(), (tensor * 3.0).unwrap())]),
         }
     }
 
@@ -170,6 +179,7 @@ mod tests {
             (
                 c.tensors["a.weight"].to_vec2::<f32>().unwrap(),
                 c.velocities["a.weight"].to_vec2::<f32>().unwrap(),
+                c.method["table"].to_vec2::<f32>().unwrap(),
             )
         };
         assert_eq!(values(&back), values(&sample()));

@@ -132,6 +132,8 @@ impl TrainConfig {
     ///
     /// # Errors
     /// When the key is unknown or the value has the wrong type.
+    ///
+    /// Another `method.name` puts that method's settings at their defaults.
     pub fn with_value(&self, key: &str, value: impl Into<toml::Value>) -> Result<Self> {
         let mut root =
             toml::Table::try_from(self).map_err(|error| Error::config(key, error.to_string()))?;
@@ -154,6 +156,10 @@ impl TrainConfig {
             (table.get(leaf), &value)
         {
             value = toml::Value::Float(*whole as f64);
+        }
+        if key == "method.name" && table.get(leaf) != Some(&value) {
+            // Another method has settings of its own: those of the one before mean nothing to it.
+            table.clear();
         }
         table.insert(leaf.into(), value);
         root.try_into()
@@ -201,7 +207,6 @@ impl TrainConfig {
                 ))
             }
         };
-        within("method.alpha", self.method.alpha, 1e-3, 1e3)?;
         within(
             "objective.temperature",
             self.objective.temperature,
@@ -218,7 +223,7 @@ impl TrainConfig {
                 format!("must be above 0 and at most 8, got {width}"),
             ));
         }
-        crate::method::spec(&self.method.name)?;
+        self.method.validate()?;
         self.objective.validate()?;
         self.schedule.build(self.optimizer.lr, self.run.epochs, 1)?;
         Ok(())
@@ -300,7 +305,7 @@ mod tests {
     fn set_takes_numbers_words_and_lists() {
         let config = TrainConfig::default();
         assert_eq!(config.with("optimizer.lr=1").unwrap().optimizer.lr, 1.0);
-        assert_eq!(config.with("method.name=ce").unwrap().method.name, "ce");
+        assert_eq!(config.with("method.name=ce").unwrap().method.name(), "ce");
         assert_eq!(
             config
                 .with("schedule.milestones=[3, 5]")
@@ -319,11 +324,34 @@ mod tests {
         );
         check_error("optimiser.lr=0.5", &["did you mean `optimizer`"]);
         check_error("method.name=mixsdk", &["did you mean `mixskd`"]);
+        check_error("method.alhpa=1", &["method.alhpa", "`alpha`"]);
+        check_error("method.alpha=0", &["method.alpha", "must be from"]);
         check_error("schedule.kind=cosin", &["did you mean `cosine`"]);
         check_error("run.epochs=many", &["run.epochs", "invalid type"]);
         check_error("model.width=0", &["model.width", "above 0"]);
         check_error("objective.temperature=-3", &["temperature"]);
         check_error("nonsense", &["KEY=VALUE"]);
+    }
+
+    #[test]
+    fn another_method_begins_with_its_own_defaults() {
+        let mixup = TrainConfig::default()
+            .with("method.alpha=1")
+            .and_then(|c| c.with("method.name=mixup"))
+            .unwrap();
+        assert_eq!(mixup.method.settings()["alpha"].as_float(), Some(0.4));
+        let kept = mixup
+            .with("method.alpha=1")
+            .and_then(|c| c.with("method.name=mixup"));
+        assert_eq!(
+            kept.unwrap().method.settings()["alpha"].as_float(),
+            Some(1.0)
+        );
+        let error = mixup
+            .with("method.name=ce")
+            .and_then(|c| c.with("method.alpha=1"));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("ce has no setting `alpha`"), "{error}");
     }
 
     #[test]

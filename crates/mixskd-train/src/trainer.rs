@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::{Batch, Dataset, Loader, LoaderConfig, Preset, recipe};
+use mixskd_data::{Batch, BatchNeeds, Dataset, Loader, LoaderConfig, Preset, recipe};
 use mixskd_models::weights::{self, Metadata, Resize};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
@@ -81,11 +81,15 @@ impl Trainer {
             model: &model,
             store: &store,
             seed,
+            epochs: config.run.epochs,
+            train_images: dataset.train.len(),
         };
-        let method = (method::spec(&config.method.name)?.build)(&inputs)?;
+        let spec = method::spec(config.method.name())?;
+        let method = (spec.build)(&inputs)?;
         let optimizer = config.optimizer.build(store.parameters())?;
         let train = LoaderConfig {
             batch: config.run.batch,
+            needs: (spec.batch)(&config.method)?,
             shuffle: true,
             drop_last: true,
             seed,
@@ -93,6 +97,7 @@ impl Trainer {
         };
         let test = LoaderConfig {
             batch: config.run.eval_batch.min(dataset.test.len()),
+            needs: BatchNeeds::Anchors,
             shuffle: false,
             drop_last: false,
             ..train.clone()
@@ -150,6 +155,7 @@ impl Trainer {
             Some(checkpoint) => {
                 self.store.load(&checkpoint.tensors, Strictness::Exact)?;
                 self.optimizer.load_state(&checkpoint.velocities)?;
+                self.method.load_state(&checkpoint.method)?;
                 self.epochs_done = checkpoint.epochs_done;
             }
             None => observer.notice("no whole checkpoint found: the run begins anew"),
@@ -214,7 +220,7 @@ impl Trainer {
             self.epochs_done = epoch + 1;
             run.append(&record)?;
             weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
-            run.save_checkpoint(&self.checkpoint(), self.config.run.keep_checkpoints)?;
+            run.save_checkpoint(&self.checkpoint()?, self.config.run.keep_checkpoints)?;
             observer.epoch(&record);
             records.push(record);
         }
@@ -275,12 +281,13 @@ impl Trainer {
         Ok(None)
     }
 
-    fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        Ok(Checkpoint {
             epochs_done: self.epochs_done,
             tensors: self.store.tensors(),
             velocities: self.optimizer.state(),
-        }
+            method: self.method.state()?,
+        })
     }
 
     /// What a prediction needs to know besides the tensors.
@@ -295,7 +302,7 @@ impl Trainer {
             mean: self.dataset.mean.clone(),
             std: self.dataset.std.clone(),
             resize: Resize::CentreCrop { shorter },
-            extra: BTreeMap::from([("method".into(), self.config.method.name.clone())]),
+            extra: BTreeMap::from([("method".into(), self.config.method.name().into())]),
             ..Metadata::new(self.model.clone())
         }
     }
@@ -317,7 +324,7 @@ impl Trainer {
             .map(|r| self.samples_per_epoch() as f64 / r.samples_per_s.max(f64::MIN_POSITIVE))
             .sum();
         Ok(Report {
-            method: self.config.method.name.clone(),
+            method: self.config.method.name().into(),
             model: self.model.name.clone(),
             width: self.model.width,
             data: self.dataset.name.clone(),

@@ -249,8 +249,10 @@ fn what_does_not_fit_the_data_is_refused_before_anything_is_written() {
     check(|c| c.optimizer.lr = -1.0, "optimizer.lr");
     check(
         |c| {
-            c.method.name = "mixup".into();
-            c.method.alpha = 0.0;
+            *c = c
+                .with("method.name=mixup")
+                .and_then(|c| c.with("method.alpha=0"))
+                .unwrap();
         },
         "method.alpha",
     );

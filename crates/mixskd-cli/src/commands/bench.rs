@@ -88,7 +88,7 @@ impl Args {
                 let report = StepBench {
                     batch: args.batch,
                     steps: args.steps,
-                    ..StepBench::new(args.model.config()?, &args.method)
+                    ..StepBench::new(args.model.config()?, &args.method)?
                 }
                 .run()?;
                 if args.model.json {

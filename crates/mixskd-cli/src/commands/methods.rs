@@ -23,7 +23,13 @@ impl Args {
         if self.json {
             let methods = method::ALL
                 .iter()
-                .map(|spec| json!({ "name": spec.name, "summary": spec.summary, "source": spec.source }))
+                .map(|spec| {
+                    let settings = spec.settings.defaults();
+                    json!({
+                        "name": spec.name, "summary": spec.summary, "source": spec.source, "settings": settings,
+                        "objective": spec.objective,
+                    })
+                })
                 .collect::<Vec<_>>();
             let objectives = objective::ALL
                 .iter()
@@ -48,6 +54,18 @@ impl Args {
         for spec in method::ALL {
             output::line(&format!("  {:width$}  {}", spec.name, spec.summary))?;
             output::line(&format!("  {:width$}  {}", "", spec.source))?;
+            let settings = spec.settings.defaults();
+            if !settings.is_empty() {
+                let settings: Vec<_> = settings
+                    .iter()
+                    .map(|(key, v)| format!("{key} = {v}"))
+                    .collect();
+                output::line(&format!(
+                    "  {:width$}  [method] {}",
+                    "",
+                    settings.join(", ")
+                ))?;
+            }
         }
         let width = objective::ALL
             .iter()

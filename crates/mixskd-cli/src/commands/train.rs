@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_losses::ObjectiveConfig;
-use mixskd_train::{Report, RunDir, TrainConfig, Trainer, next_free};
+use mixskd_train::{Report, RunDir, TrainConfig, Trainer, method, next_free};
 
 use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::{output, plan, style, summary};
 
@@ -160,7 +160,36 @@ impl Args {
         for assignment in &self.set {
             config = config.with(assignment)?;
         }
+        self.check_objective(&config)?;
         Ok(config)
+    }
+}
+
+impl Args {
+    /// Refuses terms and weights that were asked for and that the method would never read.
+    fn check_objective(&self, config: &TrainConfig) -> Result<()> {
+        let method = config.method.name();
+        if method::spec(method)?.objective {
+            return Ok(());
+        }
+        let set = self
+            .set
+            .iter()
+            .find(|text| text.trim_start().starts_with("objective."));
+        let asked = match (&self.objective, set) {
+            (Some(name), _) => format!("--objective {name}"),
+            (None, Some(assignment)) => format!("--set {assignment}"),
+            (None, None) => return Ok(()),
+        };
+        let readers: Vec<_> = method::ALL
+            .iter()
+            .filter(|spec| spec.objective)
+            .map(|spec| format!("--method {}", spec.name))
+            .collect();
+        Err(Failure::usage(
+            format!("{asked}: the method `{method}` has no objective to set"),
+            &format!("leave it out, or choose {}", readers.join(" or ")),
+        ))
     }
 }
 
@@ -184,7 +213,7 @@ fn default_out(trainer: &Trainer) -> PathBuf {
         .replace(|c: char| !(c.is_alphanumeric() || "._-".contains(c)), "-");
     next_free(
         Path::new("runs"),
-        &format!("{}-{}-{data}", config.method.name, config.model.name),
+        &format!("{}-{}-{data}", config.method.name(), config.model.name),
     )
 }
 

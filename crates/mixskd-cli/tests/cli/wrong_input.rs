@@ -32,6 +32,22 @@ fn unknown_names_are_told_with_the_nearest() {
 }
 
 #[test]
+fn an_objective_for_a_method_that_has_none_is_refused() {
+    for flags in [
+        "--method ce --objective mixskd",
+        "--method ce --set objective.feature=0",
+    ] {
+        check(flags, 2, "`ce` has no objective", "--method mixskd");
+    }
+    check(
+        "--method ce --set method.alpha=1",
+        2,
+        "ce has no setting `alpha`",
+        "",
+    );
+}
+
+#[test]
 fn values_out_of_range_are_told_with_their_key() {
     check("--set method.alpha=0", 2, "alpha", "");
     check("--lr -1", 2, "optimizer.lr", "");

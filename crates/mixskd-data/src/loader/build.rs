@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::{Batch, LoaderConfig};
+use crate::companions::Companions;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Pipeline, Result, Samples};
 
@@ -16,6 +18,7 @@ pub(super) struct Builder {
     samples: Arc<dyn Samples>,
     pipeline: Pipeline,
     config: LoaderConfig,
+    companions: Companions,
     /// Height and width of every image after augmentation.
     pub(super) size: (usize, usize),
 }
@@ -43,6 +46,7 @@ impl Builder {
             ));
         };
         Ok(Self {
+            companions: Companions::new(config.needs, samples.as_ref(), config.seed),
             samples,
             pipeline,
             config,
@@ -77,7 +81,8 @@ impl Builder {
         stop: &AtomicBool,
     ) -> Result<Batch> {
         let first = step as usize * self.config.batch;
-        let indices = order[first..order.len().min(first + self.config.batch)].to_vec();
+        let anchors = &order[first..order.len().min(first + self.config.batch)];
+        let indices = self.companions.rows(anchors, self.samples.as_ref(), epoch);
         let (height, width) = self.size;
         let each = height * width * self.pipeline.channels();
         let mut images = vec![0.0f32; indices.len() * each];
@@ -85,15 +90,20 @@ impl Builder {
         let failure = images
             .par_chunks_exact_mut(each)
             .zip(indices.par_iter())
-            .map(|(out, &index)| {
-                if stop.load(Ordering::Relaxed) {
-                    Ok(())
-                } else {
-                    self.write(index as usize, epoch, out)
-                }
-            })
             .enumerate()
-            .filter_map(|(at, result)| result.err().map(|error| (at, error)))
+            .filter_map(|(row, (out, &index))| {
+                if stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let anchor = anchors[row % anchors.len()];
+                let purpose = match row / anchors.len() {
+                    0 => Purpose::Augment,
+                    block => Purpose::Block(block as u32),
+                };
+                let mut rng = stream(self.config.seed, epoch, u64::from(anchor), purpose);
+                let written = self.write(index as usize, &mut rng, out);
+                written.err().map(|error| (row, error))
+            })
             .min_by_key(|(at, _)| *at);
         if let Some((_, error)) = failure {
             return Err(error);
@@ -116,14 +126,12 @@ impl Builder {
         })
     }
 
-    fn write(&self, index: usize, epoch: u64, out: &mut [f32]) -> Result<()> {
-        let mut rng = stream(self.config.seed, epoch, index as u64, Purpose::Augment);
+    fn write(&self, index: usize, rng: &mut ChaCha8Rng, out: &mut [f32]) -> Result<()> {
         let written = match self.samples.view(index) {
-            Some(view) => self.pipeline.apply(view, self.size, &mut rng, out),
-            None => {
-                self.pipeline
-                    .apply(self.samples.image(index)?.view(), self.size, &mut rng, out)
-            }
+            Some(view) => self.pipeline.apply(view, self.size, rng, out),
+            None => self
+                .pipeline
+                .apply(self.samples.image(index)?.view(), self.size, rng, out),
         };
         written.map_err(|message| Error::Image {
             origin: self.samples.origin(index),

@@ -10,15 +10,17 @@ use serde::{Deserialize, Serialize};
 
 pub use epoch::Epoch;
 
-use crate::{Error, Pipeline, Result, Samples};
+use crate::{BatchNeeds, Error, Pipeline, Result, Samples};
 use build::Builder;
 
 /// How batches are made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderConfig {
-    /// Images in a batch.
+    /// Images in a batch; what `needs` asks for comes on top.
     pub batch: usize,
+    /// What a batch holds beside one view of each image.
+    pub needs: BatchNeeds,
     /// Draw a new order each epoch.
     pub shuffle: bool,
     /// Leave out the last batch when it is not full.
@@ -33,6 +35,7 @@ impl Default for LoaderConfig {
     fn default() -> Self {
         Self {
             batch: 64,
+            needs: BatchNeeds::Anchors,
             shuffle: true,
             drop_last: true,
             seed: 0,
@@ -41,10 +44,10 @@ impl Default for LoaderConfig {
     }
 }
 
-/// One batch.
+/// One batch: the anchors, then what [`LoaderConfig::needs`] asks for, block by block ([`BatchNeeds`]).
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Normalised images, `[batch, height, width, channel]`, float32, on the CPU.
+    /// Normalised images, `[rows, height, width, channel]`, float32, on the CPU; `rows` is `batch` times the number of blocks.
     pub images: Tensor,
     /// Class of each image.
     pub labels: Vec<u32>,

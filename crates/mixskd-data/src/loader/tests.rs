@@ -261,3 +261,41 @@ fn images_that_do_not_fit_are_named() {
         "{error}"
     );
 }
+
+#[test]
+fn companions_come_on_top_and_leave_the_anchors_as_they_were() {
+    let load = |needs, batch| {
+        let config = LoaderConfig {
+            needs,
+            ..config(batch, 2)
+        };
+        all(&Loader::new(samples(50), pipeline(), config).unwrap(), 1)
+    };
+    let each = 8 * 8 * 3;
+    let alone = load(BatchNeeds::Anchors, 8);
+    let (views, class) = (
+        load(BatchNeeds::Views(2), 8),
+        load(BatchNeeds::SameClass(3), 8),
+    );
+    assert_eq!((alone.len(), views.len(), class.len()), (6, 6, 6));
+    for ((alone, views), class) in alone.iter().zip(&views).zip(&class) {
+        for (more, blocks) in [(views, 2), (class, 4)] {
+            assert_eq!(more.0.len(), blocks * 8 * each);
+            assert_eq!(more.0[..8 * each], alone.0);
+            assert_eq!(more.1, alone.1.repeat(blocks));
+            assert_eq!(more.2[..8], alone.2);
+        }
+        assert_eq!(views.2, alone.2.repeat(2));
+        assert_ne!(
+            views.0[8 * each..],
+            alone.0,
+            "both views are augmented alike"
+        );
+        assert!(
+            class.2[8..]
+                .iter()
+                .zip(alone.2.repeat(3))
+                .all(|(a, b)| *a != b)
+        );
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! # fn main() -> mixskd_train::Result<()> {
 //! let model = ModelConfig { width: 0.03125, ..ModelConfig::new("cifar_resnet18", 10)? };
-//! let report = StepBench { batch: 4, steps: 2, ..StepBench::new(model, "ce") }.run()?;
+//! let report = StepBench { batch: 4, steps: 2, ..StepBench::new(model, "ce")? }.run()?;
 //! println!("{:.1} samples/s", report.samples_per_s.median);
 //! # Ok(())
 //! # }
@@ -139,7 +139,7 @@ mod tests {
         let model = || ModelConfig::new("cifar_resnet18", 10).unwrap();
         let step = StepBench {
             steps: 0,
-            ..StepBench::new(model(), "ce")
+            ..StepBench::new(model(), "ce").unwrap()
         };
         let message = step.run().unwrap_err().to_string();
         assert_eq!(message, "steps: must be at least 1");

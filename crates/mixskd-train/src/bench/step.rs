@@ -71,13 +71,13 @@ pub struct StepReport {
 
 impl StepBench {
     /// Batch 32, five steps after two, every other setting as `mixskd train` has it by default.
-    pub fn new(model: ModelConfig, method: &str) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When there is no such method.
+    pub fn new(model: ModelConfig, method: &str) -> Result<Self> {
+        Ok(Self {
             model,
-            method: MethodConfig {
-                name: method.into(),
-                ..MethodConfig::default()
-            },
+            method: MethodConfig::new(method)?,
             objective: ObjectiveConfig::default(),
             optimizer: OptimizerConfig::default(),
             batch: 32,
@@ -85,7 +85,7 @@ impl StepBench {
             warm_up: 2,
             seed: 0,
             device: DeviceKind::Auto,
-        }
+        })
     }
 
     /// Builds everything, then takes and times the steps.
@@ -97,22 +97,27 @@ impl StepBench {
         at_least_one("steps", self.steps)?;
         let device = self.device.open()?;
         let store = ParamStore::new(self.seed, DType::F32, &device);
-        let mut method = (method::spec(&self.method.name)?.build)(&MethodInputs {
+        let spec = method::spec(self.method.name())?;
+        let blocks = (spec.batch)(&self.method)?.blocks();
+        let mut method = (spec.build)(&MethodInputs {
             config: &self.method,
             objective: &self.objective,
             model: &self.model,
             store: &store,
             seed: self.seed,
+            epochs: 1,
+            train_images: self.batch,
         })?;
         let mut optimizer = self.optimizer.build(store.parameters())?;
         let images_per_step = self.batch * method.images_per_sample();
         let macs = method.cost(self.model.input)?.macs;
-        let images = images(&self.model, self.batch, self.seed, &device)?;
+        let images = images(&self.model, self.batch * blocks, self.seed, &device)?;
         let labels = (0..self.batch)
             .map(|i| (i * 7 % self.model.classes) as u32)
             .collect::<Vec<_>>();
-        let labels = Tensor::new(labels, &device)?;
-        let indices = (0..self.batch as u32).collect::<Vec<_>>();
+        // What a method needs on top of the anchors, block by block.
+        let labels = Tensor::new(labels.repeat(blocks), &device)?;
+        let indices = (0..self.batch as u32).collect::<Vec<_>>().repeat(blocks);
 
         let seconds = timed(self.warm_up, self.steps, |step| {
             let output = method.step(&TrainBatch {
@@ -134,7 +139,7 @@ impl StepBench {
             width: self.model.width,
             input: self.model.input,
             classes: self.model.classes,
-            method: self.method.name.clone(),
+            method: self.method.name().into(),
             batch: self.batch,
             images_per_step,
             threads: rayon::current_num_threads(),
@@ -163,7 +168,7 @@ mod tests {
                 batch: 4,
                 steps: 1,
                 warm_up: 0,
-                ..StepBench::new(model, spec.name)
+                ..StepBench::new(model, spec.name).unwrap()
             };
             let report = bench.run().unwrap();
             assert!(report.images_per_step >= 4, "{}", spec.name);

@@ -12,6 +12,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     summary: "cross-entropy alone, the baseline",
     source: "—",
     build: |inputs| Ok(Box::new(CrossEntropy::new(inputs)?)),
+    ..MethodSpec::PLAIN
 };
 
 /// `CE(z(x), y)`, a batch mean.

@@ -7,7 +7,10 @@ use mixskd_models::{
     Backbone, Branches, Cost, Discriminator, DiscriminatorHead, Mode, SelfTeacher,
 };
 
-use super::{BACKBONE, Method, MethodInputs, MethodSpec, PairTensors, StepOutput, TrainBatch};
+use super::{
+    BACKBONE, Method, MethodInputs, MethodSpec, Mixing, PairTensors, SettingsSpec, StepOutput,
+    TrainBatch,
+};
 use crate::Result;
 
 #[cfg(test)]
@@ -18,7 +21,10 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "mixskd",
     summary: "what the network says of two images and of their mix learn from each other, through branches and a self-teacher",
     source: "Yang et al., MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition, ECCV 2022",
+    settings: SettingsSpec::of::<Mixing>(),
+    objective: true,
     build: |inputs| Ok(Box::new(MixSkd::new(inputs)?)),
+    ..MethodSpec::PLAIN
 };
 
 /// The whole objective of the paper: originals and mixes go through the network as one batch, so that batch norm sees
@@ -64,7 +70,7 @@ impl MixSkd {
             branches,
             teacher,
             discriminators,
-            pairs: inputs.pairs(),
+            pairs: inputs.settings::<Mixing>()?.sampler(inputs),
             objective: *inputs.objective,
         })
     }

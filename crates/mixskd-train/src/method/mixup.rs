@@ -4,7 +4,10 @@ use candle_core::Tensor;
 use mixskd_data::PairSampler;
 use mixskd_models::{Backbone, Cost, Mode};
 
-use super::{BACKBONE, Method, MethodInputs, MethodSpec, PairTensors, StepOutput, TrainBatch};
+use super::{
+    BACKBONE, Method, MethodInputs, MethodSpec, Mixing, PairTensors, SettingsSpec, StepOutput,
+    TrainBatch,
+};
 use crate::Result;
 
 /// The table's row.
@@ -12,7 +15,9 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "mixup",
     summary: "cross-entropy on λ·x + (1−λ)·x[π] against both labels",
     source: "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018",
+    settings: SettingsSpec::of::<Mixing>(),
     build: |inputs| Ok(Box::new(Mixup::new(inputs)?)),
+    ..MethodSpec::PLAIN
 };
 
 /// `λ·CE(z(x̃), y) + (1−λ)·CE(z(x̃), y[π])` with x̃ = λ·x + (1−λ)·x[π], λ ~ Beta(α, α).
@@ -25,7 +30,7 @@ impl Mixup {
     fn new(inputs: &MethodInputs) -> Result<Self> {
         Ok(Self {
             backbone: inputs.backbone()?,
-            pairs: inputs.pairs(),
+            pairs: inputs.settings::<Mixing>()?.sampler(inputs),
         })
     }
 }

@@ -1,27 +1,34 @@
 //! Methods: how one batch becomes a loss. One file each, one line each in [`ALL`].
 
 mod ce;
+mod config;
 mod mixskd;
 mod mixup;
+mod pairs;
+
+use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mixskd_data::{LambdaPer, PairSampler};
+use mixskd_data::BatchNeeds;
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{Backbone, Cost, ModelConfig, ParamStore};
-use serde::{Deserialize, Serialize};
 
 use crate::Result;
+
+pub use config::{MethodConfig, SettingsSpec};
+use config::{NoSettings, Settings};
+use pairs::{Mixing, PairTensors};
 
 /// Name of the head that survives training.
 pub const BACKBONE: &str = "backbone";
 
-/// One training batch on the device.
+/// One training batch on the device: n anchors, then what the method's [`MethodSpec::batch`] asks for, in blocks of n rows.
 #[derive(Debug, Clone)]
 pub struct TrainBatch {
-    /// Normalised images, `[batch, height, width, channel]`, float32.
+    /// Normalised images, `[rows, height, width, channel]`, float32.
     pub images: Tensor,
-    /// Class of each image, `[batch]`, u32.
+    /// Class of each image, `[rows]`, u32.
     pub labels: Tensor,
     /// Index of each image in the training set.
     pub indices: Vec<u32>,
@@ -37,7 +44,8 @@ pub struct StepOutput {
     pub loss: Tensor,
     /// Its named, unweighted terms, each a scalar.
     pub parts: Vec<(&'static str, Tensor)>,
-    /// The backbone's logits, `[batch, class]`, detached: the running training accuracy reads them.
+    /// The backbone's logits, `[batch, class]`, detached: the running training accuracy reads them. One row for each anchor,
+    /// by which samples are counted.
     pub logits: Tensor,
     /// What those logits should have said, `[batch]`, u32; for mixed images the class with the larger share.
     pub targets: Tensor,
@@ -67,33 +75,27 @@ pub trait Method {
     /// # Errors
     /// When the image is too small for the network.
     fn cost(&self, size: usize) -> Result<Cost>;
-}
 
-/// Settings that methods share.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MethodConfig {
-    /// A name of [`ALL`].
-    pub name: String,
-    /// α of the Beta(α, α) that λ is drawn from.
-    pub alpha: f64,
-    /// One λ per `batch` or per `sample`.
-    pub lambda_per: LambdaPer,
-}
+    /// What the method remembers between steps beside its parameters, by name, for a checkpoint. Float32.
+    ///
+    /// # Errors
+    /// candle's.
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(BTreeMap::new())
+    }
 
-impl Default for MethodConfig {
-    fn default() -> Self {
-        Self {
-            name: "mixskd".into(),
-            alpha: 0.4,
-            lambda_per: LambdaPer::Batch,
-        }
+    /// Takes back what [`Self::state`] gave.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    fn load_state(&mut self, _state: &BTreeMap<String, Tensor>) -> Result<()> {
+        Ok(())
     }
 }
 
 /// What a method is built from.
 pub struct MethodInputs<'a> {
-    /// The shared settings.
+    /// Which method, and its settings.
     pub config: &'a MethodConfig,
     /// Weights and switches of the MixSKD objective.
     pub objective: &'a ObjectiveConfig,
@@ -103,6 +105,10 @@ pub struct MethodInputs<'a> {
     pub store: &'a ParamStore,
     /// Seed of every draw.
     pub seed: u64,
+    /// Epochs of the run.
+    pub epochs: usize,
+    /// Images of the training set; [`TrainBatch::indices`] are below it.
+    pub train_images: usize,
 }
 
 impl MethodInputs<'_> {
@@ -114,12 +120,9 @@ impl MethodInputs<'_> {
         Ok(self.model.build(self.builder().pp(BACKBONE))?)
     }
 
-    fn pairs(&self) -> PairSampler {
-        PairSampler {
-            alpha: self.config.alpha,
-            per: self.config.lambda_per,
-            seed: self.seed,
-        }
+    /// The method's settings in its own type.
+    fn settings<T: Settings>(&self) -> Result<T> {
+        self.config.typed()
     }
 }
 
@@ -131,8 +134,32 @@ pub struct MethodSpec {
     pub summary: &'static str,
     /// Where it was published.
     pub source: &'static str,
+    /// Its settings.
+    pub settings: SettingsSpec,
+    /// What it needs of a batch.
+    pub batch: fn(&MethodConfig) -> Result<BatchNeeds>,
+    /// Whether it reads the MixSKD objective.
+    pub objective: bool,
     /// Makes it.
     pub build: fn(&MethodInputs) -> Result<Box<dyn Method>>,
+}
+
+impl MethodSpec {
+    /// What most rows have: no settings, the anchors alone, no objective.
+    const PLAIN: Self = Self {
+        name: "",
+        summary: "",
+        source: "",
+        settings: SettingsSpec::of::<NoSettings>(),
+        batch: |_| Ok(BatchNeeds::Anchors),
+        objective: false,
+        build: |_| {
+            Err(crate::Error::config(
+                "method.name",
+                "has nothing that builds it",
+            ))
+        },
+    };
 }
 
 /// Every method.
@@ -151,42 +178,4 @@ pub fn spec(name: &str) -> Result<&'static MethodSpec> {
             ALL.iter().map(|spec| spec.name),
         )
     })
-}
-
-/// Pairs of one batch as tensors on the batch's device.
-struct PairTensors {
-    partner: Tensor,
-    partner_labels: Tensor,
-    lambda: Tensor,
-    /// The class with the larger share in each mix.
-    dominant: Tensor,
-}
-
-impl PairTensors {
-    fn draw(sampler: &PairSampler, batch: &TrainBatch) -> Result<Self> {
-        let size = batch.images.dim(0)?;
-        let device = batch.images.device();
-        let pairs = sampler.draw(batch.epoch as u64, batch.step as u64, size)?;
-        let own = pairs
-            .lambda
-            .iter()
-            .map(|&l| u8::from(l >= 0.5))
-            .collect::<Vec<_>>();
-        let partner = Tensor::new(pairs.partner.as_slice(), device)?;
-        let lambda =
-            Tensor::new(pairs.lambda.as_slice(), device)?.to_dtype(batch.images.dtype())?;
-        let partner_labels = batch.labels.index_select(&partner, 0)?;
-        let dominant =
-            Tensor::new(own.as_slice(), device)?.where_cond(&batch.labels, &partner_labels)?;
-        Ok(Self {
-            partner,
-            partner_labels,
-            lambda,
-            dominant,
-        })
-    }
-
-    fn mix(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(mixskd_kernels::interpolate(x, &self.partner, &self.lambda)?)
-    }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mixskd_train::TrainConfig;
+use mixskd_train::method::MethodConfig;
 
 /// Writes `train` and `test` images of three classes: each class has its own colour, each image its own pattern.
 pub(crate) fn write_set(dir: &Path, train: usize, test: usize) {
@@ -29,7 +30,7 @@ pub(crate) fn config(dir: &Path, method: &str, epochs: usize) -> TrainConfig {
     let mut config = TrainConfig::default();
     config.data.source = dir.display().to_string();
     config.model.width = 0.03125;
-    config.method.name = method.into();
+    config.method = MethodConfig::new(method).unwrap();
     config.optimizer.lr = 0.02;
     config.run.epochs = epochs;
     config.run.batch = 8;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::LambdaPer;
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
 use super::*;
@@ -59,10 +58,7 @@ fn check(model: &str, width: f64, dtype: DType, tolerance: f64) {
         width,
         ..ModelConfig::new(model, 5).unwrap()
     };
-    let config = MethodConfig {
-        lambda_per: LambdaPer::Sample,
-        ..MethodConfig::default()
-    };
+    let config = MethodConfig::default();
     let objective = ObjectiveConfig::default();
     let method = MixSkd::new(&MethodInputs {
         config: &config,
@@ -70,6 +66,8 @@ fn check(model: &str, width: f64, dtype: DType, tolerance: f64) {
         model: &model,
         store: &store,
         seed: 0,
+        epochs: 1,
+        train_images: 3,
     })
     .unwrap();
     store
