@@ -67,3 +67,27 @@ pub(crate) fn weight(key: &'static str, value: f64) -> Result<()> {
         hint: "a weight is a finite number, 0 (term left out) or more; the paper uses 1",
     })
 }
+
+/// A share: from 0 to 1, both included.
+pub(crate) fn fraction(key: &'static str, value: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Range {
+        key,
+        value,
+        hint: "a share is a number from 0 to 1",
+    })
+}
+
+/// A share strictly between 0 and 1.
+pub(crate) fn open_fraction(key: &'static str, value: f64) -> Result<()> {
+    if value > 0.0 && value < 1.0 {
+        return Ok(());
+    }
+    Err(Error::Range {
+        key,
+        value,
+        hint: "a share strictly between 0 and 1",
+    })
+}

@@ -30,27 +30,45 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod attention;
 mod check;
 mod cross_entropy;
 mod discriminator_loss;
+mod ensemble;
+mod entropy;
 mod error;
 mod feature_mse;
+mod focal_loss;
 mod gradient_reversal;
+mod hand_made_teacher;
 mod kl_divergence;
+mod label_smoothing;
 mod log_softmax;
 mod mix_cross_entropy;
+mod mmd;
+mod mutual_kl;
 pub mod objective;
 mod precision;
 mod soft_cross_entropy;
+mod virtual_softmax;
 
+pub use attention::{attention_distance, attention_distillation};
 pub use cross_entropy::cross_entropy;
 pub use discriminator_loss::discriminator_loss;
+pub use ensemble::{ensemble_targets, kl_from_targets};
+pub use entropy::entropy;
 pub use error::{Error, Result};
 pub use feature_mse::feature_mse;
+pub use focal_loss::focal_loss;
 pub use gradient_reversal::gradient_reversal;
+pub use hand_made_teacher::hand_made_teacher;
 pub use kl_divergence::kl_divergence;
+pub use label_smoothing::label_smoothing;
 pub use mix_cross_entropy::mix_cross_entropy;
 #[doc(no_inline)]
 pub use mixskd_kernels::interpolate;
+pub use mmd::{kernel_mmd, scalar_mean_difference};
+pub use mutual_kl::mutual_kl;
 pub use objective::{DiscriminatorMode, LossParts, MixSkdOutputs, ObjectiveConfig, objective};
 pub use soft_cross_entropy::soft_cross_entropy;
+pub use virtual_softmax::virtual_softmax;

@@ -16,3 +16,12 @@ pub(crate) fn compute_dtype(dtype: DType) -> DType {
 pub(crate) fn raised(x: &Tensor) -> Result<Tensor> {
     Ok(x.to_dtype(compute_dtype(x.dtype()))?)
 }
+
+/// `x` in f64, for sums whose terms cancel. Metal knows no f64.
+pub(crate) fn doubled(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.device().is_metal() {
+        raised(x)?
+    } else {
+        x.to_dtype(DType::F64)?
+    })
+}

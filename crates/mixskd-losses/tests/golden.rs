@@ -1,4 +1,4 @@
-//! Values and gradients against an independent float64 implementation, `golden/losses.py`.
+//! Values and gradients against independent float64 implementations, `golden/losses.py` and `golden/methods.py`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use candle_core::{DType, Device, Tensor, Var};
 use common::{check_close, flat, outputs_from, scalar};
 use mixskd_losses::{
-    ObjectiveConfig, cross_entropy, discriminator_loss, feature_mse, kl_divergence,
-    mix_cross_entropy, objective, soft_cross_entropy,
+    ObjectiveConfig, attention_distance, attention_distillation, cross_entropy, discriminator_loss,
+    ensemble_targets, entropy, feature_mse, focal_loss, hand_made_teacher, kernel_mmd,
+    kl_divergence, kl_from_targets, label_smoothing, mix_cross_entropy, mutual_kl, objective,
+    scalar_mean_difference, soft_cross_entropy, virtual_softmax,
 };
 
 const LISTS: [&str; 7] = [
@@ -67,10 +69,10 @@ impl Case {
     }
 }
 
-fn cases(dtype: DType) -> Vec<Case> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/losses.safetensors"
+fn cases(file: &str, dtype: DType) -> Vec<Case> {
+    let path = format!(
+        "{}/tests/golden/{file}.safetensors",
+        env!("CARGO_MANIFEST_DIR")
     );
     let all = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     let (relative, absolute) = match dtype {
@@ -148,7 +150,7 @@ fn check_objective(case: &Case) {
 
 fn check_all(dtype: DType) {
     let mut terms = BTreeSet::new();
-    for case in cases(dtype) {
+    for case in cases("losses", dtype) {
         let term = case.name.split('/').next().unwrap().to_string();
         let get = |name: &str| case.get(name);
         let loss = match term.as_str() {
@@ -181,9 +183,75 @@ fn check_all(dtype: DType) {
     assert_eq!(terms.len(), 7, "{terms:?}");
 }
 
+/// The losses of the methods beside MixSKD.
+fn check_methods(dtype: DType) {
+    let mut terms = BTreeSet::new();
+    for case in cases("methods", dtype) {
+        let term = case.name.split('/').next().unwrap().to_string();
+        let get = |name: &str| case.get(name);
+        let number = |name: &str| scalar(&get(name));
+        let loss = match term.as_str() {
+            "label_smoothing" => label_smoothing(&get("logits"), &get("labels"), number("epsilon")),
+            "focal_loss" => focal_loss(&get("logits"), &get("labels"), number("gamma")),
+            "entropy" => entropy(&get("logits")),
+            "virtual_softmax" => virtual_softmax(
+                &get("logits"),
+                &get("features"),
+                &get("weight"),
+                &get("labels"),
+            ),
+            "hand_made_teacher" => hand_made_teacher(
+                &get("logits"),
+                &get("labels"),
+                number("epsilon"),
+                number("temperature"),
+            ),
+            "kernel_mmd" => kernel_mmd(&get("a"), &get("b")),
+            "scalar_mean_difference" => scalar_mean_difference(&get("a"), &get("b")),
+            "mutual_kl" => {
+                let heads: Vec<_> = (0..case.inputs.len())
+                    .map(|k| get(&format!("heads.{k}")))
+                    .collect();
+                mutual_kl(&heads, number("temperature"))
+            }
+            "attention_distillation" => attention_distillation(&get("shallow"), &get("deep")),
+            "attention_distance" => attention_distance(&get("a"), &get("b")),
+            "kl_from_targets" => {
+                kl_from_targets(&get("student"), &get("targets"), number("temperature"))
+            }
+            "ensemble_targets" => {
+                let targets = ensemble_targets(
+                    &get("features"),
+                    &get("logits"),
+                    number("omega"),
+                    number("temperature"),
+                );
+                let expected = &case.expected["value"];
+                check_close(&case.name, &targets.unwrap(), expected, 1e-12, 1e-15);
+                terms.insert(term);
+                continue;
+            }
+            other => panic!("golden file holds {other}, which no test reads"),
+        };
+        case.check(&loss.unwrap());
+        terms.insert(term);
+    }
+    assert_eq!(terms.len(), 12, "{terms:?}");
+}
+
 #[test]
 fn double_precision() {
     check_all(DType::F64);
+}
+
+#[test]
+fn other_methods_in_double_precision() {
+    check_methods(DType::F64);
+}
+
+#[test]
+fn other_methods_in_single_precision() {
+    check_methods(DType::F32);
 }
 
 #[test]
