@@ -39,6 +39,7 @@
 //! ```
 
 pub mod augment;
+mod boxes;
 mod companions;
 mod config;
 mod dataset;
@@ -55,6 +56,7 @@ pub mod rng;
 mod samples;
 
 pub use augment::{AugmentConfig, Pipeline, Preset};
+pub use boxes::PixelBox;
 pub use companions::BatchNeeds;
 pub use config::{DataConfig, LabelKind, data_root};
 pub use dataset::Dataset;

@@ -21,6 +21,8 @@ pub enum Purpose {
     Block(u32),
     /// The boxes that one batch's images are cut by; the index is the step.
     Box,
+    /// The depth at which one batch is mixed; the index is the step.
+    Depth,
     /// The split of a folder into training and test; the index is the class.
     Split,
     /// Whatever a training method draws of its own; the index is the step.
@@ -51,6 +53,7 @@ pub fn stream(seed: u64, epoch: u64, index: u64, purpose: Purpose) -> ChaCha8Rng
         Purpose::Method => 6,
         Purpose::Companions => 7,
         Purpose::Box => 8,
+        Purpose::Depth => 9,
         // Above every other purpose, whatever the block.
         Purpose::Block(block) => (1 << 32) + u64::from(block),
     };

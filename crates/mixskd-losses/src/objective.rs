@@ -6,7 +6,7 @@ mod presets;
 mod sum;
 mod terms;
 
-pub use config::{DiscriminatorMode, ObjectiveConfig};
+pub use config::{DiscriminatorMode, ObjectiveConfig, Reads};
 pub use outputs::MixSkdOutputs;
 pub use presets::{ALL, Preset};
 pub use sum::{LossParts, objective};

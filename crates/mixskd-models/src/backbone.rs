@@ -1,9 +1,12 @@
 //! The two traits everything hangs on: a backbone in stages, and the alignment modules that replay its deeper ones.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::graph::{GraphBuilder, Value};
+use crate::layers::Linear;
 use crate::{Cost, Error, Result, StageShape};
 
 /// Whether batch norms use the batch's statistics or the running ones.
@@ -35,7 +38,22 @@ pub trait Backbone: Send + Sync {
     ///
     /// # Errors
     /// When the input does not fit.
-    fn stages(&self, x: &Tensor, mode: Mode) -> Result<Vec<Tensor>>;
+    fn stages(&self, x: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+        self.stages_in(x, 0..self.stage_channels().len(), mode)
+    }
+
+    /// The feature maps of some stages (0-based). Stage 0 begins with the stem on images; a later start takes the map of the stage
+    /// before it, so that `stages_in(&maps[k], k + 1..K, mode)` goes on where `stages_in(x, 0..k + 1, mode)` stopped.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, height, width, channel]`, images for a start of 0, else `[batch, h, w, stage_channels[start − 1]]`
+    ///
+    /// # Errors
+    /// When the input does not fit or there is no such stage.
+    fn stages_in(&self, x: &Tensor, stages: Range<usize>, mode: Mode) -> Result<Vec<Tensor>>;
+
+    /// The linear layer that [`Self::head`] ends in, after the pool.
+    fn classifier(&self) -> &Linear;
 
     /// Logits from the last feature map: global average pool, then the linear classifier.
     ///

@@ -36,8 +36,13 @@ impl Branch {
     }
 }
 
-/// The K − 1 branches of a backbone, named `0 … K−2`, each with `alignment.*` and `fc.*`.
-pub struct Branches(Vec<Branch>);
+/// Branches of a backbone, each named by its stage, `0 … K−2`, with `alignment.*` and `fc.*`.
+pub struct Branches {
+    /// The stage each hangs on, ascending.
+    branches: Vec<(usize, Branch)>,
+    /// K.
+    stages: usize,
+}
 
 impl Branches {
     /// Makes a branch for every stage but the last.
@@ -45,46 +50,68 @@ impl Branches {
     /// # Errors
     /// When `vb` refuses a parameter.
     pub fn new(backbone: &dyn Backbone, classes: usize, vb: VarBuilder) -> Result<Self> {
+        let shallow = backbone.stage_channels().len().saturating_sub(1);
+        let stages: Vec<usize> = (0..shallow).collect();
+        Self::on(backbone, &stages, classes, vb)
+    }
+
+    /// Makes a branch for each of these stages (0-based, ascending, the last stage not among them).
+    ///
+    /// # Errors
+    /// When there is no deeper stage or `vb` refuses a parameter.
+    pub fn on(
+        backbone: &dyn Backbone,
+        stages: &[usize],
+        classes: usize,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         let channels = backbone.stage_channels();
-        let Some((&last, shallow)) = channels.split_last() else {
-            return Ok(Self(Vec::new()));
-        };
-        let branches = (0..shallow.len())
-            .map(|stage| {
+        let last = channels.last().copied().unwrap_or_default();
+        let branches = stages
+            .iter()
+            .map(|&stage| {
                 let vb = vb.pp(stage);
-                Ok(Branch {
+                let branch = Branch {
                     alignment: backbone.alignment(stage, vb.pp("alignment"))?,
                     classifier: Linear::new(last, classes, vb.pp("fc"))?,
-                })
+                };
+                Ok((stage, branch))
             })
             .collect::<Result<_>>()?;
-        Ok(Self(branches))
+        Ok(Self {
+            branches,
+            stages: channels.len(),
+        })
+    }
+
+    /// The stages (0-based) that the branches hang on.
+    pub fn stages(&self) -> impl Iterator<Item = usize> + '_ {
+        self.branches.iter().map(|(stage, _)| *stage)
     }
 
     /// Applies every branch to its stage.
     ///
     /// # Shapes
-    /// `stages`: the K maps of [`Backbone::stages`]; result: K − 1 outputs, shallowest first.
+    /// `stages`: the K maps of [`Backbone::stages`]; result: an output for each branch, shallowest first.
     ///
     /// # Errors
     /// When the number of maps or a map's shape does not fit.
     pub fn forward(&self, stages: &[Tensor], mode: Mode) -> Result<Vec<HeadOutput>> {
-        if stages.len() != self.0.len() + 1 {
+        if stages.len() != self.stages {
             return Err(Error::Shape {
                 module: "branches",
                 what: "stages",
-                wanted: format!("{} maps", self.0.len() + 1),
+                wanted: format!("{} maps", self.stages),
                 got: format!("{} maps", stages.len()),
             });
         }
-        self.0
+        self.branches
             .iter()
-            .zip(stages)
-            .map(|(branch, stage)| branch.forward(stage, mode))
+            .map(|(stage, branch)| branch.forward(&stages[*stage], mode))
             .collect()
     }
 
-    /// All K outputs on a batch: the branches', shallowest first, then the backbone's own.
+    /// All outputs on a batch: the branches', shallowest first, then the backbone's own.
     ///
     /// # Shapes
     /// `x`: `[batch, height, width, channel]`
@@ -114,8 +141,11 @@ impl Branches {
     /// When a shape does not fit.
     pub fn cost(&self, stages: &[StageShape]) -> Result<Cost> {
         let mut cost = Cost::default();
-        for (branch, &stage) in self.0.iter().zip(stages) {
-            let shape = branch.alignment.cost(stage, &mut cost)?;
+        for (stage, branch) in &self.branches {
+            let Some(&shape) = stages.get(*stage) else {
+                continue;
+            };
+            let shape = branch.alignment.cost(shape, &mut cost)?;
             branch.classifier.cost_pooled(shape, &mut cost);
         }
         Ok(cost)

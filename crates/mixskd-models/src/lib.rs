@@ -37,6 +37,7 @@
 )]
 
 mod backbone;
+mod bifpn;
 mod branches;
 mod config;
 mod cost;
@@ -52,6 +53,7 @@ mod store;
 pub mod weights;
 
 pub use backbone::{Alignment, Backbone, Mode};
+pub use bifpn::BiFpn;
 pub use branches::{Branch, Branches, HeadOutput};
 pub use config::ModelConfig;
 pub use cost::{Cost, StageShape};

@@ -1,5 +1,7 @@
 //! A backbone from a plan: a network says how its stem and stages are built, and gets everything else.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
@@ -118,14 +120,29 @@ impl<P: Plan> Staged<P> {
 }
 
 impl<P: Plan> Backbone for Staged<P> {
-    fn stages(&self, x: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
-        let mut x = self.stem.forward(x, mode)?;
-        let mut maps = Vec::with_capacity(self.stages.len());
-        for stage in &self.stages {
+    fn stages_in(&self, x: &Tensor, stages: Range<usize>, mode: Mode) -> Result<Vec<Tensor>> {
+        let Some(part) = self.stages.get(stages.clone()) else {
+            return Err(Error::Shape {
+                module: "backbone",
+                what: "stages",
+                wanted: format!("within 0..{}", self.stages.len()),
+                got: format!("{stages:?}"),
+            });
+        };
+        let mut x = match stages.start {
+            0 if !part.is_empty() => self.stem.forward(x, mode)?,
+            _ => x.clone(),
+        };
+        let mut maps = Vec::with_capacity(part.len());
+        for stage in part {
             x = stage.forward(&x, mode)?;
             maps.push(x.clone());
         }
         Ok(maps)
+    }
+
+    fn classifier(&self) -> &Linear {
+        &self.head
     }
 
     fn head(&self, features: &Tensor) -> Result<Tensor> {

@@ -41,10 +41,12 @@ fn every_method_learns() {
         let dir = tempfile::tempdir().unwrap();
         write_set(dir.path(), 48, 12);
         let out = dir.path().join("run");
-        let report = train(&config(dir.path(), spec.name, 6), &out);
+        let mut config = config(dir.path(), spec.name, 10);
+        config.run.image_size = 32;
+        let report = train(&config, &out);
         let records = timeless(&out);
-        assert_eq!(records.len(), 6, "{}", spec.name);
-        let (first, last) = (&records[0], &records[5]);
+        assert_eq!(records.len(), 10, "{}", spec.name);
+        let (first, last) = (&records[0], &records[9]);
         assert!(
             last.loss < first.loss,
             "{}: {} -> {}",

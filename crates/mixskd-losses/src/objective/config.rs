@@ -43,7 +43,8 @@ impl DiscriminatorMode {
 
 /// The MixSKD objective's weights and settings. Keys left out take the `mixskd` preset's value.
 ///
-/// `total = Σ weight·part`; a weight of 0 leaves its part out of the total. A pure loss has no use for α, the mixing
+/// `total = Σ weight·part`; a weight of 0 switches its term off: it is neither computed nor reported, and
+/// what nothing else reads is not computed either ([`ObjectiveConfig::reads`]). A pure loss has no use for α, the mixing
 /// distribution's parameter: it belongs to the sampling of pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -88,14 +89,65 @@ impl ObjectiveConfig {
     /// # Errors
     /// When a weight is negative or not finite, or the temperature is not a finite number above 0; the error names the key.
     pub fn validate(&self) -> Result<()> {
-        for (key, weight) in self.weights() {
-            check::weight(key, weight)?;
+        for term in &TERMS {
+            check::weight(term.name, (term.weight)(self))?;
         }
         check::temperature(self.temperature)
     }
 
-    /// Name and weight of every part, in the order of [`LossParts::parts`](super::LossParts::parts).
+    /// What the terms of a weight above 0 read. The rest need not be computed.
+    pub fn reads(&self) -> Reads {
+        let on = |weight: f64| weight > 0.0;
+        let probability = on(self.branch_probability) || on(self.backbone_probability);
+        Reads {
+            original: on(self.task_original),
+            mixed: on(self.task_mix) || probability,
+            interpolated: probability,
+            features: on(self.feature),
+            discriminators: on(self.adversarial),
+            teacher: on(self.self_teacher_task) || on(self.backbone_probability),
+        }
+    }
+
+    /// Name and weight of every part a step reports: those of a weight above 0, in the order of [`LossParts::parts`](super::LossParts::parts).
     pub fn weights(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
-        TERMS.iter().map(|term| (term.name, (term.weight)(self)))
+        TERMS
+            .iter()
+            .map(|term| (term.name, (term.weight)(self)))
+            .filter(|(_, weight)| *weight > 0.0)
+    }
+}
+
+/// Which of [`MixSkdOutputs`](super::MixSkdOutputs) an objective reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reads {
+    /// `z_k(x)` as logits of their own.
+    pub original: bool,
+    /// `z_k(x̃)`.
+    pub mixed: bool,
+    /// `ẑ_k`.
+    pub interpolated: bool,
+    /// `F̂_k` and `F_k(x̃)`, to be compared.
+    pub features: bool,
+    /// Both opinions of the discriminators, which read `F̂_k` and `F_k(x̃)`.
+    pub discriminators: bool,
+    /// `h(F̂)` and `h(F(x̃))`, which the self-teacher makes of `F̂_k` and `F_k(x̃)`.
+    pub teacher: bool,
+}
+
+impl Reads {
+    /// Whether anything comes from `F̂_k` and `F_k(x̃)`.
+    pub fn maps(self) -> bool {
+        self.features || self.discriminators || self.teacher
+    }
+
+    /// Whether the original images go through the network.
+    pub fn originals(self) -> bool {
+        self.original || self.interpolated || self.maps()
+    }
+
+    /// Whether the mixes go through the network.
+    pub fn mixes(self) -> bool {
+        self.mixed || self.maps()
     }
 }

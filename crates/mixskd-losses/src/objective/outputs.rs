@@ -2,9 +2,11 @@
 
 use candle_core::Tensor;
 
+use super::ObjectiveConfig;
 use crate::{Error, Result};
 
-/// The outputs of one step. In every list the K−1 branches come first, in the order of their stages, and the backbone last.
+/// The outputs of one step. In every list the branches come first, in the order of their stages, and the backbone last: K in all.
+/// What only terms of weight 0 would read may be left empty.
 ///
 /// `x` are the original images, `x̃ = λ·x + (1 − λ)·x[π]` their mixes; "interpolated" means `λ·v(x) + (1 − λ)·v(x)[π]`
 /// ([`interpolate`](crate::interpolate)).
@@ -21,50 +23,44 @@ pub struct MixSkdOutputs {
     /// `F_k(x̃)`: last feature maps of the mixes, K of `[batch, height, width, channel]`.
     pub mixed_features: Vec<Tensor>,
     /// `h(F̂)`: the self-teacher's logits on the interpolated maps, `[batch, class]`.
-    pub teacher_interpolated: Tensor,
+    pub teacher_interpolated: Option<Tensor>,
     /// `h(F(x̃))`: the self-teacher's logits on the mixes' maps, `[batch, class]`.
-    pub teacher_mixed: Tensor,
-    /// `D_k(F̂_k)`: discriminators' logits, K of `[batch, 1 or 2]`; empty where the adversarial weight is 0.
+    pub teacher_mixed: Option<Tensor>,
+    /// `D_k(F̂_k)`: discriminators' logits, K of `[batch, 1 or 2]`.
     pub discriminator_interpolated: Vec<Tensor>,
-    /// `D_k(F_k(x̃))`: discriminators' logits, K of `[batch, 1 or 2]`; empty where the adversarial weight is 0.
+    /// `D_k(F_k(x̃))`: discriminators' logits, K of `[batch, 1 or 2]`.
     pub discriminator_mixed: Vec<Tensor>,
 }
 
 impl MixSkdOutputs {
-    /// The same values with no graph behind them.
-    pub(super) fn detached(&self) -> Self {
-        let all = |list: &[Tensor]| list.iter().map(Tensor::detach).collect();
-        Self {
-            original: all(&self.original),
-            mixed: all(&self.mixed),
-            interpolated: all(&self.interpolated),
-            interpolated_features: all(&self.interpolated_features),
-            mixed_features: all(&self.mixed_features),
-            teacher_interpolated: self.teacher_interpolated.detach(),
-            teacher_mixed: self.teacher_mixed.detach(),
-            discriminator_interpolated: all(&self.discriminator_interpolated),
-            discriminator_mixed: all(&self.discriminator_mixed),
-        }
+    /// Some logits, for their number type and device.
+    pub(super) fn any_logits(&self) -> Option<&Tensor> {
+        self.original.first().or(self.mixed.first())
     }
 
-    /// Checks that every list has K tensors. Discriminators' may be empty where they are not `needed`.
-    pub(super) fn check_heads(&self, discriminators_needed: bool) -> Result<()> {
-        let heads = self.original.len().max(1);
+    /// Checks that every list has K tensors. One that no term of `config` reads may be empty.
+    pub(super) fn check_heads(&self, config: &ObjectiveConfig) -> Result<()> {
+        let heads = self.original.len().max(self.mixed.len()).max(1);
+        let read = config.reads();
         let lists = [
-            ("original", &self.original, true),
-            ("mixed", &self.mixed, true),
-            ("interpolated", &self.interpolated, true),
-            ("interpolated_features", &self.interpolated_features, true),
-            ("mixed_features", &self.mixed_features, true),
+            ("original", &self.original, read.original),
+            ("mixed", &self.mixed, read.mixed),
+            ("interpolated", &self.interpolated, read.interpolated),
+            (
+                "interpolated_features",
+                &self.interpolated_features,
+                read.features,
+            ),
+            ("mixed_features", &self.mixed_features, read.features),
             (
                 "discriminator_interpolated",
                 &self.discriminator_interpolated,
-                discriminators_needed,
+                read.discriminators,
             ),
             (
                 "discriminator_mixed",
                 &self.discriminator_mixed,
-                discriminators_needed || !self.discriminator_interpolated.is_empty(),
+                read.discriminators,
             ),
         ];
         for (what, list, needed) in lists {
@@ -73,6 +69,18 @@ impl MixSkdOutputs {
                     what,
                     wanted: heads,
                     got: list.len(),
+                });
+            }
+        }
+        for (what, logits) in [
+            ("teacher_interpolated", &self.teacher_interpolated),
+            ("teacher_mixed", &self.teacher_mixed),
+        ] {
+            if read.teacher && logits.is_none() {
+                return Err(Error::Heads {
+                    what,
+                    wanted: 1,
+                    got: 0,
                 });
             }
         }

@@ -11,7 +11,7 @@ use crate::Result;
 pub struct LossParts {
     /// What is to be minimised, `[]`.
     pub total: Tensor,
-    /// Every part, `[]`, before its weight. A part of weight 0 is a bare number with no graph behind it.
+    /// Every part of a weight above 0, `[]`, before its weight.
     pub parts: Vec<(&'static str, Tensor)>,
 }
 
@@ -25,7 +25,7 @@ pub struct LossParts {
 /// - `backbone_probability`: `KL_T(ẑ_K ‖ sg h(F(x̃))) + KL_T(z_K(x̃) ‖ sg h(F̂))`
 ///
 /// Reductions, temperature scaling and detached sides are those of the single losses; `sg` marks the detached teacher.
-/// A part whose weight is 0 is computed and reported, outside the gradient's graph.
+/// A part whose weight is 0 is neither computed nor reported.
 ///
 /// # Shapes
 /// - `outputs`: see [`MixSkdOutputs`]
@@ -42,7 +42,7 @@ pub fn objective(
     config: &ObjectiveConfig,
 ) -> Result<LossParts> {
     config.validate()?;
-    outputs.check_heads(config.adversarial > 0.0)?;
+    outputs.check_heads(config)?;
     let step = Step {
         outputs,
         labels,
@@ -50,20 +50,15 @@ pub fn objective(
         lambda,
         temperature: config.temperature,
     };
-    let detached = outputs.detached();
-    let aside = Step {
-        outputs: &detached,
-        ..step
-    };
-    let mut total = zero(outputs)?;
+    let mut total = zero(outputs, lambda)?;
     let mut parts = Vec::with_capacity(TERMS.len());
     for term in &TERMS {
         let weight = (term.weight)(config);
-        let part = (term.value)(if weight > 0.0 { &step } else { &aside })?;
         if weight > 0.0 {
+            let part = (term.value)(&step)?;
             total = (total + (&part * weight)?)?;
+            parts.push((term.name, part));
         }
-        parts.push((term.name, part));
     }
     Ok(LossParts { total, parts })
 }

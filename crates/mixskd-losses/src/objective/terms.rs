@@ -65,8 +65,8 @@ pub(super) const TERMS: [Term; 7] = [
 ];
 
 /// Where a sum of terms begins.
-pub(super) fn zero(outputs: &MixSkdOutputs) -> Result<Tensor> {
-    let like = &outputs.teacher_mixed;
+pub(super) fn zero(outputs: &MixSkdOutputs, lambda: &Tensor) -> Result<Tensor> {
+    let like = outputs.any_logits().unwrap_or(lambda);
     Ok(Tensor::zeros(
         (),
         compute_dtype(like.dtype()),
@@ -85,7 +85,7 @@ fn sum(step: &Step, items: impl Iterator<Item = Result<Tensor>>) -> Result<Tenso
     }
     match total {
         Some(total) => Ok(total),
-        None => zero(step.outputs),
+        None => zero(step.outputs, step.lambda),
     }
 }
 
@@ -130,18 +130,18 @@ fn self_teacher_task(step: &Step) -> Result<Tensor> {
         &step.outputs.teacher_interpolated,
         &step.outputs.teacher_mixed,
     ];
-    sum(step, teachers.into_iter().map(|z| mix_ce(step, z)))
+    sum(
+        step,
+        teachers.into_iter().flatten().map(|z| mix_ce(step, z)),
+    )
 }
 
 fn backbone_probability(step: &Step) -> Result<Tensor> {
     let out = step.outputs;
-    let students = out.interpolated.last().zip(out.mixed.last());
-    let crossed = students.map(|(interpolated, mixed)| {
-        [
-            (interpolated, &out.teacher_mixed),
-            (mixed, &out.teacher_interpolated),
-        ]
-    });
+    let crossed = [
+        out.interpolated.last().zip(out.teacher_mixed.as_ref()),
+        out.mixed.last().zip(out.teacher_interpolated.as_ref()),
+    ];
     let pairs = crossed.into_iter().flatten();
     sum(
         step,

@@ -108,7 +108,7 @@ pub(crate) fn outputs_from(list: &[Tensor], heads: usize) -> MixSkdOutputs {
         mixed_features: part(4),
         discriminator_interpolated: part(5),
         discriminator_mixed: part(6),
-        teacher_interpolated: list[7 * heads].clone(),
-        teacher_mixed: list[7 * heads + 1].clone(),
+        teacher_interpolated: Some(list[7 * heads].clone()),
+        teacher_mixed: Some(list[7 * heads + 1].clone()),
     }
 }

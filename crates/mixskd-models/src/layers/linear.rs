@@ -33,6 +33,16 @@ impl Linear {
         })
     }
 
+    /// `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `[out]`.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// Applies the layer.
     ///
     /// # Shapes

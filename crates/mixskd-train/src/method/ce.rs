@@ -1,9 +1,8 @@
 //! Plain cross-entropy: the baseline.
 
-use candle_core::Tensor;
-use mixskd_models::{Backbone, Cost, Mode};
+use mixskd_models::{Backbone, Mode};
 
-use super::{BACKBONE, Method, MethodInputs, MethodSpec, StepOutput, TrainBatch};
+use super::{Method, MethodInputs, MethodSpec, StepOutput, TrainBatch};
 use crate::Result;
 
 /// The table's row.
@@ -29,26 +28,13 @@ impl CrossEntropy {
 }
 
 impl Method for CrossEntropy {
+    fn backbone(&self) -> &dyn Backbone {
+        self.backbone.as_ref()
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
-        let loss = mixskd_losses::cross_entropy(&logits, &batch.labels)?;
-        let parts = vec![("task", loss.detach())];
-        Ok(StepOutput {
-            loss,
-            parts,
-            logits: logits.detach(),
-            targets: batch.labels.clone(),
-        })
-    }
-
-    fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
-        Ok(vec![(
-            BACKBONE.into(),
-            self.backbone.forward(images, Mode::Eval)?,
-        )])
-    }
-
-    fn cost(&self, size: usize) -> Result<Cost> {
-        Ok(self.backbone.cost((size, size))?)
+        let task = mixskd_losses::cross_entropy(&logits, &batch.labels)?;
+        StepOutput::of(&[("task", 1.0, task)], &logits, &batch.labels)
     }
 }

@@ -192,6 +192,16 @@ pub(crate) fn alpha(value: f64) -> Result<()> {
     within("alpha", value, 1e-3, 1e3)
 }
 
+/// The range of a softmax temperature.
+pub(crate) fn temperature(value: f64) -> Result<()> {
+    within("temperature", value, 1e-2, 1e3)
+}
+
+/// The range of a term's weight.
+pub(crate) fn weight(key: &str, value: f64) -> Result<()> {
+    within(key, value, 0.0, 1e6)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

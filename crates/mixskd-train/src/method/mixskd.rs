@@ -1,17 +1,16 @@
 //! MixSKD: self-knowledge distillation from mixup.
 
 use candle_core::Tensor;
-use mixskd_data::PairSampler;
+use mixskd_data::{LambdaPer, PairSampler};
 use mixskd_losses::{MixSkdOutputs, ObjectiveConfig, objective};
-use mixskd_models::{
-    Backbone, Branches, Cost, Discriminator, DiscriminatorHead, Mode, SelfTeacher,
-};
+use mixskd_models::{Backbone, Cost, Discriminator, DiscriminatorHead, Mode, SelfTeacher};
+use serde::{Deserialize, Serialize};
 
-use super::{
-    BACKBONE, Method, MethodInputs, MethodSpec, Mixing, PairTensors, SettingsSpec, StepOutput,
-    TrainBatch,
-};
-use crate::Result;
+use super::config::{self, Settings};
+use super::deep::Deep;
+use super::pairs::{MapMix, Mixer, Operator};
+use super::{Method, MethodInputs, MethodSpec, PairTensors, SettingsSpec, StepOutput, TrainBatch};
+use crate::{Error, Result};
 
 #[cfg(test)]
 mod golden;
@@ -21,38 +20,80 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "mixskd",
     summary: "what the network says of two images and of their mix learn from each other, through branches and a self-teacher",
     source: "Yang et al., MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition, ECCV 2022",
-    settings: SettingsSpec::of::<Mixing>(),
+    settings: SettingsSpec::of::<Parts>(),
     objective: true,
     build: |inputs| Ok(Box::new(MixSkd::new(inputs)?)),
     ..MethodSpec::PLAIN
 };
 
 /// The whole objective of the paper: originals and mixes go through the network as one batch, so that batch norm sees
-/// both; K heads, K discriminators and the self-teacher hang on the stages. See [`mixskd_losses::objective`].
+/// both; K heads, K discriminators and the self-teacher hang on the stages. See [`mixskd_losses::objective`]. What no term of a weight
+/// above 0 reads is neither built nor run.
 struct MixSkd {
-    backbone: Box<dyn Backbone>,
-    branches: Branches,
-    teacher: SelfTeacher,
+    network: Deep,
+    teacher: Option<SelfTeacher>,
+    /// One for each head, or none.
     discriminators: Vec<Discriminator>,
-    pairs: PairSampler,
+    mixer: Mixer,
     objective: ObjectiveConfig,
+}
+
+/// How images are mixed, and which parts of the network there are. Terms are switched by their weights in `[objective]`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Parts {
+    /// α of the Beta(α, α) that λ is drawn from.
+    alpha: f64,
+    /// One λ (and box) per `batch` or per `sample`.
+    lambda_per: LambdaPer,
+    /// `mixup` or `cutmix`.
+    mixing: Operator,
+    /// With `cutmix`: whether the originals' feature maps are interpolated by `lambda` or by the `box`.
+    map_mixing: MapMix,
+    /// Whether branches hang on the shallow stages; without them the backbone is the only head.
+    branches: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            alpha: 0.4,
+            lambda_per: LambdaPer::Batch,
+            mixing: Operator::Mixup,
+            map_mixing: MapMix::Lambda,
+            branches: true,
+        }
+    }
+}
+
+impl Settings for Parts {
+    fn validate(&self) -> Result<()> {
+        config::alpha(self.alpha)
+    }
 }
 
 impl MixSkd {
     fn new(inputs: &MethodInputs) -> Result<Self> {
         inputs.objective.validate()?;
-        let backbone = inputs.backbone()?;
+        let reads = inputs.objective.reads();
+        if !reads.originals() && !reads.mixes() {
+            return Err(Error::config(
+                "objective",
+                "has every weight at 0: there is nothing to learn",
+            ));
+        }
+        let parts: Parts = inputs.settings()?;
+        let network = Deep::new(inputs, (!parts.branches).then_some(0))?;
         let builder = inputs.builder();
-        let classes = inputs.model.classes;
-        let stages = backbone.stage_channels().len();
-        let channels = backbone
-            .stage_channels()
-            .last()
-            .copied()
-            .unwrap_or_default();
-        let branches = Branches::new(backbone.as_ref(), classes, builder.pp("branches"))?;
-        let teacher = SelfTeacher::new(stages, channels, classes, builder.pp("teacher"))?;
-        let discriminators = (0..stages)
+        let channels = network.backbone.stage_channels();
+        let heads = if parts.branches { channels.len() } else { 1 };
+        let channels = channels.last().copied().unwrap_or_default();
+        let teacher = reads
+            .teacher
+            .then(|| SelfTeacher::new(heads, channels, inputs.model.classes, builder.pp("teacher")))
+            .transpose()?;
+        let judges = if reads.discriminators { heads } else { 0 };
+        let discriminators = (0..judges)
             .map(|k| {
                 let builder = builder.pp("discriminators").pp(k);
                 Ok(Discriminator::new(
@@ -66,16 +107,23 @@ impl MixSkd {
             inputs.store.freeze("discriminators");
         }
         Ok(Self {
-            backbone,
-            branches,
+            network,
             teacher,
             discriminators,
-            pairs: inputs.settings::<Mixing>()?.sampler(inputs),
+            mixer: Mixer {
+                sampler: PairSampler {
+                    alpha: parts.alpha,
+                    per: parts.lambda_per,
+                    seed: inputs.seed,
+                },
+                operator: parts.mixing,
+                maps: parts.map_mixing,
+            },
             objective: *inputs.objective,
         })
     }
 
-    /// The discriminators' opinion of the interpolated and of the mixes' feature maps.
+    /// The discriminators' opinion of the interpolated or of the mixes' feature maps.
     fn discriminate(&self, features: &[Tensor]) -> Result<Vec<Tensor>> {
         let mode = self.objective.discriminator;
         let judge = |(discriminator, map): (&Discriminator, &Tensor)| {
@@ -88,34 +136,59 @@ impl MixSkd {
             .collect()
     }
 
+    /// The self-teacher's logits on one set of maps.
+    fn teach(&self, features: &[Tensor]) -> Result<Option<Tensor>> {
+        let teach = |teacher: &SelfTeacher| Ok(teacher.forward(features, Mode::Train)?);
+        self.teacher.as_ref().map(teach).transpose()
+    }
+
     /// The objective for pairs already drawn.
     fn step_with(&self, batch: &TrainBatch, pairs: &PairTensors) -> Result<StepOutput> {
+        let reads = self.objective.reads();
         let size = batch.images.dim(0)?;
-        let both = Tensor::cat(&[&batch.images, &pairs.mix(&batch.images)?], 0)?;
+        let (originals, mixes) = (reads.originals(), reads.mixes());
+        let mut images = Vec::with_capacity(2);
+        if originals {
+            images.push(batch.images.clone());
+        }
+        if mixes {
+            images.push(pairs.images(&batch.images)?);
+        }
         let heads = self
-            .branches
-            .all_outputs(self.backbone.as_ref(), &both, Mode::Train)?;
+            .network
+            .outputs(&Tensor::cat(&images, 0)?, Mode::Train)?;
 
-        let first = |t: &Tensor| Ok(t.narrow(0, 0, size)?);
-        let second = |t: &Tensor| Ok(t.narrow(0, size, size)?);
-        let logits = heads.iter().map(|head| &head.logits);
-        let features = heads.iter().map(|head| &head.features);
-        let original = logits.clone().map(first).collect::<Result<Vec<_>>>()?;
-        let mixed = logits.map(second).collect::<Result<Vec<_>>>()?;
-        let interpolated = original
+        // Mixes come after the originals, where there are any.
+        let second = if originals { size } else { 0 };
+        let part = |there: bool, at: usize, list: &[Tensor]| -> Result<Vec<Tensor>> {
+            let list = if there { list } else { &[] };
+            list.iter().map(|t| Ok(t.narrow(0, at, size)?)).collect()
+        };
+        let logits: Vec<Tensor> = heads.iter().map(|head| head.logits.clone()).collect();
+        let maps: Vec<Tensor> = heads.iter().map(|head| head.features.clone()).collect();
+        let original = part(originals, 0, &logits)?;
+        let mixed = part(mixes, second, &logits)?;
+        let interpolated = match reads.interpolated {
+            true => original
+                .iter()
+                .map(|z| pairs.mix(z))
+                .collect::<Result<_>>()?,
+            false => vec![],
+        };
+        let mixed_features = part(reads.maps(), second, &maps)?;
+        let interpolated_features = part(reads.maps(), 0, &maps)?
             .iter()
-            .map(|z| pairs.mix(z))
-            .collect::<Result<Vec<_>>>()?;
-        let mixed_features = features.clone().map(second).collect::<Result<Vec<_>>>()?;
-        let interpolated_features = features
-            .map(|map| pairs.mix(&first(map)?))
+            .map(|map| pairs.maps(map))
             .collect::<Result<Vec<_>>>()?;
 
         // The backbone is the last head, and there is always one.
-        let backbone_logits = original[original.len() - 1].detach();
+        let (backbone_logits, targets) = match original.last() {
+            Some(logits) => (logits.detach(), batch.labels.clone()),
+            None => (mixed[mixed.len() - 1].detach(), pairs.dominant.clone()),
+        };
         let outputs = MixSkdOutputs {
-            teacher_interpolated: self.teacher.forward(&interpolated_features, Mode::Train)?,
-            teacher_mixed: self.teacher.forward(&mixed_features, Mode::Train)?,
+            teacher_interpolated: self.teach(&interpolated_features)?,
+            teacher_mixed: self.teach(&mixed_features)?,
             discriminator_interpolated: self.discriminate(&interpolated_features)?,
             discriminator_mixed: self.discriminate(&mixed_features)?,
             original,
@@ -139,49 +212,45 @@ impl MixSkd {
                 .map(|(name, value)| (name, value.detach()))
                 .collect(),
             logits: backbone_logits,
-            targets: batch.labels.clone(),
+            targets,
         })
     }
 }
 
 impl Method for MixSkd {
+    fn backbone(&self) -> &dyn Backbone {
+        self.network.backbone.as_ref()
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
-        let pairs = PairTensors::draw(&self.pairs, batch)?;
+        let pairs = self.mixer.draw(batch)?;
         self.step_with(batch, &pairs)
     }
 
     fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
-        let mut heads = self
-            .branches
-            .all_outputs(self.backbone.as_ref(), images, Mode::Eval)?;
-        let features = heads
-            .iter()
-            .map(|head| head.features.clone())
-            .collect::<Vec<_>>();
-        let teacher = self.teacher.forward(&features, Mode::Eval)?;
-        let mut named = Vec::with_capacity(heads.len() + 1);
-        if let Some(backbone) = heads.pop() {
-            named.push((BACKBONE.to_string(), backbone.logits));
+        let outputs = self.network.outputs(images, Mode::Eval)?;
+        let features: Vec<Tensor> = outputs.iter().map(|head| head.features.clone()).collect();
+        let mut named = self.network.named(outputs);
+        if let Some(teacher) = &self.teacher {
+            named.push((
+                "self-teacher".into(),
+                teacher.forward(&features, Mode::Eval)?,
+            ));
         }
-        named.extend(
-            heads
-                .into_iter()
-                .enumerate()
-                .map(|(k, head)| (format!("branch {}", k + 1), head.logits)),
-        );
-        named.push(("self-teacher".into(), teacher));
         Ok(named)
     }
 
     fn images_per_sample(&self) -> usize {
-        2
+        let reads = self.objective.reads();
+        usize::from(reads.originals()) + usize::from(reads.mixes())
     }
 
     fn cost(&self, size: usize) -> Result<Cost> {
-        let mut cost = self.backbone.cost((size, size))?;
-        cost.add(&self.branches.cost(&cost.stages)?);
+        let mut cost = self.network.cost(size)?;
         if let Some(&last) = cost.stages.last() {
-            cost.add(&self.teacher.cost(last)?);
+            if let Some(teacher) = &self.teacher {
+                cost.add(&teacher.cost(last)?);
+            }
             for discriminator in &self.discriminators {
                 cost.add(&discriminator.cost(last));
             }

@@ -1,12 +1,10 @@
 //! Mixup: train on convex combinations of images and labels.
 
-use candle_core::Tensor;
 use mixskd_data::PairSampler;
-use mixskd_models::{Backbone, Cost, Mode};
+use mixskd_models::{Backbone, Mode};
 
 use super::{
-    BACKBONE, Method, MethodInputs, MethodSpec, Mixing, PairTensors, SettingsSpec, StepOutput,
-    TrainBatch,
+    Method, MethodInputs, MethodSpec, Mixing, PairTensors, SettingsSpec, StepOutput, TrainBatch,
 };
 use crate::Result;
 
@@ -36,34 +34,16 @@ impl Mixup {
 }
 
 impl Method for Mixup {
+    fn backbone(&self) -> &dyn Backbone {
+        self.backbone.as_ref()
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let pairs = PairTensors::draw(&self.pairs, batch)?;
         let logits = self
             .backbone
             .forward(&pairs.mix(&batch.images)?, Mode::Train)?;
-        let loss = mixskd_losses::mix_cross_entropy(
-            &logits,
-            &batch.labels,
-            &pairs.partner_labels,
-            &pairs.lambda,
-        )?;
-        let parts = vec![("task_mix", loss.detach())];
-        Ok(StepOutput {
-            loss,
-            parts,
-            logits: logits.detach(),
-            targets: pairs.dominant,
-        })
-    }
-
-    fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
-        Ok(vec![(
-            BACKBONE.into(),
-            self.backbone.forward(images, Mode::Eval)?,
-        )])
-    }
-
-    fn cost(&self, size: usize) -> Result<Cost> {
-        Ok(self.backbone.cost((size, size))?)
+        let task = pairs.cross_entropy(&logits, &batch.labels)?;
+        StepOutput::of(&[("task_mix", 1.0, task)], &logits, &pairs.dominant)
     }
 }

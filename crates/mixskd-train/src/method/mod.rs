@@ -1,10 +1,26 @@
 //! Methods: how one batch becomes a loss. One file each, one line each in [`ALL`].
 
+mod bake;
+mod byot;
 mod ce;
 mod config;
+mod cs_kd;
+mod cutmix;
+mod ddgsd;
+mod deep;
+mod dks;
+mod focal;
+mod frskd;
+mod label_smoothing;
+mod manifold_mixup;
+mod max_entropy;
 mod mixskd;
 mod mixup;
 mod pairs;
+mod ps_kd;
+mod sad;
+mod tf_kd;
+mod virtual_softmax;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +28,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use mixskd_data::BatchNeeds;
 use mixskd_losses::ObjectiveConfig;
-use mixskd_models::{Backbone, Cost, ModelConfig, ParamStore};
+use mixskd_models::{Backbone, Cost, Mode, ModelConfig, ParamStore};
 
 use crate::Result;
 
@@ -51,8 +67,35 @@ pub struct StepOutput {
     pub targets: Tensor,
 }
 
+impl StepOutput {
+    /// The weighted sum of `terms` (name, weight, value), with the backbone's logits and what they should have said. A term of
+    /// weight 0 is reported and adds nothing to the gradient's graph.
+    fn of(
+        terms: &[(&'static str, f64, Tensor)],
+        logits: &Tensor,
+        targets: &Tensor,
+    ) -> Result<Self> {
+        let mut loss = Tensor::zeros((), logits.dtype(), logits.device())?;
+        for (_, weight, value) in terms {
+            if *weight != 0.0 {
+                loss = (loss + (value * *weight)?)?;
+            }
+        }
+        let parts = terms.iter().map(|(name, _, value)| (*name, value.detach()));
+        Ok(Self {
+            loss,
+            parts: parts.collect(),
+            logits: logits.detach(),
+            targets: targets.clone(),
+        })
+    }
+}
+
 /// A way of training a backbone.
 pub trait Method {
+    /// The network that is kept.
+    fn backbone(&self) -> &dyn Backbone;
+
     /// The loss of one batch, with the network in training mode.
     ///
     /// # Errors
@@ -63,7 +106,10 @@ pub trait Method {
     ///
     /// # Errors
     /// When the images do not fit the network.
-    fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>>;
+    fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let logits = self.backbone().forward(images, Mode::Eval)?;
+        Ok(vec![(BACKBONE.into(), logits)])
+    }
 
     /// Images that go through the network per image of the batch, for the cost estimate.
     fn images_per_sample(&self) -> usize {
@@ -74,7 +120,9 @@ pub trait Method {
     ///
     /// # Errors
     /// When the image is too small for the network.
-    fn cost(&self, size: usize) -> Result<Cost>;
+    fn cost(&self, size: usize) -> Result<Cost> {
+        Ok(self.backbone().cost((size, size))?)
+    }
 
     /// What the method remembers between steps beside its parameters, by name, for a checkpoint. Float32.
     ///
@@ -163,7 +211,26 @@ impl MethodSpec {
 }
 
 /// Every method.
-pub static ALL: &[MethodSpec] = &[ce::SPEC, mixup::SPEC, mixskd::SPEC];
+pub static ALL: &[MethodSpec] = &[
+    ce::SPEC,
+    label_smoothing::SPEC,
+    focal::SPEC,
+    max_entropy::SPEC,
+    virtual_softmax::SPEC,
+    mixup::SPEC,
+    manifold_mixup::SPEC,
+    cutmix::SPEC,
+    ddgsd::SPEC,
+    dks::SPEC,
+    sad::SPEC,
+    byot::SPEC,
+    tf_kd::SPEC,
+    cs_kd::SPEC,
+    ps_kd::SPEC,
+    bake::SPEC,
+    frskd::SPEC,
+    mixskd::SPEC,
+];
 
 /// The method called `name`.
 ///

@@ -34,6 +34,7 @@ pub(crate) fn config(dir: &Path, method: &str, epochs: usize) -> TrainConfig {
     config.optimizer.lr = 0.02;
     config.run.epochs = epochs;
     config.run.batch = 8;
+    config.run.image_size = 16;
     config.run.eval_batch = 5;
     config.schedule.warmup_epochs = 0;
     config

@@ -1,7 +1,8 @@
 """Two consecutive whole MixSKD steps in float64 PyTorch: network, every term, SGD with momentum.
 
 Written from the paper's definitions (MixSKD, Yang et al. 2022) with torchvision's residual blocks, not from the Rust code.
-Run by `cargo xtask golden`; writes step-NETWORK.safetensors beside itself.
+Run by `cargo xtask golden`; writes step-NETWORK.safetensors beside itself, and for one network step-NETWORK-MODE.safetensors with the
+discriminators frozen (they never learn) and with the gradient reversed between features and discriminators.
 
 Tensors (float32 but labels and partners, which are uint32; computed in float64 from the float32 values stored):
 - `initial/NAME`, `after/NAME`: every parameter, and batch norm's running statistics, before the first and after the second
@@ -12,7 +13,7 @@ Tensors (float32 but labels and partners, which are uint32; computed in float64 
 - `step{0,1}/part/TERM` and `step{0,1}/total`, [1], float64: the terms before their weights, which are all 1.
 
 Settings: cifar_resnet18 at width 0.0625 on images of 16 pixels, resnet18 at width 0.046875 on 48; 3 channels, 5 classes, batch
-3; temperature 3, two-logit discriminators trained jointly; SGD lr 0.05, momentum 0.9, Nesterov, weight decay 5e-4 on every
+3; temperature 3, two-logit discriminators trained jointly but where MODE says otherwise; SGD lr 0.05, momentum 0.9, Nesterov, weight decay 5e-4 on every
 parameter; images and mixes through the network as one batch.
 """
 
@@ -110,13 +111,25 @@ class Network(nn.Module):
         return maps, [fc(pooled(m)) for fc, m in zip(heads, maps)]
 
 
+class Reversal(torch.autograd.Function):
+    """The identity, its gradient turned round."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
 def kl(student, teacher):
     p = F.softmax(teacher.detach() / TEMPERATURE, 1)
     q = F.log_softmax(student / TEMPERATURE, 1)
     return TEMPERATURE**2 * F.kl_div(q, p, reduction="batchmean")
 
 
-def terms(network, images, labels, partner, lam):
+def terms(network, images, labels, partner, lam, mode):
     per_image = lam.view(-1, *[1] * (images.dim() - 1))
     mixes = per_image * images + (1 - per_image) * images[partner]
 
@@ -137,7 +150,9 @@ def terms(network, images, labels, partner, lam):
 
     def told_apart(d, a, m):
         target = torch.tensor([[1.0, 0.0]] * b + [[0.0, 1.0]] * b, dtype=a.dtype)
-        return F.binary_cross_entropy_with_logits(d(torch.cat([a, m])), target)
+        judged = torch.cat([a, m])
+        judged = Reversal.apply(judged) if mode == "reversal" else judged
+        return F.binary_cross_entropy_with_logits(d(judged), target)
 
     return {
         "task_original": sum(F.cross_entropy(v, labels) for v in z),
@@ -174,15 +189,17 @@ def state(network):
     return {k: v.detach().numpy().copy() for k, v in network.state_dict().items() if v.is_floating_point()}
 
 
-def run(imagenet, batches, initial, dtype):
+def run(imagenet, batches, initial, dtype, mode):
     network = Network(imagenet).to(dtype).train()
     network.load_state_dict({k: torch.tensor(v) for k, v in initial.items()}, strict=False)
-    sgd = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    if mode == "frozen":
+        network.discriminators.requires_grad_(False)
+    sgd = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     seen = []
     for images, labels, partner, lam in batches:
         images = torch.tensor(images).permute(0, 3, 1, 2).to(dtype)
         labels, partner = torch.tensor(labels.astype(np.int64)), torch.tensor(partner.astype(np.int64))
-        parts = terms(network, images, labels, partner, torch.tensor(lam).to(dtype))
+        parts = terms(network, images, labels, partner, torch.tensor(lam).to(dtype), mode)
         total = sum(parts.values())
         sgd.zero_grad()
         total.backward()
@@ -191,7 +208,7 @@ def run(imagenet, batches, initial, dtype):
     return seen, state(network)
 
 
-def write(name, imagenet, width, size, seed, folder):
+def write(name, imagenet, width, size, seed, folder, mode="joint"):
     CHANNELS[:] = [round(width * c) for c in (64, 128, 256, 512)]
     rng = np.random.default_rng(seed)
     network = Network(imagenet).double()
@@ -204,8 +221,8 @@ def write(name, imagenet, width, size, seed, folder):
         (rng.standard_normal((BATCH, size, size, 3)).astype(np.float32), rng.integers(0, CLASSES, BATCH).astype(np.uint32), p, l)
         for p, l in zip(partners, lambdas)
     ]
-    seen, after = run(imagenet, batches, initial, torch.float64)
-    _, single = run(imagenet, batches, initial, torch.float32)
+    seen, after = run(imagenet, batches, initial, torch.float64, mode)
+    _, single = run(imagenet, batches, initial, torch.float32, mode)
     off = max(np.abs(single[k] - after[k]).max() / np.abs(after[k]).max() for k in after)
 
     store = {f"initial/{k}": v.astype(np.float32) for k, v in initial.items()}
@@ -213,6 +230,7 @@ def write(name, imagenet, width, size, seed, folder):
     for i, (batch, values) in enumerate(zip(batches, seen)):
         store |= {f"step{i}/{k}": v for k, v in zip(("images", "labels", "partner", "lambda"), batch)}
         store |= {f"step{i}/{k}": np.array([v]) for k, v in values.items()}
+    name = name if mode == "joint" else f"{name}-{mode}"
     save_file(store, folder / f"step-{name}.safetensors")
     print(f"step-{name}.safetensors: {len(store)} tensors; PyTorch's own float32 run is off by {off:.1e}")
     for values in seen:
@@ -223,3 +241,5 @@ if __name__ == "__main__":
     out = Path(__file__).parent
     write("cifar_resnet18", False, 0.0625, 16, 19, out)
     write("resnet18", True, 0.046875, 48, 14, out)
+    for other in ("frozen", "reversal"):
+        write("cifar_resnet18", False, 0.03125, 16, 23, out, other)

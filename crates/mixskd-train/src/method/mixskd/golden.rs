@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use mixskd_losses::DiscriminatorMode::{self, Frozen, Joint, Reversal};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
 use super::*;
@@ -45,8 +46,13 @@ fn relative(ours: &Tensor, theirs: &Tensor) -> f64 {
 }
 
 /// Runs both steps in `dtype` and compares every part, and every tensor after the updates, to `tolerance`.
-fn check(model: &str, width: f64, dtype: DType, tolerance: f64) {
-    let path = format!("tests/golden/step-{model}.safetensors");
+fn check(model: &str, width: f64, discriminator: DiscriminatorMode, dtype: DType, tolerance: f64) {
+    let mode = match discriminator {
+        DiscriminatorMode::Joint => "",
+        DiscriminatorMode::Frozen => "-frozen",
+        DiscriminatorMode::Reversal => "-reversal",
+    };
+    let path = format!("tests/golden/step-{model}{mode}.safetensors");
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
     let golden: BTreeMap<String, Tensor> = candle_core::safetensors::load(path, &Device::Cpu)
         .unwrap()
@@ -59,7 +65,10 @@ fn check(model: &str, width: f64, dtype: DType, tolerance: f64) {
         ..ModelConfig::new(model, 5).unwrap()
     };
     let config = MethodConfig::default();
-    let objective = ObjectiveConfig::default();
+    let objective = ObjectiveConfig {
+        discriminator,
+        ..ObjectiveConfig::default()
+    };
     let method = MixSkd::new(&MethodInputs {
         config: &config,
         objective: &objective,
@@ -88,6 +97,7 @@ fn check(model: &str, width: f64, dtype: DType, tolerance: f64) {
         let partner_labels = labels.index_select(&partner, 0).unwrap();
         let pairs = PairTensors {
             dominant: labels.clone(),
+            cut: None,
             lambda: get("lambda").to_dtype(dtype).unwrap(),
             partner,
             partner_labels,
@@ -123,13 +133,21 @@ fn check(model: &str, width: f64, dtype: DType, tolerance: f64) {
 
 #[test]
 fn two_whole_steps_match_pytorch_in_float32() {
-    check("cifar_resnet18", 0.0625, DType::F32, 1e-4);
-    check("resnet18", 0.046875, DType::F32, 1e-4);
+    check("cifar_resnet18", 0.0625, Joint, DType::F32, 1e-4);
+    check("resnet18", 0.046875, Joint, DType::F32, 1e-4);
 }
 
 #[test]
 fn two_whole_steps_match_pytorch_in_float64() {
     // The stored values are rounded to float32, which bounds what can be seen.
-    check("cifar_resnet18", 0.0625, DType::F64, 1e-6);
-    check("resnet18", 0.046875, DType::F64, 1e-6);
+    check("cifar_resnet18", 0.0625, Joint, DType::F64, 1e-6);
+    check("resnet18", 0.046875, Joint, DType::F64, 1e-6);
+}
+
+#[test]
+fn frozen_and_reversed_discriminators_match_pytorch() {
+    for mode in [Frozen, Reversal] {
+        check("cifar_resnet18", 0.03125, mode, DType::F32, 1e-4);
+        check("cifar_resnet18", 0.03125, mode, DType::F64, 1e-6);
+    }
 }

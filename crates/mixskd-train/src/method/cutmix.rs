@@ -1,0 +1,83 @@
+//! CutMix: a box of one image in another.
+
+use mixskd_models::{Backbone, Mode};
+use serde::{Deserialize, Serialize};
+
+use super::config::{self, Settings};
+use super::pairs::{MapMix, Mixer, Operator};
+use super::{Method, MethodInputs, MethodSpec, SettingsSpec, StepOutput, TrainBatch};
+use crate::Result;
+use mixskd_data::{LambdaPer, PairSampler};
+
+/// The table's row.
+pub(super) const SPEC: MethodSpec = MethodSpec {
+    name: "cutmix",
+    summary: "cross-entropy on images with a box from another, the labels weighed by area",
+    source: "Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, ICCV 2019",
+    settings: SettingsSpec::of::<Cutting>(),
+    build: |inputs| Ok(Box::new(CutMix::new(inputs)?)),
+    ..MethodSpec::PLAIN
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Cutting {
+    /// α of the Beta(α, α) that the kept area is drawn from.
+    alpha: f64,
+    /// One box per `batch` or per `sample`.
+    lambda_per: LambdaPer,
+}
+
+impl Default for Cutting {
+    fn default() -> Self {
+        Self {
+            alpha: 1.0,
+            lambda_per: LambdaPer::Batch,
+        }
+    }
+}
+
+impl Settings for Cutting {
+    fn validate(&self) -> Result<()> {
+        config::alpha(self.alpha)
+    }
+}
+
+/// `λ·CE(z(x̃), y) + (1−λ)·CE(z(x̃), y[π])`, x̃ the image x with a box of x[π], λ the area that x keeps.
+struct CutMix {
+    backbone: Box<dyn Backbone>,
+    mixer: Mixer,
+}
+
+impl CutMix {
+    fn new(inputs: &MethodInputs) -> Result<Self> {
+        let settings: Cutting = inputs.settings()?;
+        Ok(Self {
+            backbone: inputs.backbone()?,
+            mixer: Mixer {
+                sampler: PairSampler {
+                    alpha: settings.alpha,
+                    per: settings.lambda_per,
+                    seed: inputs.seed,
+                },
+                operator: Operator::Cutmix,
+                maps: MapMix::Lambda,
+            },
+        })
+    }
+}
+
+impl Method for CutMix {
+    fn backbone(&self) -> &dyn Backbone {
+        self.backbone.as_ref()
+    }
+
+    fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
+        let pairs = self.mixer.draw(batch)?;
+        let logits = self
+            .backbone
+            .forward(&pairs.images(&batch.images)?, Mode::Train)?;
+        let task = pairs.cross_entropy(&logits, &batch.labels)?;
+        StepOutput::of(&[("task_mix", 1.0, task)], &logits, &pairs.dominant)
+    }
+}

@@ -1,0 +1,123 @@
+//! One whole step of every method that draws nothing, beside float64 PyTorch: `golden/methods.py` computed them.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::{DType, Device, Tensor};
+use mixskd_losses::ObjectiveConfig;
+use mixskd_models::{ModelConfig, ParamStore, Strictness};
+use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
+
+/// Methods that mix or cut by numbers of their own, which another program cannot draw.
+const DRAWN: [&str; 4] = ["mixup", "manifold-mixup", "cutmix", "mixskd"];
+
+fn below(golden: &BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
+    let strip =
+        |(name, t): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_string(), t.clone()));
+    golden.iter().filter_map(strip).collect()
+}
+
+/// Largest difference relative to the largest value of the tensor.
+fn relative(ours: &Tensor, theirs: &Tensor) -> f64 {
+    let flat = |t: &Tensor| {
+        let t = t.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
+        t.to_vec1::<f64>().unwrap()
+    };
+    let (ours, theirs) = (flat(ours), flat(theirs));
+    assert_eq!(ours.len(), theirs.len());
+    let largest = theirs.iter().fold(1e-6f64, |m, x| m.max(x.abs()));
+    let pairs = ours.iter().zip(&theirs);
+    pairs.fold(0.0, |m: f64, (a, b)| m.max((a - b).abs())) / largest
+}
+
+fn check(golden: &BTreeMap<String, Tensor>, name: &str, dtype: DType, tolerance: f64) {
+    let spec = method::spec(name).unwrap();
+    let config = MethodConfig::new(name).unwrap();
+    let rows = 4 * (spec.batch)(&config).unwrap().blocks();
+    let store = ParamStore::new(0, dtype, &Device::Cpu);
+    let model = ModelConfig {
+        width: 0.03125,
+        ..ModelConfig::new("cifar_resnet18", 5).unwrap()
+    };
+    let mut method = (spec.build)(&MethodInputs {
+        config: &config,
+        objective: &ObjectiveConfig::default(),
+        model: &model,
+        store: &store,
+        seed: 0,
+        epochs: 4,
+        train_images: 4,
+    })
+    .unwrap();
+    let initial = below(golden, "initial/");
+    let report = store.load(&initial, Strictness::Partial).unwrap();
+    assert!(
+        report.missing.is_empty() && report.mismatched.is_empty(),
+        "{name}: {report}"
+    );
+    if !method.state().unwrap().is_empty() {
+        let past = BTreeMap::from([("predictions".to_string(), golden["past"].clone())]);
+        method.load_state(&past).unwrap();
+    }
+    let batch = TrainBatch {
+        images: golden["images"]
+            .narrow(0, 0, rows)
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap(),
+        labels: golden["labels"].narrow(0, 0, rows).unwrap(),
+        indices: (0..rows as u32).map(|row| row % 4).collect(),
+        epoch: 1,
+        step: 0,
+    };
+    let output = method.step(&batch).unwrap();
+    assert_eq!(output.targets.dims(), [4], "{name}");
+    assert_eq!(output.logits.dims(), [4, 5], "{name}");
+
+    let parts = below(golden, &format!("{name}/part/"));
+    let named: BTreeSet<_> = output
+        .parts
+        .iter()
+        .map(|(part, _)| (*part).to_string())
+        .collect();
+    assert_eq!(named, parts.keys().cloned().collect(), "{name}");
+    let close = |what: &str, ours: &Tensor, theirs: &Tensor| {
+        let error = relative(ours, theirs);
+        assert!(error < tolerance, "{name}, {what}: {error:.1e}");
+    };
+    for (part, value) in &output.parts {
+        close(part, value, &parts[*part]);
+    }
+    close("total", &output.loss, &golden[&format!("{name}/total")]);
+    let gradients = output.loss.backward().unwrap();
+    let parameters: BTreeMap<_, _> = store.parameters().into_iter().collect();
+    let expected = below(golden, &format!("{name}/grad/"));
+    assert!(expected.len() >= 4);
+    for (parameter, theirs) in &expected {
+        let ours = gradients.get(&parameters[parameter]);
+        close(parameter, ours.unwrap(), theirs);
+    }
+}
+
+#[test]
+fn whole_steps_match_pytorch() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/methods.safetensors"
+    );
+    let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let golden: BTreeMap<String, Tensor> = golden.into_iter().collect();
+    for spec in method::ALL {
+        if golden.contains_key(&format!("{}/total", spec.name)) {
+            // PS-KD's past predictions are float32.
+            check(&golden, spec.name, DType::F64, 1e-7);
+            check(&golden, spec.name, DType::F32, 1e-4);
+        } else {
+            assert!(
+                DRAWN.contains(&spec.name),
+                "{} has no golden step",
+                spec.name
+            );
+        }
+    }
+}
