@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, datasets, eval, methods, models, predict, train};
+use crate::commands::{bench, datasets, eval, export, import, methods, models, predict, train};
 use crate::failure::Result;
 
 /// Train image classifiers that teach themselves (MixSKD and its peers), on the CPU or a GPU.
@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Eval(eval::Args),
     /// Classify image files with trained weights
     Predict(predict::Args),
+    /// Take weights of PyTorch, torchvision or timm
+    Import(import::Args),
+    /// Write trained weights as an ONNX file
+    Export(export::Args),
     /// List the networks
     Models(models::Args),
     /// List the training methods and objectives
@@ -50,6 +54,8 @@ impl Command {
             Self::Train(args) => args.run(),
             Self::Eval(args) => args.run(),
             Self::Predict(args) => args.run(),
+            Self::Import(args) => args.run(),
+            Self::Export(args) => args.run(),
             Self::Models(args) => args.run(),
             Self::Methods(args) => args.run(),
             Self::Datasets(args) => args.run(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use mixskd_data::Pipeline;
 use mixskd_data::augment::{Augment, CentreCrop, Resize};
+use mixskd_models::graph::{Executor, Graph};
 use mixskd_models::weights::{self, Metadata};
-use mixskd_models::{Backbone, Mode};
 use mixskd_train::DeviceKind;
 
 use crate::commands::shared::existing_file;
@@ -15,7 +15,7 @@ use crate::failure::Result;
 
 /// A network ready to classify.
 pub(crate) struct Network {
-    backbone: Box<dyn Backbone>,
+    classifier: Executor,
     pub(crate) metadata: Metadata,
     pub(crate) device: Device,
 }
@@ -29,8 +29,9 @@ impl Network {
         )?;
         let device = DeviceKind::Auto.open()?;
         let (backbone, metadata) = weights::build_from_file(path, &device)?;
+        let graph = Graph::of(backbone.as_ref(), metadata.model.channels)?;
         Ok(Self {
-            backbone,
+            classifier: Executor::new(&graph.fold_batch_norm()?.fuse())?,
             metadata,
             device,
         })
@@ -49,7 +50,7 @@ impl Network {
 
     /// Logits of images on the network's device, `[batch, height, width, channel]` to `[batch, class]`.
     pub(crate) fn logits(&self, images: &Tensor) -> mixskd_train::Result<Tensor> {
-        Ok(self.backbone.forward(images, Mode::Eval)?)
+        Ok(self.classifier.run(images)?)
     }
 
     /// The name of class `label`; its number where the file names none.

@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// Tensors do not fit the model they are loaded into.
     #[error(
-        "{source_name}: the weights do not fit the model: {report}\nhint: another model, width or number of classes?"
+        "{source_name}: the weights do not fit the model: {report}\nhint: another model, width or number of classes? `mixskd import --partial` takes what fits"
     )]
     Weights {
         /// Where the weights came from.
@@ -84,6 +84,9 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A network cannot be written as an ONNX file.
+    #[error("onnx: {0}")]
+    Onnx(String),
     /// A kernel refused.
     #[error(transparent)]
     Kernel(#[from] mixskd_kernels::Error),

@@ -45,6 +45,7 @@ mod discriminator;
 mod error;
 pub mod graph;
 pub mod layers;
+pub mod onnx;
 pub mod registry;
 mod resnet;
 mod self_teacher;

@@ -3,6 +3,8 @@
 pub(crate) mod bench;
 pub(crate) mod datasets;
 pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod methods;
 pub(crate) mod models;
 pub(crate) mod predict;

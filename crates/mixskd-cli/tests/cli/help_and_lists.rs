@@ -2,7 +2,9 @@
 
 use crate::support::run;
 
-const COMMANDS: [&str; 6] = ["train", "eval", "predict", "models", "methods", "datasets"];
+const COMMANDS: [&str; 8] = [
+    "train", "eval", "predict", "import", "export", "models", "methods", "datasets",
+];
 
 #[test]
 fn every_command_explains_itself() {

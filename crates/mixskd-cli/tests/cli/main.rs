@@ -11,4 +11,5 @@ mod configs;
 mod help_and_lists;
 mod support;
 mod train;
+mod travel;
 mod wrong_input;

@@ -62,8 +62,12 @@ fn a_run_leaves_its_files_and_eval_and_predict_use_them() {
     .json();
     assert_eq!(scored["top1"], report["top1"]);
     assert_eq!(scored["top5"], report["top5"]);
+    // Evaluation folds batch norms, which rounds otherwise.
+    let (loss, reported) = (&scored["loss"], report["test_loss"].as_f64().unwrap());
+    let difference = (loss.as_f64().unwrap() - reported).abs();
     assert!(
-        (scored["loss"].as_f64().unwrap() - report["test_loss"].as_f64().unwrap()).abs() < 1e-6
+        difference < 1e-5 * reported.max(1.0),
+        "{loss} and {reported}"
     );
 
     // Predict needs nothing but the weights: from an empty folder, on an image of another size.

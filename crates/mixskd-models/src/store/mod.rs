@@ -12,6 +12,7 @@ use candle_nn::{Init, VarBuilder};
 
 use crate::{Error, Result};
 
+pub(crate) use report::shown;
 pub use report::{LoadReport, Misfit};
 
 /// Whether loaded tensors must cover a model exactly.
@@ -152,35 +153,9 @@ impl ParamStore {
         tensors: &BTreeMap<String, Tensor>,
         strictness: Strictness,
     ) -> Result<LoadReport> {
-        let full = |name: &str| match prefix.trim_end_matches('.') {
-            "" => name.to_string(),
-            prefix => format!("{prefix}.{name}"),
-        };
-        let given: BTreeMap<String, &Tensor> = tensors
-            .iter()
-            .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
-            .map(|(name, tensor)| (full(name), tensor))
-            .collect();
+        let given = given(prefix, tensors);
         let inner = self.lock();
-        let mut report = LoadReport::default();
-        let mut fitting = Vec::new();
-        for (name, tensor) in &given {
-            match inner.vars.get(name) {
-                None => report.extra.push(name.clone()),
-                Some(var) if var.dims() != tensor.dims() => report.mismatched.push(Misfit {
-                    name: name.clone(),
-                    wanted: var.dims().to_vec(),
-                    got: tensor.dims().to_vec(),
-                }),
-                Some(var) => fitting.push((name, var, *tensor)),
-            }
-        }
-        report.missing = inner
-            .vars
-            .keys()
-            .filter(|name| is_under(name, prefix) && !given.contains_key(*name))
-            .cloned()
-            .collect();
+        let report = compare(&inner, prefix, &given);
         if strictness == Strictness::Exact && !report.is_exact() {
             return Err(Error::Weights {
                 source_name: "weights".into(),
@@ -188,21 +163,27 @@ impl ParamStore {
             });
         }
         // Every conversion comes before the first change, so an error leaves the store as it was.
+        let fitting = report.loaded.iter();
+        let fitting = fitting.filter_map(|name| Some((inner.vars.get(name)?, given.get(name)?)));
         let converted = fitting
-            .iter()
-            .map(|(_, _, tensor)| {
+            .map(|(var, tensor)| {
                 // Copied, since candle refuses to set a variable from its own storage.
-                Ok(tensor
+                let tensor = tensor
                     .to_device(&self.device)?
                     .to_dtype(self.dtype)?
-                    .copy()?)
+                    .copy()?;
+                Ok((var, tensor))
             })
-            .collect::<Result<Vec<Tensor>>>()?;
-        for ((name, var, _), tensor) in fitting.iter().zip(&converted) {
-            var.set(tensor)?;
-            report.loaded.push((*name).clone());
+            .collect::<Result<Vec<(&Var, Tensor)>>>()?;
+        for (var, tensor) in converted {
+            var.set(&tensor)?;
         }
         Ok(report)
+    }
+
+    /// What [`Self::load_under`] with [`Strictness::Partial`] would do; nothing is changed.
+    pub fn compare_under(&self, prefix: &str, tensors: &BTreeMap<String, Tensor>) -> LoadReport {
+        compare(&self.lock(), prefix, &given(prefix, tensors))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -252,6 +233,42 @@ impl SimpleBackend for ParamStore {
     fn contains_tensor(&self, name: &str) -> bool {
         self.lock().vars.contains_key(name)
     }
+}
+
+/// Tensors to be loaded, under the names they would have in the store.
+fn given<'a>(prefix: &str, tensors: &'a BTreeMap<String, Tensor>) -> BTreeMap<String, &'a Tensor> {
+    let full = |name: &str| match prefix.trim_end_matches('.') {
+        "" => name.to_string(),
+        prefix => format!("{prefix}.{name}"),
+    };
+    tensors
+        .iter()
+        .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
+        .map(|(name, tensor)| (full(name), tensor))
+        .collect()
+}
+
+/// Which of the given tensors fit those of the store under `prefix`.
+fn compare(inner: &Inner, prefix: &str, given: &BTreeMap<String, &Tensor>) -> LoadReport {
+    let mut report = LoadReport::default();
+    for (name, tensor) in given {
+        match inner.vars.get(name) {
+            None => report.extra.push(name.clone()),
+            Some(var) if var.dims() != tensor.dims() => report.mismatched.push(Misfit {
+                name: name.clone(),
+                wanted: var.dims().to_vec(),
+                got: tensor.dims().to_vec(),
+            }),
+            Some(_) => report.loaded.push(name.clone()),
+        }
+    }
+    report.missing = inner
+        .vars
+        .keys()
+        .filter(|name| is_under(name, prefix) && !given.contains_key(*name))
+        .cloned()
+        .collect();
+    report
 }
 
 fn collect(inner: &Inner, keep: impl Fn(&str) -> bool) -> Vec<(String, Var)> {

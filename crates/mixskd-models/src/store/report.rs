@@ -64,9 +64,14 @@ impl fmt::Display for LoadReport {
 }
 
 fn list(what: &str, names: &[String]) -> String {
+    format!("{} {what}: {}", names.len(), shown(names))
+}
+
+/// The first names, and how many more there are.
+pub(crate) fn shown(names: &[String]) -> String {
     let shown = names[..names.len().min(LISTED)].join(", ");
     match names.len().saturating_sub(LISTED) {
-        0 => format!("{} {what}: {shown}", names.len()),
-        more => format!("{} {what}: {shown} and {more} more", names.len()),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }

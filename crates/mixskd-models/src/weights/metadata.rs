@@ -55,8 +55,32 @@ impl Metadata {
         }
     }
 
+    /// Metadata as the weights of other programs want it: for RGB images ImageNet's mean and deviation, or CIFAR-100's where the
+    /// recommended input is below 64 pixels; torchvision's resize to 8/7 of the input before the cut, or none.
+    pub fn usual(model: ModelConfig) -> Self {
+        let small = model.input < 64;
+        let (mean, std) = if small {
+            ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761])
+        } else {
+            ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        };
+        let shorter = if small {
+            model.input
+        } else {
+            model.input * 8 / 7
+        };
+        let rgb = model.channels == 3;
+        let plain = Self::new(model);
+        Self {
+            mean: if rgb { mean.to_vec() } else { plain.mean },
+            std: if rgb { std.to_vec() } else { plain.std },
+            resize: Resize::CentreCrop { shorter },
+            ..plain
+        }
+    }
+
     /// As safetensors wants it: strings by key; lists and records are JSON.
-    pub(super) fn to_strings(&self) -> serde_json::Result<BTreeMap<String, String>> {
+    pub(crate) fn to_strings(&self) -> serde_json::Result<BTreeMap<String, String>> {
         let mut map = BTreeMap::from([
             // Readers in Python look for this key to learn whose conventions the tensors follow.
             ("format".into(), "pt".into()),
@@ -93,7 +117,7 @@ impl Metadata {
     }
 
     /// Whether the lists have the lengths the model wants.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let ModelConfig {
             classes, channels, ..
         } = self.model;

@@ -15,29 +15,52 @@ use crate::{Backbone, Error, ParamStore, Result, Strictness};
 /// # Errors
 /// When the file cannot be read, is no safetensors file, ends early, or carries no metadata of mixskd.
 pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
-    let bytes = fs::read(path).map_err(|source| Error::File {
+    let bytes = file(path)?;
+    let Some(strings) = strings(path, &bytes)? else {
+        return Err(Error::Format {
+            path: path.into(),
+            message: "a safetensors file without metadata: which network it belongs to is unknown"
+                .into(),
+            hint: "`mixskd import` takes weights of other programs",
+        });
+    };
+    let metadata = Metadata::from_strings(&strings).map_err(|message| Error::Format {
+        path: path.into(),
+        message,
+        hint: "is this a weights file that mixskd wrote? `mixskd import` takes those of other programs",
+    })?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+    Ok((tensors.into_iter().collect(), metadata))
+}
+
+/// A file's bytes.
+pub(super) fn file(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| Error::File {
         path: path.into(),
         action: "read",
         source,
-    })?;
-    let refuse = |message: String, hint| Error::Format {
-        path: path.into(),
-        message,
-        hint,
+    })
+}
+
+/// The tensors of any safetensors file, and its metadata where mixskd wrote it.
+pub(super) fn safetensors(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(BTreeMap<String, Tensor>, Option<Metadata>)> {
+    let metadata = match strings(path, bytes)? {
+        Some(strings) => Metadata::from_strings(&strings).ok(),
+        None => None,
     };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| explain(path, &error))?;
-    SafeTensors::deserialize(&bytes).map_err(|error| explain(path, &error))?;
-    let Some(strings) = header.metadata() else {
-        return Err(refuse(
-            "a safetensors file without metadata: which network it belongs to is unknown".into(),
-            "weights of other programs must be imported first",
-        ));
-    };
-    let strings: BTreeMap<String, String> = strings.clone().into_iter().collect();
-    let metadata = Metadata::from_strings(&strings)
-        .map_err(|message| refuse(message, "is this a weights file that mixskd wrote?"))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
     Ok((tensors.into_iter().collect(), metadata))
+}
+
+/// The metadata of a safetensors file, once the file is proved whole.
+fn strings(path: &Path, bytes: &[u8]) -> Result<Option<BTreeMap<String, String>>> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| explain(path, &error))?;
+    SafeTensors::deserialize(bytes).map_err(|error| explain(path, &error))?;
+    let strings = header.metadata().clone();
+    Ok(strings.map(|strings| strings.into_iter().collect()))
 }
 
 /// Builds the network that a file's metadata names and sets its weights, in float32 on `device`.

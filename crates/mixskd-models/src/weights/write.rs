@@ -48,6 +48,32 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata
     // The format wants the data aligned to eight bytes; spaces after the JSON do it.
     header.extend(std::iter::repeat_n(' ', header.len().wrapping_neg() % 8));
 
+    write_whole(path, |file| {
+        let write = |bytes: &[u8], file: &mut dyn Write| {
+            file.write_all(bytes).map_err(|source| Error::File {
+                path: path.into(),
+                action: WRITE,
+                source,
+            })
+        };
+        write(&(header.len() as u64).to_le_bytes(), file)?;
+        write(header.as_bytes(), file)?;
+        for entry in entries.values() {
+            for bytes in entry.data()? {
+                write(&bytes, file)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+const WRITE: &str = "write (is the disk full?)";
+
+/// Writes a file whole or not at all: a temporary file beside `path`, flushed to disk, then renamed.
+pub(super) fn write_whole(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
     let temporary = Temporary::beside(path)?;
     let fail = |action| {
         move |source| Error::File {
@@ -58,18 +84,10 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata
     };
     let file = File::create(&temporary.0).map_err(fail("create"))?;
     let mut file = BufWriter::new(file);
-    let write = "write (is the disk full?)";
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .map_err(fail(write))?;
-    file.write_all(header.as_bytes()).map_err(fail(write))?;
-    for entry in entries.values() {
-        for bytes in entry.data()? {
-            file.write_all(&bytes).map_err(fail(write))?;
-        }
-    }
+    fill(&mut file)?;
     let file = file
         .into_inner()
-        .map_err(|error| fail(write)(error.into_error()))?;
+        .map_err(|error| fail(WRITE)(error.into_error()))?;
     file.sync_all().map_err(fail("flush"))?;
     fs::rename(&temporary.0, path).map_err(fail("rename into place"))
 }

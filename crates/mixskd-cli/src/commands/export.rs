@@ -1,0 +1,123 @@
+//! `mixskd export`: trained weights as a file that other programs run.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+use clap::{Parser, ValueEnum, ValueHint};
+use mixskd_models::onnx::OnnxConfig;
+use mixskd_models::weights;
+use serde::Serialize;
+
+use super::shared::existing_file;
+use crate::failure::Result;
+use crate::output;
+
+/// Flags of `mixskd export`.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    /// Weights file that `mixskd train` or `mixskd import` wrote
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    weights: PathBuf,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Onnx)]
+    format: Format,
+    /// File to write; one of that name is replaced
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    output: PathBuf,
+    /// Version of ONNX's operators, 17 to 22
+    #[arg(long, value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(i64).range(17..=22))]
+    opset: i64,
+    /// Keep batch norms as operations of their own
+    #[arg(long)]
+    no_fold: bool,
+    /// End in class probabilities instead of logits
+    #[arg(long)]
+    softmax: bool,
+    /// Take pixels in 0…1 and normalise inside
+    #[arg(long)]
+    normalize: bool,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// What can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// The Open Neural Network Exchange's format
+    Onnx,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Exported {
+    file: PathBuf,
+    format: Format,
+    bytes: usize,
+    model: String,
+    input: [String; 4],
+    output: &'static str,
+}
+
+impl Args {
+    /// Writes the file.
+    pub(crate) fn run(&self) -> Result<()> {
+        let path = existing_file(
+            &self.weights,
+            "`mixskd train` writes model.safetensors into its run directory",
+        )?;
+        let (backbone, metadata) = weights::build_from_file(path, &Device::Cpu)?;
+        let config = OnnxConfig {
+            opset: self.opset,
+            fold: !self.no_fold,
+            softmax: self.softmax,
+            normalize: self.normalize,
+        };
+        let bytes = weights::export_onnx(&self.output, backbone.as_ref(), &metadata, &config)?;
+        let side = metadata.model.input.to_string();
+        let exported = Exported {
+            file: self.output.clone(),
+            format: self.format,
+            bytes,
+            model: metadata.model.name.clone(),
+            input: [
+                "batch".into(),
+                metadata.model.channels.to_string(),
+                side.clone(),
+                side,
+            ],
+            output: if self.softmax {
+                "probabilities"
+            } else {
+                "logits"
+            },
+        };
+        if self.json {
+            output::json(&exported)
+        } else {
+            output::line(&exported.text(self.normalize))
+        }
+    }
+}
+
+impl Exported {
+    fn text(&self, normalize: bool) -> String {
+        let pixels = if normalize {
+            "pixels in 0…1"
+        } else {
+            "normalised pixels"
+        };
+        let rows = [
+            ("file", self.file.display().to_string()),
+            ("size", format!("{:.1} MB", self.bytes as f64 / 1e6)),
+            ("model", self.model.clone()),
+            (
+                "input",
+                format!("image [{}], {pixels}", self.input.join(", ")),
+            ),
+            ("output", self.output.to_string()),
+        ];
+        output::columns(&rows)
+    }
+}

@@ -1,0 +1,166 @@
+//! `mixskd import`: weights of other programs as a file that this one reads.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use clap::{Parser, ValueHint};
+use mixskd_models::weights::{self, ImportReport, Metadata, StateDict};
+use mixskd_models::{ModelConfig, ParamStore, Strictness};
+use serde_json::json;
+
+use super::shared::existing_file;
+use crate::failure::{Failure, Result};
+use crate::output;
+
+/// Flags of `mixskd import`.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    /// safetensors, or a state dict that PyTorch saved (.pt, .pth), with torchvision's or timm's names
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// Network the weights belong to, one of `mixskd models`
+    #[arg(long, value_name = "NAME")]
+    model: String,
+    /// File to write; one of that name is replaced
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    output: PathBuf,
+    /// Number of classes [default: that of the file's class head]; another number drops the head
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    classes: Option<u32>,
+    /// Text file with the name of one class on each line, in logit order
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    class_names: Option<PathBuf>,
+    /// Width multiplier of every layer
+    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    width: f64,
+    /// Channels of the image
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    channels: u16,
+    /// Side of the input in pixels [default: what suits the network]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    input: Option<u16>,
+    /// Mean of each channel of pixels in 0…1 [default: ImageNet's, CIFAR-100's for a network of small images]
+    #[arg(long, value_name = "F,F,F", value_delimiter = ',')]
+    mean: Vec<f32>,
+    /// Standard deviation of each channel [default: as for --mean]
+    #[arg(long, value_name = "F,F,F", value_delimiter = ',')]
+    std: Vec<f32>,
+    /// No ReLU after the stem's batch norm, as in the released MixSKD code's CIFAR networks
+    #[arg(long)]
+    no_stem_relu: bool,
+    /// Take what fits, and leave the rest at its initial values
+    #[arg(long)]
+    partial: bool,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Reads, fits, writes.
+    pub(crate) fn run(&self) -> Result<()> {
+        let path = existing_file(&self.file, "a .pth, .pt or .safetensors file")?;
+        let mut model = ModelConfig {
+            width: self.width,
+            channels: self.channels.into(),
+            stem_relu: !self.no_stem_relu,
+            ..ModelConfig::new(&self.model, 1)?
+        };
+        if let Some(input) = self.input {
+            model.input = input.into();
+        }
+        let names = self.class_names.as_deref().map(class_names).transpose()?;
+        let state = StateDict::read(path)?;
+        let asked = self.classes.map(|classes| classes as usize);
+        let named = names.as_ref().map(Vec::len);
+        model.classes = match asked.or(state.classes(&model)?).or(named) {
+            Some(classes) => classes,
+            None => {
+                let cause = format!("{}: it has no class head of {}", path.display(), self.model);
+                return Err(Failure::usage(cause, "say how many classes with --classes"));
+            }
+        };
+        let metadata = self.metadata(&model, names, state.metadata());
+
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        model.build(store.builder())?;
+        let strictness = if self.partial {
+            Strictness::Partial
+        } else {
+            Strictness::Exact
+        };
+        let report = state.load_into(&store, "", &model, strictness)?;
+        weights::save(&self.output, &store.tensors(), &metadata)?;
+        self.print(&report, &metadata)
+    }
+
+    /// What the flags say, then what the file says, then what is usual.
+    fn metadata(
+        &self,
+        model: &ModelConfig,
+        names: Option<Vec<String>>,
+        own: Option<&Metadata>,
+    ) -> Metadata {
+        let usual = Metadata::usual(model.clone());
+        let own = own.filter(|own| own.model.channels == model.channels);
+        let given = |flag: &[f32], own: Option<&Vec<f32>>, usual: &[f32]| match (flag, own) {
+            ([], Some(own)) => own.clone(),
+            ([], None) => usual.to_vec(),
+            (flag, _) => flag.to_vec(),
+        };
+        let classes = names.or_else(|| own.map(|own| own.classes.clone()));
+        Metadata {
+            mean: given(&self.mean, own.map(|own| &own.mean), &usual.mean),
+            std: given(&self.std, own.map(|own| &own.std), &usual.std),
+            classes: classes
+                .filter(|classes| classes.len() == model.classes || self.class_names.is_some())
+                .unwrap_or_default(),
+            resize: match own {
+                Some(own) if own.model.input == model.input => own.resize,
+                _ => usual.resize,
+            },
+            ..usual
+        }
+    }
+
+    fn print(&self, report: &ImportReport, metadata: &Metadata) -> Result<()> {
+        let model = &metadata.model;
+        if self.json {
+            let load = &report.load;
+            let mismatched = load.mismatched.iter().map(ToString::to_string);
+            return output::json(&json!({
+                "file": self.output,
+                "model": model.name,
+                "classes": model.classes,
+                "loaded": load.loaded.len(),
+                "missing": load.missing,
+                "extra": load.extra,
+                "mismatched": mismatched.collect::<Vec<_>>(),
+                "left_out": report.left_out,
+                "dropped_head": report.dropped_head.map(|(file, _)| file),
+            }));
+        }
+        let rows = [
+            ("file", self.output.display().to_string()),
+            (
+                "model",
+                format!("{}, {} classes", model.name, model.classes),
+            ),
+            ("tensors", report.to_string()),
+            (
+                "next",
+                format!("mixskd predict --weights {} IMAGE", self.output.display()),
+            ),
+        ];
+        output::line(&output::columns(&rows))
+    }
+}
+
+/// The lines of a file.
+fn class_names(path: &Path) -> Result<Vec<String>> {
+    let path = existing_file(path, "one class name on each line")?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::failed(format!("{}: cannot read: {error}", path.display()), None)
+    })?;
+    Ok(text.lines().map(|line| line.trim().to_string()).collect())
+}

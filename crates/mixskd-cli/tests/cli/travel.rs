@@ -1,0 +1,75 @@
+//! `mixskd import` and `mixskd export`, and what their files are good for.
+
+use std::path::Path;
+
+use crate::support::{mixskd, run, save_image};
+
+/// A weights file of a small network, made by importing a PyTorch-like file of nothing but its tensors.
+fn trained(dir: &Path) -> String {
+    crate::support::image_folder(dir, 4);
+    let flags = format!("{} --epochs 1 --out run", crate::support::TINY);
+    run(dir, &flags).ok();
+    "run/model.safetensors".into()
+}
+
+#[test]
+fn weights_go_out_and_come_back_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = trained(dir.path());
+    let export = format!("export --weights {weights} -o net.onnx --softmax --normalize --json");
+    let exported = run(dir.path(), &export).ok().json();
+    assert_eq!(exported["output"], "probabilities");
+    assert_eq!(exported["input"][0], "batch");
+    let length = std::fs::metadata(dir.path().join("net.onnx"))
+        .unwrap()
+        .len();
+    assert_eq!(exported["bytes"], length);
+
+    // Our own file is as good a source as any; class names and normalisation are kept.
+    let model = "--model cifar_resnet18 --width 0.03125";
+    let import = format!("import {weights} {model} --input 8 -o again.safetensors");
+    let said = run(dir.path(), &import).ok().stdout;
+    assert!(said.contains("tensors taken"), "{said}");
+    save_image(&dir.path().join("a.png"), 13, 40);
+    let predict = |weights: &str| {
+        let args = [
+            "predict",
+            "--weights",
+            weights,
+            "--logits",
+            "--json",
+            "a.png",
+        ];
+        mixskd(dir.path(), args).ok().json()
+    };
+    assert_eq!(predict(&weights), predict("again.safetensors"));
+
+    let fresh = format!("import {weights} {model} --classes 5 -o five.safetensors --json");
+    let said = run(dir.path(), &fresh).ok().json();
+    assert_eq!(
+        (&said["classes"], &said["dropped_head"]),
+        (&5.into(), &2.into())
+    );
+}
+
+#[test]
+fn what_cannot_be_imported_is_told_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = trained(dir.path());
+    let other = format!("import {weights} --model cifar_resnet18 -o out.safetensors");
+    run(dir.path(), &other).refused(1, "of another shape", "--partial");
+    run(
+        dir.path(),
+        "import none.pth --model resnet18 -o out.safetensors",
+    )
+    .refused(2, "none.pth", ".pth");
+    std::fs::write(dir.path().join("evil.pth"), b"\x80\x02cos\nsystem\n.").unwrap();
+    run(
+        dir.path(),
+        "import evil.pth --model resnet18 -o out.safetensors",
+    )
+    .refused(1, "not written by torch.save", "state_dict");
+    let unknown = format!("import {weights} --model resnet81 -o out.safetensors");
+    run(dir.path(), &unknown).refused(2, "resnet81", "resnet18");
+    assert!(!dir.path().join("out.safetensors").exists());
+}

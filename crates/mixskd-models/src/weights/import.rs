@@ -1,0 +1,175 @@
+//! Weights that another program wrote, or another network's.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Metadata, names, pytorch, read};
+use crate::store::shown;
+use crate::{Error, LoadReport, ModelConfig, ParamStore, Result, Strictness};
+
+/// The named tensors of a file: ours, other safetensors, or PyTorch's `.pt` and `.pth`.
+///
+/// Prefixes that wrappers put before every name (`module.`, `model.`, `backbone.`, …) are gone. Of a checkpoint that holds
+/// modules beside the backbone, as the released MixSKD code's does, the backbone's tensors remain.
+#[derive(Debug)]
+pub struct StateDict {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    metadata: Option<Metadata>,
+    left_out: Vec<String>,
+}
+
+/// What became of a file's tensors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Which fitted, which are missing, extra or of another shape. A dropped class head is in none of the lists.
+    pub load: LoadReport,
+    /// Where the class head was left as it was: the number of classes in the file, and the model's.
+    pub dropped_head: Option<(usize, usize)>,
+    /// Tensors of modules that only training has.
+    pub left_out: Vec<String>,
+}
+
+impl StateDict {
+    /// Reads a file; its beginning tells what it is.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged, holds no tensors, or is a pickle that asks for code to be run.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = read::file(path)?;
+        let (tensors, metadata) = if pytorch::is_pytorch(&bytes) {
+            let tensors = pytorch::read(&bytes).map_err(|cause| Error::Format {
+                path: path.into(),
+                message: format!("cannot be imported: {cause}"),
+                hint: "a file of `torch.save(model.state_dict(), FILE)` can",
+            })?;
+            (tensors, None)
+        } else {
+            read::safetensors(path, &bytes)?
+        };
+        let (tensors, left_out) = names::unwrap(tensors);
+        Ok(Self {
+            path: path.into(),
+            tensors,
+            metadata,
+            left_out,
+        })
+    }
+
+    /// What the file says about its network, where mixskd wrote it.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// Number of classes of the file's class head, if it has the head of the network that `model` names.
+    ///
+    /// # Errors
+    /// When `model` is out of its range.
+    pub fn classes(&self, model: &ModelConfig) -> Result<Option<usize>> {
+        let tensors = names::of(model, self.tensors.clone());
+        let rows = head(model)?
+            .into_iter()
+            .find_map(|name| tensors.get(&name)?.dims().first().copied());
+        Ok(rows)
+    }
+
+    /// Sets the tensors of `model` under `prefix` in `store`, where it has been built. A class head of another number of
+    /// classes is left as it is in the store, and the report says so.
+    ///
+    /// # Errors
+    /// With [`Strictness::Exact`], when a tensor is missing, extra or of another shape: all are listed, and the store is
+    /// as it was. With [`Strictness::Partial`], when none fits.
+    pub fn load_into(
+        &self,
+        store: &ParamStore,
+        prefix: &str,
+        model: &ModelConfig,
+        strictness: Strictness,
+    ) -> Result<ImportReport> {
+        let mut tensors = names::of(model, self.tensors.clone());
+        let head = head(model)?;
+        let rows = head
+            .iter()
+            .find_map(|name| tensors.get(name)?.dims().first().copied());
+        let dropped_head = rows
+            .filter(|&rows| rows != model.classes)
+            .map(|rows| (rows, model.classes));
+        if dropped_head.is_some() {
+            tensors.retain(|name, _| !head.contains(name));
+        }
+        // Nothing is set before it is known what fits.
+        let mut load = store.compare_under(prefix, &tensors);
+        if dropped_head.is_some() {
+            let full = |name: &String| match prefix {
+                "" => name.clone(),
+                prefix => format!("{prefix}.{name}"),
+            };
+            let head: Vec<String> = head.iter().map(full).collect();
+            load.missing.retain(|name| !head.contains(name));
+        }
+        let refused = match strictness {
+            Strictness::Exact => !load.is_exact(),
+            Strictness::Partial => load.loaded.is_empty(),
+        };
+        if refused {
+            return Err(Error::Weights {
+                source_name: self.path.display().to_string(),
+                report: Box::new(load),
+            });
+        }
+        store.load_under(prefix, &tensors, Strictness::Partial)?;
+        Ok(ImportReport {
+            load,
+            dropped_head,
+            left_out: self.left_out.clone(),
+        })
+    }
+}
+
+/// Names of the tensors whose first dimension is the number of classes, found by building the network for two numbers.
+fn head(model: &ModelConfig) -> Result<Vec<String>> {
+    let shapes = |classes: usize| -> Result<BTreeMap<String, Vec<usize>>> {
+        let store = ParamStore::blank(DType::F32, &Device::Cpu);
+        let model = ModelConfig {
+            classes,
+            ..model.clone()
+        };
+        model.build(store.builder())?;
+        let shapes = store.tensors().into_iter();
+        Ok(shapes
+            .map(|(name, tensor)| (name, tensor.dims().to_vec()))
+            .collect())
+    };
+    let (one, other) = (shapes(2)?, shapes(3)?);
+    let differ = one
+        .into_iter()
+        .filter(|(name, shape)| other.get(name) != Some(shape));
+    Ok(differ.map(|(name, _)| name).collect())
+}
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors taken", self.load.loaded.len())?;
+        if let Some((file, model)) = self.dropped_head {
+            write!(
+                f,
+                "; class head of {file} classes dropped: the model has {model}, its head starts anew"
+            )?;
+        }
+        if !self.left_out.is_empty() {
+            let names = shown(&self.left_out);
+            write!(
+                f,
+                "; {} of training alone left out: {names}",
+                self.left_out.len()
+            )?;
+        }
+        if !self.load.is_exact() {
+            write!(f, "; {}", self.load)?;
+        }
+        Ok(())
+    }
+}
