@@ -41,9 +41,10 @@ pub fn hand_made_teacher(
         .collect::<Vec<f64>>();
     let rows = Tensor::from_vec(rows, (classes, classes), &Device::Cpu)?;
     // Metal knows no f64.
-    let rows = match logits.device().is_metal() {
-        true => rows.to_dtype(DType::F32)?,
-        false => rows,
+    let rows = if logits.device().is_metal() {
+        rows.to_dtype(DType::F32)?
+    } else {
+        rows
     };
     let teacher = rows.to_device(logits.device())?.index_select(labels, 0)?;
     // The teacher is given in f64: rounded to the logits' type, it would be another one.

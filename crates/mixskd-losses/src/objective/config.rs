@@ -119,6 +119,10 @@ impl ObjectiveConfig {
 }
 
 /// Which of [`MixSkdOutputs`](super::MixSkdOutputs) an objective reads.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "one for each list, independent of each other"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reads {
     /// `z_k(x)` as logits of their own.

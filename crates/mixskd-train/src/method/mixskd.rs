@@ -168,12 +168,13 @@ impl MixSkd {
         let maps: Vec<Tensor> = heads.iter().map(|head| head.features.clone()).collect();
         let original = part(originals, 0, &logits)?;
         let mixed = part(mixes, second, &logits)?;
-        let interpolated = match reads.interpolated {
-            true => original
+        let interpolated = if reads.interpolated {
+            original
                 .iter()
                 .map(|z| pairs.mix(z))
-                .collect::<Result<_>>()?,
-            false => vec![],
+                .collect::<Result<_>>()?
+        } else {
+            vec![]
         };
         let mixed_features = part(reads.maps(), second, &maps)?;
         let interpolated_features = part(reads.maps(), 0, &maps)?
