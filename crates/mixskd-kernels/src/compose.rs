@@ -196,3 +196,85 @@ pub fn sgd_step(param: &Var, grad: &Tensor, velocity: &Var, config: SgdConfig) -
     param.set(&next)?;
     Ok(())
 }
+
+/// See [`crate::silu`].
+///
+/// # Errors
+/// candle's.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    Ok(x.silu()?)
+}
+
+/// See [`crate::relu6`].
+///
+/// # Errors
+/// candle's.
+pub fn relu6(x: &Tensor) -> Result<Tensor> {
+    Ok((x.relu()? - (x - 6.0)?.relu()?)?)
+}
+
+/// See [`crate::concat_channels`].
+///
+/// # Errors
+/// candle's.
+pub fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::cat(&[a, b], 3)?)
+}
+
+/// See [`crate::slice_channels`].
+///
+/// # Errors
+/// candle's.
+pub fn slice_channels(x: &Tensor, start: usize, count: usize) -> Result<Tensor> {
+    Ok(x.narrow(3, start, count)?.contiguous()?)
+}
+
+/// See [`crate::shuffle_channels`].
+///
+/// # Errors
+/// candle's.
+pub fn shuffle_channels(x: &Tensor, groups: usize) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    let grouped = x.reshape((b, h, w, groups, c / groups))?;
+    Ok(grouped.transpose(3, 4)?.contiguous()?.reshape(x.shape())?)
+}
+
+/// See [`crate::scale_channels`].
+///
+/// # Errors
+/// candle's.
+pub fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let (b, _, _, c) = x.dims4()?;
+    Ok(x.broadcast_mul(&factors.reshape((b, 1, 1, c))?)?)
+}
+
+/// See [`crate::shift_channels`].
+///
+/// # Errors
+/// candle's.
+pub fn shift_channels(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    let (b, _, _, c) = x.dims4()?;
+    Ok(x.broadcast_add(&shift.reshape((b, 1, 1, c))?)?)
+}
+
+/// See [`crate::add_bias`].
+///
+/// # Errors
+/// candle's.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    Ok(x.broadcast_add(bias)?)
+}
+
+/// See [`crate::attention_pool2d`].
+///
+/// # Errors
+/// candle's.
+pub fn attention_pool2d(x: &Tensor, scores: &Tensor) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    let scores = scores.reshape((b, h * w, 1))?;
+    let top = scores.max_keepdim(1)?.detach();
+    let powers = scores.broadcast_sub(&top)?.exp()?;
+    let weights = powers.broadcast_div(&powers.sum_keepdim(1)?)?;
+    let pooled = x.reshape((b, h * w, c))?.broadcast_mul(&weights)?.sum(1)?;
+    Ok(pooled.reshape((b, 1, 1, c))?)
+}

@@ -30,9 +30,13 @@
 // A kernel takes on its caller's instruction set only by being inlined, and its register tiles are arrays by index.
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
+mod activation;
+mod attention;
+mod channels;
 pub mod compose;
 mod conv;
 mod error;
+mod gate;
 mod gemm;
 mod linear;
 mod mix;
@@ -44,8 +48,12 @@ mod shape;
 mod simd;
 mod storage;
 
+pub use activation::{relu6, silu};
+pub use attention::attention_pool2d;
+pub use channels::{concat_channels, shuffle_channels, slice_channels};
 pub use conv::{Conv2dConfig, conv2d};
 pub use error::{Error, Result};
+pub use gate::{add_bias, scale_channels, shift_channels};
 pub use linear::linear;
 pub use mix::interpolate;
 pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};

@@ -103,6 +103,17 @@ impl ModelConfig {
         (registry::find(&self.name)?.build)(self, vb)
     }
 
+    /// For networks whose stem has no ReLU to leave out.
+    pub(crate) fn no_stem_option(&self) -> Result<()> {
+        if self.stem_relu {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "stem_relu",
+            message: format!("is an option of the ResNets; {} has none", self.name),
+        })
+    }
+
     /// A layer of `base` channels at this width: `base · width` rounded to the nearest integer (halves up), at least 1.
     pub fn scaled(&self, base: usize) -> usize {
         ((base as f64 * self.width).round() as usize).max(1)

@@ -38,20 +38,29 @@
 
 mod backbone;
 mod bifpn;
+mod blocks;
 mod branches;
 mod config;
 mod cost;
+mod densenet;
 mod discriminator;
+mod efficientnet;
 mod error;
 pub mod graph;
+mod hcgnet;
 pub mod layers;
+mod mobilenet;
 pub mod onnx;
+mod preact_resnet;
 pub mod registry;
 mod resnet;
 mod self_teacher;
+mod shufflenet;
 mod staged;
 mod store;
+mod vgg;
 pub mod weights;
+mod wide_resnet;
 
 pub use backbone::{Alignment, Backbone, Mode};
 pub use bifpn::BiFpn;

@@ -2,7 +2,10 @@
 
 use candle_nn::VarBuilder;
 
-use crate::{Backbone, Error, ModelConfig, Result, resnet};
+use crate::{Backbone, Error, ModelConfig, Result};
+use crate::{
+    densenet, efficientnet, hcgnet, mobilenet, preact_resnet, resnet, shufflenet, vgg, wide_resnet,
+};
 
 /// One network of the registry.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +24,23 @@ pub const ALL: &[ModelSpec] = &[
     resnet::CIFAR_RESNET18,
     resnet::CIFAR_RESNET34,
     resnet::CIFAR_RESNET50,
+    preact_resnet::CIFAR_PREACT_RESNET18,
+    wide_resnet::WRN_16_2,
+    wide_resnet::WRN_28_10,
+    densenet::CIFAR_DENSENET40_12,
+    hcgnet::CIFAR_HCGNET_A1,
+    mobilenet::CIFAR_MOBILENETV2,
+    shufflenet::CIFAR_SHUFFLENETV2,
+    vgg::CIFAR_VGG13_BN,
     resnet::RESNET18,
     resnet::RESNET34,
     resnet::RESNET50,
+    resnet::RESNET101,
+    resnet::RESNEXT50_32X4D,
+    densenet::DENSENET121,
+    mobilenet::MOBILENET_V2,
+    shufflenet::SHUFFLENET_V2,
+    efficientnet::EFFICIENTNET_B0,
 ];
 
 /// The network called `name`.

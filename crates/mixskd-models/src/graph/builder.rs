@@ -97,7 +97,7 @@ impl GraphBuilder {
         self.same(Op::Activation(activation), &[x])
     }
 
-    /// The sum of two maps.
+    /// The sum of two maps; the second may be of one pixel.
     ///
     /// # Errors
     /// When their channels differ.
@@ -166,6 +166,15 @@ impl GraphBuilder {
     /// Mean over all pixels.
     pub fn global_avg_pool(&mut self, x: Value) -> Value {
         self.same(Op::GlobalAvgPool, &[x])
+    }
+
+    /// Mean of `x` over its pixels, weighted by the softmax of `scores`.
+    ///
+    /// # Errors
+    /// When `scores` has more than one channel.
+    pub fn attention_pool(&mut self, x: Value, scores: Value) -> Result<Value> {
+        self.expect_channels("attention pool", scores, 1)?;
+        Ok(self.same(Op::AttentionPool, &[x, scores]))
     }
 
     /// A fully connected layer on a map of one pixel.

@@ -21,7 +21,7 @@ pub enum Op {
     Affine(Affine),
     /// An element-wise function.
     Activation(Activation),
-    /// Sum of two maps of one shape.
+    /// Sum of two maps: of one shape, or the second of one pixel, its numbers then added to each channel.
     Add,
     /// Product of a map and a gate: of its shape, or of one pixel, each channel then scaled by one number.
     Multiply,
@@ -45,6 +45,9 @@ pub enum Op {
     AvgPool(Pool2dConfig),
     /// Mean over all pixels: a map of one pixel.
     GlobalAvgPool,
+    /// Mean over all pixels of the first map, weighted by the softmax over the pixels of the second, which has one channel: a map of
+    /// one pixel.
+    AttentionPool,
     /// Fully connected layer on a map of one pixel.
     Linear(Linear),
     /// Softmax over the channels.
@@ -68,6 +71,7 @@ impl Op {
             Self::MaxPool(_) => "max_pool",
             Self::AvgPool(_) => "avg_pool",
             Self::GlobalAvgPool => "global_avg_pool",
+            Self::AttentionPool => "attention_pool",
             Self::Linear(_) => "linear",
             Self::Softmax => "softmax",
         }

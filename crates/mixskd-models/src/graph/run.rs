@@ -1,7 +1,9 @@
 //! Running a graph.
 
 use candle_core::{D, Tensor};
-use mixskd_kernels::{avg_pool2d, batch_norm_eval, conv2d, global_avg_pool2d, linear, max_pool2d};
+use mixskd_kernels::{
+    attention_pool2d, avg_pool2d, batch_norm_eval, conv2d, global_avg_pool2d, linear, max_pool2d,
+};
 
 use super::{Activation, Affine, Conv, Graph, Node, Op};
 use crate::{Error, Result};
@@ -107,7 +109,8 @@ fn compute(node: &Node, inputs: &[&Tensor], image: &Tensor) -> Result<Tensor> {
         )?,
         Op::Affine(affine) => scale_shift(affine, x, None)?,
         Op::Activation(activation) => activate(Some(*activation), x.clone())?,
-        Op::Add => (x + inputs[1])?,
+        Op::Add if x.dims() == inputs[1].dims() => (x + inputs[1])?,
+        Op::Add => x.broadcast_add(inputs[1])?,
         Op::Multiply => x.broadcast_mul(inputs[1])?,
         Op::Concat => Tensor::cat(inputs, 3)?,
         Op::Shuffle { groups } => {
@@ -118,6 +121,7 @@ fn compute(node: &Node, inputs: &[&Tensor], image: &Tensor) -> Result<Tensor> {
         Op::Slice { start, channels } => x.narrow(3, *start, *channels)?.contiguous()?,
         Op::MaxPool(config) => max_pool2d(x, *config)?,
         Op::AvgPool(config) => avg_pool2d(x, *config)?,
+        Op::AttentionPool => attention_pool2d(x, inputs[1])?,
         Op::GlobalAvgPool => one_pixel(&global_avg_pool2d(x)?)?,
         Op::Linear(layer) => {
             let rows = x.flatten_from(1)?;

@@ -37,11 +37,14 @@ fn infer(node: &Node, inputs: &[StageShape], image: (usize, usize)) -> Result<St
             };
             same(node, shape, &inputs[1..])?
         }
-        Op::Add => same(node, x, &inputs[1..])?,
-        Op::Multiply => match inputs[1] {
-            gate if gate == one_pixel(x.c) => x,
-            gate => same(node, x, &[gate])?,
+        Op::Add | Op::Multiply => match inputs[1] {
+            vector if vector == one_pixel(x.c) => x,
+            map => same(node, x, &[map])?,
         },
+        Op::AttentionPool => {
+            same(node, StageShape { c: 1, ..x }, &inputs[1..])?;
+            one_pixel(x.c)
+        }
         Op::Concat => {
             let c = inputs.iter().map(|map| map.c).sum();
             for map in inputs {

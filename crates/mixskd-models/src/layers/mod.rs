@@ -1,20 +1,30 @@
 //! The pieces networks are made of: channels-last, torchvision's parameter names, each knowing its own cost.
 
+mod activation;
+mod channels;
 mod conv;
 mod conv_norm;
 mod linear;
 mod norm;
+mod norm_relu;
 mod pool;
+mod residual;
 mod sequential;
+mod squeeze_excite;
 
 use candle_core::Tensor;
 
+pub(crate) use activation::sigmoid;
+pub use channels::{Concat, ShuffleChannels, SliceChannels};
 pub use conv::{Conv2d, ConvInit};
 pub use conv_norm::ConvNorm;
 pub use linear::Linear;
 pub use norm::BatchNorm;
-pub use pool::MaxPool;
+pub use norm_relu::NormRelu;
+pub use pool::{AvgPool, MaxPool};
+pub use residual::{PreActivated, Residual};
 pub use sequential::Sequential;
+pub use squeeze_excite::SqueezeExcite;
 
 use crate::graph::{GraphBuilder, Value};
 use crate::{Cost, Mode, Result, StageShape};

@@ -140,6 +140,7 @@ impl Written {
                 self.node("AveragePool", &[x], output, attributes);
             }
             Op::GlobalAvgPool => self.node("GlobalAveragePool", &[x], output, vec![]),
+            Op::AttentionPool => self.attention_pool(x, all[1], output),
             Op::Linear(linear) => self.linear(place, linear)?,
             Op::Softmax => self.node("Softmax", &[x], output, vec![int("axis", 1)]),
         }
@@ -231,6 +232,24 @@ impl Written {
             vec![ints("perm", &[0, 2, 1, 3, 4])],
         );
         self.node("Reshape", &[&turned, &map], output, vec![]);
+    }
+
+    /// Maps as lists of pixels, their sum weighted by the softmax of the scores, a map of one pixel again.
+    fn attention_pool(&mut self, x: &str, scores: &str, output: &str) {
+        // A zero keeps a dimension as it is.
+        let list = self.integers("attention.list", &[0, 0, -1]);
+        let pixel = self.integers("attention.pixel", &[0, 0, 1, 1]);
+        let axis = self.integers("attention.axis", &[2]);
+        let [pixels, listed, weights, weighted, sum] =
+            ["pixels", "scores", "weights", "weighted", "sum"]
+                .map(|what| self.unique(&format!("attention.{what}")));
+        self.node("Reshape", &[x, &list], &pixels, vec![]);
+        self.node("Reshape", &[scores, &list], &listed, vec![]);
+        self.node("Softmax", &[&listed], &weights, vec![int("axis", 2)]);
+        self.node("Mul", &[&pixels, &weights], &weighted, vec![]);
+        let keep = vec![int("keepdims", 1)];
+        self.node("ReduceSum", &[&weighted, &axis], &sum, keep);
+        self.node("Reshape", &[&sum, &pixel], output, vec![]);
     }
 
     /// What `write` writes, then `activation` where there is one.

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::{conv_norm, downsample};
+use super::downsample;
+use crate::blocks::Window;
 use crate::graph::{GraphBuilder, Value};
 use crate::layers::{ConvNorm, Layer};
 use crate::{Cost, Mode, Result, StageShape};
@@ -18,8 +19,12 @@ pub(super) struct Basic {
 impl Basic {
     pub(super) fn new(input: usize, planes: usize, stride: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
-            first: conv_norm((input, planes), 3, stride, true, &vb, ("conv1", "bn1"))?,
-            last: conv_norm((planes, planes), 3, 1, true, &vb, ("conv2", "bn2"))?,
+            first: Window::new(input, planes, 3).stride(stride).conv_norm(
+                true,
+                &vb,
+                ("conv1", "bn1"),
+            )?,
+            last: Window::new(planes, planes, 3).conv_norm(true, &vb, ("conv2", "bn2"))?,
             downsample: downsample(input, planes, stride, &vb)?,
         })
     }

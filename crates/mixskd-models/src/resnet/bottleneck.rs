@@ -1,14 +1,15 @@
-//! The three-convolution residual block of ResNet-50.
+//! The three-convolution residual block of ResNet-50, -101 and the ResNeXts.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
-use super::{Block, conv_norm, downsample};
+use super::downsample;
+use crate::blocks::Window;
 use crate::graph::{GraphBuilder, Value};
 use crate::layers::{ConvNorm, Layer};
 use crate::{Cost, Mode, Result, StageShape};
 
-/// 1×1 down to `planes`, 3×3 (with the stride), 1×1 up to four times the planes, plus the input or its projection.
+/// 1×1 down to `inner` channels, 3×3 (with the stride) in `groups`, 1×1 up to `output`, plus the input or its projection.
 pub(super) struct Bottleneck {
     reduce: ConvNorm,
     middle: ConvNorm,
@@ -17,12 +18,20 @@ pub(super) struct Bottleneck {
 }
 
 impl Bottleneck {
-    pub(super) fn new(input: usize, planes: usize, stride: usize, vb: VarBuilder) -> Result<Self> {
-        let output = planes * Block::Bottleneck.expansion();
+    pub(super) fn new(
+        input: usize,
+        (inner, groups): (usize, usize),
+        output: usize,
+        stride: usize,
+        vb: VarBuilder,
+    ) -> Result<Self> {
         Ok(Self {
-            reduce: conv_norm((input, planes), 1, 1, true, &vb, ("conv1", "bn1"))?,
-            middle: conv_norm((planes, planes), 3, stride, true, &vb, ("conv2", "bn2"))?,
-            expand: conv_norm((planes, output), 1, 1, true, &vb, ("conv3", "bn3"))?,
+            reduce: Window::new(input, inner, 1).conv_norm(true, &vb, ("conv1", "bn1"))?,
+            middle: Window::new(inner, inner, 3)
+                .stride(stride)
+                .groups(groups)
+                .conv_norm(true, &vb, ("conv2", "bn2"))?,
+            expand: Window::new(inner, output, 1).conv_norm(true, &vb, ("conv3", "bn3"))?,
             downsample: downsample(input, output, stride, &vb)?,
         })
     }

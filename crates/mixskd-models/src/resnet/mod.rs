@@ -1,4 +1,5 @@
-//! ResNet-18/34/50 (He et al. 2016), in torchvision's form and names, with a CIFAR stem beside the ImageNet one.
+//! ResNet-18/34/50/101 (He et al. 2016) and ResNeXt-50-32x4d (Xie et al. 2017), in torchvision's form and names, with a CIFAR stem
+//! beside the ImageNet one. Stages are `layer1 … layer4`.
 //!
 //! ResNet-50 is torchvision's "v1.5": a bottleneck's stride sits in its 3×3 convolution. The last batch norm of a block
 //! starts at 1 like any other (`zero_init_residual` off).
@@ -8,9 +9,9 @@ mod bottleneck;
 mod stem;
 
 use candle_nn::VarBuilder;
-use mixskd_kernels::Conv2dConfig;
 
-use crate::layers::{BatchNorm, Conv2d, ConvInit, ConvNorm, Sequential};
+use crate::blocks::Window;
+use crate::layers::{ConvNorm, Sequential};
 use crate::registry::ModelSpec;
 use crate::staged::{Plan, Staged};
 use crate::{Backbone, ModelConfig, Result};
@@ -67,11 +68,33 @@ pub(crate) const RESNET50: ModelSpec = ModelSpec {
     build: |config, vb| build(config, vb, Stem::ImageNet, Block::Bottleneck, [3, 4, 6, 3]),
 };
 
+/// torchvision's `resnet101`.
+pub(crate) const RESNET101: ModelSpec = ModelSpec {
+    name: "resnet101",
+    summary: "ResNet-101 v1.5, 7×7 stem with stride 2 and max pool (torchvision's)",
+    input: 224,
+    build: |config, vb| build(config, vb, Stem::ImageNet, Block::Bottleneck, [3, 4, 23, 3]),
+};
+
+/// torchvision's `resnext50_32x4d`.
+pub(crate) const RESNEXT50_32X4D: ModelSpec = ModelSpec {
+    name: "resnext50_32x4d",
+    summary: "ResNeXt-50, 32 groups of 4 channels and more (torchvision's)",
+    input: 224,
+    build: |config, vb| build(config, vb, Stem::ImageNet, Block::Aggregated, [3, 4, 6, 3]),
+};
+
+/// Groups of a ResNeXt's 3×3 convolutions.
+const GROUPS: usize = 32;
+
 /// Kind of residual block.
 #[derive(Debug, Clone, Copy)]
 enum Block {
     Basic,
     Bottleneck,
+    /// A bottleneck whose 3×3 convolution works in 32 groups, of 4 channels in the first stage; a width below 1 makes the groups
+    /// narrower, not fewer.
+    Aggregated,
 }
 
 impl Block {
@@ -79,7 +102,15 @@ impl Block {
     fn expansion(self) -> usize {
         match self {
             Self::Basic => 1,
-            Self::Bottleneck => 4,
+            Self::Bottleneck | Self::Aggregated => 4,
+        }
+    }
+
+    /// Groups of the 3×3 convolutions.
+    fn groups(self) -> usize {
+        match self {
+            Self::Basic | Self::Bottleneck => 1,
+            Self::Aggregated => GROUPS,
         }
     }
 }
@@ -91,8 +122,10 @@ struct ResNet {
     /// Blocks in each stage.
     counts: [usize; 4],
     input: usize,
-    /// Inner channels of each stage's blocks; the stem gives `planes[0]`.
+    /// What the paper scales: the stem gives `planes[0]`.
     planes: [usize; 4],
+    /// Inner channels of each stage's blocks.
+    inner: [usize; 4],
     channels: [usize; 4],
 }
 
@@ -111,6 +144,10 @@ fn build(
         counts,
         input: config.channels,
         planes,
+        inner: match block {
+            Block::Basic | Block::Bottleneck => planes,
+            Block::Aggregated => [4, 8, 16, 32].map(|base| GROUPS * config.scaled(base)),
+        },
         channels: planes.map(|planes| planes * block.expansion()),
     };
     Ok(Box::new(Staged::new(plan, config.classes, vb)?))
@@ -132,7 +169,7 @@ impl Plan for ResNet {
 
     fn stage(&self, index: usize, vb: VarBuilder) -> Result<Sequential> {
         let vb = vb.pp(format!("layer{}", index + 1));
-        let planes = self.planes[index];
+        let output = self.channels[index];
         let mut input = match index {
             0 => self.planes[0],
             _ => self.channels[index - 1],
@@ -142,35 +179,16 @@ impl Plan for ResNet {
             let vb = vb.pp(number);
             let stride = if number == 0 && index > 0 { 2 } else { 1 };
             match self.block {
-                Block::Basic => layers.push(Basic::new(input, planes, stride, vb)?),
-                Block::Bottleneck => layers.push(Bottleneck::new(input, planes, stride, vb)?),
+                Block::Basic => layers.push(Basic::new(input, output, stride, vb)?),
+                Block::Bottleneck | Block::Aggregated => {
+                    let inner = (self.inner[index], self.block.groups());
+                    layers.push(Bottleneck::new(input, inner, output, stride, vb)?);
+                }
             }
-            input = self.channels[index];
+            input = output;
         }
         Ok(layers)
     }
-}
-
-/// A convolution and its batch norm under the names `conv` and `norm`; padding keeps the size at stride 1.
-fn conv_norm(
-    channels: (usize, usize),
-    kernel: usize,
-    stride: usize,
-    relu: bool,
-    vb: &VarBuilder,
-    (conv, norm): (&str, &str),
-) -> Result<ConvNorm> {
-    let config = Conv2dConfig {
-        stride,
-        padding: kernel / 2,
-        ..Conv2dConfig::default()
-    };
-    let (input, output) = channels;
-    Ok(ConvNorm {
-        conv: Conv2d::new(input, output, kernel, config, ConvInit::FanOut, vb.pp(conv))?,
-        norm: BatchNorm::new(output, vb.pp(norm))?,
-        relu,
-    })
 }
 
 /// The projection on a block's skip path, where the shape changes.
@@ -183,6 +201,7 @@ fn downsample(
     if stride == 1 && input == output {
         return Ok(None);
     }
-    let vb = vb.pp("downsample");
-    conv_norm((input, output), 1, stride, false, &vb, ("0", "1")).map(Some)
+    let window = Window::new(input, output, 1).stride(stride);
+    let projection = window.conv_norm(false, &vb.pp("downsample"), ("0", "1"))?;
+    Ok(Some(projection))
 }

@@ -3,8 +3,8 @@
 use candle_nn::VarBuilder;
 use mixskd_kernels::Pool2dConfig;
 
-use super::conv_norm;
 use crate::Result;
+use crate::blocks::Window;
 use crate::layers::{MaxPool, Sequential};
 
 /// The first convolution, and whether the image shrinks there.
@@ -29,14 +29,8 @@ impl Stem {
             Self::ImageNet => (7, 2),
         };
         let mut layers = Sequential::new();
-        layers.push(conv_norm(
-            (input, output),
-            kernel,
-            stride,
-            relu,
-            vb,
-            ("conv1", "bn1"),
-        )?);
+        let conv = Window::new(input, output, kernel).stride(stride);
+        layers.push(conv.conv_norm(relu, vb, ("conv1", "bn1"))?);
         if matches!(self, Self::ImageNet) {
             layers.push(MaxPool(Pool2dConfig {
                 kernel: 3,
