@@ -14,6 +14,7 @@ use crate::output;
 
 /// Flags of `mixskd export`.
 #[derive(Debug, Parser)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     /// Weights file that `mixskd train` or `mixskd import` wrote
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

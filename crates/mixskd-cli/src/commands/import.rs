@@ -73,13 +73,11 @@ impl Args {
         let state = StateDict::read(path)?;
         let asked = self.classes.map(|classes| classes as usize);
         let named = names.as_ref().map(Vec::len);
-        model.classes = match asked.or(state.classes(&model)?).or(named) {
-            Some(classes) => classes,
-            None => {
-                let cause = format!("{}: it has no class head of {}", path.display(), self.model);
-                return Err(Failure::usage(cause, "say how many classes with --classes"));
-            }
+        let Some(classes) = asked.or(state.classes(&model)?).or(named) else {
+            let cause = format!("{}: it has no class head of {}", path.display(), self.model);
+            return Err(Failure::usage(cause, "say how many classes with --classes"));
         };
+        model.classes = classes;
         let metadata = self.metadata(&model, names, state.metadata());
 
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);

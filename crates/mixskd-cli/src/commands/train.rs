@@ -188,7 +188,7 @@ impl Args {
             .collect();
         Err(Failure::usage(
             format!("{asked}: the method `{method}` has no objective to set"),
-            &format!("leave it out, or choose {}", readers.join(" or ")),
+            format!("leave it out, or choose {}", readers.join(" or ")),
         ))
     }
 }

@@ -142,23 +142,19 @@ fn one_pixel(rows: &Tensor) -> Result<Tensor> {
 
 fn convolve(conv: &Conv, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let y = conv2d(x, &conv.weight, conv.config)?;
-    match &conv.bias {
-        Some(bias) => {
-            let affine = Affine {
-                scale: bias.ones_like()?,
-                shift: bias.clone(),
-                activation: conv.activation,
-            };
-            scale_shift(&affine, &y, residual)
-        }
-        None => {
-            let y = match residual {
-                Some(residual) => (y + residual)?,
-                None => y,
-            };
-            activate(conv.activation, y)
-        }
+    if let Some(bias) = &conv.bias {
+        let affine = Affine {
+            scale: bias.ones_like()?,
+            shift: bias.clone(),
+            activation: conv.activation,
+        };
+        return scale_shift(&affine, &y, residual);
     }
+    let y = match residual {
+        Some(residual) => (y + residual)?,
+        None => y,
+    };
+    activate(conv.activation, y)
 }
 
 /// `act(x · scale + shift + residual)` in one pass where the activation is ReLU or none.
@@ -175,9 +171,10 @@ fn scale_shift(affine: &Affine, x: &Tensor, residual: Option<&Tensor>) -> Result
         residual,
         relu,
     )?;
-    match relu {
-        true => Ok(y),
-        false => activate(affine.activation, y),
+    if relu {
+        Ok(y)
+    } else {
+        activate(affine.activation, y)
     }
 }
 
