@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, datasets, eval, export, import, methods, models, predict, train};
+use crate::commands::{
+    bench, compare, datasets, eval, export, import, methods, models, predict, train,
+};
 use crate::failure::Result;
 
 /// Train image classifiers that teach themselves (MixSKD and its peers), on the CPU or a GPU.
@@ -29,6 +31,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train a network
     Train(Box<train::Args>),
+    /// Train several methods over several seeds, and put them in one table
+    Compare(Box<compare::Args>),
     /// Score trained weights on test images: top-1, top-5, loss
     Eval(eval::Args),
     /// Classify image files with trained weights
@@ -52,6 +56,7 @@ impl Command {
     pub(crate) fn run(&self) -> Result<()> {
         match self {
             Self::Train(args) => args.run(),
+            Self::Compare(args) => args.run(),
             Self::Eval(args) => args.run(),
             Self::Predict(args) => args.run(),
             Self::Import(args) => args.run(),

@@ -138,6 +138,7 @@ pub(crate) mod tests {
             parameters_training: 40,
             seconds: 187.0,
             samples_per_s: 300.0,
+            peak_memory_bytes: Some(300_000_000),
             dir: "runs/a b".into(),
             weights: "runs/a b/model.safetensors".into(),
         }

@@ -54,6 +54,14 @@ pub enum Error {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// A comparison was stopped by the user.
+    #[error("{}: the comparison stopped: {cause}\nhint: go on with it by adding --resume", dir.display())]
+    Interrupted {
+        /// The comparison's directory.
+        dir: PathBuf,
+        /// What the run said.
+        cause: String,
+    },
     /// A checkpoint is damaged or belongs to another run.
     #[error("{}: {message}", path.display())]
     Checkpoint {

@@ -19,6 +19,7 @@
 
 pub mod bench;
 mod checkpoint;
+pub mod compare;
 pub mod config;
 mod device;
 mod error;

@@ -201,7 +201,7 @@ impl RunDir {
 }
 
 /// Whether a directory holds anything but the beginnings of a run that finished no epoch.
-fn is_occupied(dir: &Path) -> bool {
+pub(crate) fn is_occupied(dir: &Path) -> bool {
     let names = |dir: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         entries
@@ -216,7 +216,7 @@ fn is_occupied(dir: &Path) -> bool {
 }
 
 /// Takes the directory's lock, or says that another process has it. The system frees it when the process ends.
-fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
     let file = OpenOptions::new()
         .create(true)

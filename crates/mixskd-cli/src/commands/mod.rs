@@ -1,6 +1,7 @@
 //! One file per command: its flags and what it calls.
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod datasets;
 pub(crate) mod eval;
 pub(crate) mod export;

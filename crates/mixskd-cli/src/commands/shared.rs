@@ -76,6 +76,11 @@ pub(crate) struct ThreadArgs {
 }
 
 impl ThreadArgs {
+    /// The number asked for.
+    pub(crate) fn count(&self) -> Option<u16> {
+        self.threads
+    }
+
     /// Makes the pool that everything computes in.
     pub(crate) fn apply(&self) -> Result<()> {
         let Some(threads) = self.threads else {

@@ -2,8 +2,8 @@
 
 use crate::support::run;
 
-const COMMANDS: [&str; 8] = [
-    "train", "eval", "predict", "import", "export", "models", "methods", "datasets",
+const COMMANDS: [&str; 9] = [
+    "train", "compare", "eval", "predict", "import", "export", "models", "methods", "datasets",
 ];
 
 #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod compare;
 mod configs;
 mod help_and_lists;
 mod support;

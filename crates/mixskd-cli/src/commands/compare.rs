@@ -1,0 +1,277 @@
+//! `mixskd compare`: flags become a comparison; each run is a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::{ArgAction, Parser, ValueHint};
+use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
+use mixskd_train::{TrainConfig, Trainer, next_free};
+
+use super::shared::{DataArgs, ThreadArgs, existing_file};
+use crate::failure::{Failure, Result};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  mixskd compare --methods ce,mixup,mixskd --seeds 3 --epochs 6
+  mixskd compare --methods ce,cutout --entry no-teacher=mixskd:objective.self_teacher_task=0 --out ablation
+  mixskd compare --out ablation --resume";
+
+/// Flags of `mixskd compare`.
+#[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What to compare: methods, or cutout, random-erasing, autoaugment, randaugment, augmix, trivialaugment
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    methods: Vec<String>,
+    /// One more, with settings of its own; may be repeated
+    #[arg(long, value_name = "NAME=METHOD:KEY=VALUE,...", action = ArgAction::Append)]
+    entry: Vec<String>,
+    /// How many seeds, from run.seed on [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    seeds: Option<u16>,
+    /// What the others are compared with [default: the first]
+    #[arg(long, value_name = "NAME")]
+    baseline: Option<String>,
+    /// Also give each the training time that the costliest takes
+    #[arg(long)]
+    equal_time: bool,
+    /// Directory of the comparison [default: runs/NNN-compare-MODEL]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
+    /// Go on with the comparison in --out; finished runs are not repeated
+    #[arg(long, requires = "out")]
+    resume: bool,
+    /// Read the common settings from a TOML file; keys it does not name keep their defaults
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "resume")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Network, one of `mixskd models`
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Width multiplier of every layer
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    width: Option<f64>,
+    /// Passes over the training images
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Original images per step
+    #[arg(long, value_name = "N")]
+    batch: Option<u32>,
+    /// Peak learning rate per step at this batch
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    lr: Option<f64>,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Set any common key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append)]
+    set: Vec<String>,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Compares.
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut comparison = match (&self.out, self.resume) {
+            (Some(out), true) => self.resume(out)?,
+            _ => self.create()?,
+        };
+        let mut runner = Processes {
+            threads: self.threads.count(),
+        };
+        let mut seen = 0;
+        let summary = comparison.run(&mut runner, &mut |event| {
+            if matches!(event, Event::Finished { .. }) {
+                seen += 1;
+            }
+            tell(event);
+        })?;
+        if seen > 0 {
+            eprintln!("{seen} runs were finished before");
+        }
+        if self.json {
+            output::json(&summary)?;
+        } else {
+            output::line(&text(&summary))?;
+        }
+        failures(&summary)
+    }
+
+    fn create(&self) -> Result<Comparison> {
+        let base = match &self.config {
+            Some(path) => TrainConfig::from_file(existing_file(path, "recipes lie in configs/")?)?,
+            None => TrainConfig::default(),
+        };
+        let settings = self.settings(base)?;
+        let mut config = CompareConfig::new(
+            settings,
+            self.entries()?,
+            usize::from(self.seeds.unwrap_or(3)),
+        )?;
+        config.equal_time = self.equal_time;
+        if let Some(name) = &self.baseline {
+            config.baseline.clone_from(name);
+        }
+        config.validate()?;
+        let out = self.out.clone().unwrap_or_else(|| {
+            let model = &config.settings.model.name;
+            next_free(Path::new("runs"), &format!("compare-{model}"))
+        });
+        Ok(Comparison::create(&out, &config)?)
+    }
+
+    /// Goes on, with what the flags ask for on top.
+    fn resume(&self, out: &Path) -> Result<Comparison> {
+        let mut comparison = Comparison::open(out)?;
+        let mut more = comparison.config().clone();
+        more.settings = self.settings(more.settings)?;
+        let first = more.settings.run.seed;
+        let seeds = u64::from(self.seeds.unwrap_or(0));
+        more.seeds = (first..first.saturating_add(seeds)).collect();
+        more.entries = self.entries()?;
+        more.equal_time = self.equal_time;
+        if let Some(name) = &self.baseline {
+            more.baseline.clone_from(name);
+        }
+        comparison.extend(&more)?;
+        Ok(comparison)
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for name in &self.methods {
+            entries.push(Entry::named(name)?);
+        }
+        for text in &self.entry {
+            entries.push(Entry::parse(text)?);
+        }
+        Ok(entries)
+    }
+
+    /// `base` with the named flags and `--set`, resolved against the data.
+    fn settings(&self, base: TrainConfig) -> Result<TrainConfig> {
+        let mut config = self.data.apply(base)?;
+        let flags: [(&str, Option<toml::Value>); 5] = [
+            ("model.name", self.model.clone().map(Into::into)),
+            ("model.width", self.width.map(Into::into)),
+            ("run.epochs", self.epochs.map(Into::into)),
+            ("run.batch", self.batch.map(Into::into)),
+            ("optimizer.lr", self.lr.map(Into::into)),
+        ];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                config = config.with_value(key, value)?;
+            }
+        }
+        for assignment in &self.set {
+            if assignment.trim_start().starts_with("method.") {
+                return Err(Failure::usage(
+                    format!("--set {assignment}: methods have their own settings in a comparison"),
+                    "name it in an entry: --entry NAME=METHOD:KEY=VALUE",
+                ));
+            }
+            config = config.with(assignment)?;
+        }
+        Ok(Trainer::new(&config)?.config().clone())
+    }
+}
+
+/// Trains each run by `mixskd train --resume DIR`.
+struct Processes {
+    threads: Option<u16>,
+}
+
+impl Runner for Processes {
+    fn run(&mut self, dir: &Path) -> std::result::Result<(), RunFailure> {
+        let failed = |cause: String| RunFailure { cause, stop: false };
+        let program = std::env::current_exe()
+            .map_err(|error| failed(format!("cannot find the program itself: {error}")))?;
+        let mut command = Command::new(program);
+        command.arg("train").arg("--resume").arg(dir).arg("--json");
+        if let Some(threads) = self.threads {
+            command.arg("--threads").arg(threads.to_string());
+        }
+        // The report is read from the run directory; progress goes to this process's stderr.
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .map_err(|error| failed(format!("cannot start a process: {error}")))?;
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(130 | 143) => Err(RunFailure {
+                cause: "was interrupted".into(),
+                stop: true,
+            }),
+            Some(code) => Err(failed(format!(
+                "ended with exit status {code}; what it said stands above"
+            ))),
+            None => Err(failed(format!("was ended by the system: {status}"))),
+        }
+    }
+}
+
+fn tell(event: &Event) {
+    match event {
+        Event::Started {
+            number,
+            of,
+            entry,
+            seed,
+            epochs,
+        } => {
+            eprintln!("run {number} of {of}: {entry}, seed {seed}, {epochs} epochs");
+        }
+        Event::Finished { .. } => {}
+        Event::Failed(failure) => eprintln!(
+            "run failed: {}, seed {}: {}; the others go on",
+            failure.entry, failure.seed, failure.cause
+        ),
+        Event::EqualTime(plan) => {
+            let plan: Vec<_> = plan
+                .iter()
+                .map(|(name, epochs)| format!("{name} {epochs}"))
+                .collect();
+            eprintln!("epochs at equal time: {}", plan.join(", "));
+        }
+    }
+}
+
+/// Tables and notes for a terminal.
+fn text(summary: &Summary) -> String {
+    let mut parts = vec![
+        summary.subject(),
+        String::new(),
+        output::table(&summary.equal_epochs_table()),
+    ];
+    if !summary.equal_time.is_empty() {
+        parts.push("\nat equal training time".into());
+        parts.push(output::table(&summary.equal_time_table()));
+    }
+    parts.push(String::new());
+    parts.extend(summary.notes());
+    parts.push(format!("\nwritten to {}", summary.dir.display()));
+    parts.join("\n")
+}
+
+/// One failure that names every run that failed.
+fn failures(summary: &Summary) -> Result<()> {
+    if summary.failures.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = summary
+        .failures
+        .iter()
+        .map(|failure| format!("{} seed {}", failure.entry, failure.seed))
+        .collect();
+    Err(Failure::failed(
+        format!("{} runs failed: {}", names.len(), names.join(", ")),
+        Some(format!(
+            "try them again with `mixskd compare --out {} --resume`",
+            summary.dir.display()
+        )),
+    ))
+}

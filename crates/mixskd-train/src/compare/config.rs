@@ -1,0 +1,262 @@
+//! What is compared, as plain data.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Entry;
+use crate::{Error, Result, ScheduleConfig, TrainConfig};
+
+/// Where it stands in a comparison's directory.
+pub(super) const FILE: &str = "compare.toml";
+
+/// Entries, seeds, and the settings common to all runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareConfig {
+    /// Seeds, each of which every entry is run with.
+    pub seeds: Vec<u64>,
+    /// Name of the entry that the others are compared with.
+    pub baseline: String,
+    /// Whether each entry is also given the time that the costliest takes.
+    pub equal_time: bool,
+    /// What is compared.
+    pub entries: Vec<Entry>,
+    /// The settings common to all; its method and seed are the entries'.
+    pub settings: TrainConfig,
+}
+
+impl CompareConfig {
+    /// Compares `entries` with the first of them, over `seeds` seeds from that of `settings` on.
+    ///
+    /// # Errors
+    /// When there is no entry or no seed, two entries have one name, or an entry's settings are out of range.
+    pub fn new(settings: TrainConfig, entries: Vec<Entry>, seeds: usize) -> Result<Self> {
+        let first = settings.run.seed;
+        let config = Self {
+            seeds: (first..first.saturating_add(seeds as u64)).collect(),
+            baseline: entries.first().map_or(String::new(), |e| e.name.clone()),
+            equal_time: false,
+            entries,
+            settings,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    /// As [`CompareConfig::new`], and when the baseline is no entry.
+    pub fn validate(&self) -> Result<()> {
+        if self.entries.is_empty() {
+            return Err(Error::Config {
+                place: "--methods".into(),
+                message: "there is nothing to compare".into(),
+                hint: Some("for example --methods ce,mixup,mixskd".into()),
+            });
+        }
+        if self.seeds.is_empty() {
+            return Err(Error::config("--seeds", "must be at least 1, got 0"));
+        }
+        for (at, entry) in self.entries.iter().enumerate() {
+            if self.entries[..at].iter().any(|e| e.name == entry.name) {
+                return Err(Error::Config {
+                    place: format!("entry {}", entry.name),
+                    message: "is named twice".into(),
+                    hint: Some("give one of them another name with --entry NAME=METHOD:…".into()),
+                });
+            }
+            entry.apply(&self.settings)?;
+        }
+        if self.entry(&self.baseline).is_none() {
+            let names = self.entries.iter().map(|entry| entry.name.as_str());
+            return Err(crate::config::unknown_name(
+                "--baseline",
+                "entry",
+                &self.baseline,
+                names,
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    pub(super) fn from_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
+        toml::from_str(&text)
+            .map_err(|e| Error::config(path.display().to_string(), e.message().to_string()))
+    }
+
+    pub(super) fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::config(FILE, e.to_string()))
+    }
+
+    /// Adds what `more` compares beyond this.
+    pub(super) fn extend(&mut self, more: &Self, dir: &Path) -> Result<()> {
+        let refuse = |message: String| Error::RunDir {
+            path: dir.to_path_buf(),
+            message,
+            hint: Some(
+                "leave the setting out to go on, or begin another comparison with another --out"
+                    .into(),
+            ),
+        };
+        if let Some((key, there, asked)) = first_difference(&self.settings, &more.settings)? {
+            return Err(refuse(format!(
+                "was begun with {key} = {there}; {asked} is asked for"
+            )));
+        }
+        let mut extended = self.clone();
+        for entry in &more.entries {
+            match self.entry(&entry.name) {
+                Some(known) if known == entry => {}
+                Some(_) => {
+                    return Err(refuse(format!(
+                        "was begun with another entry called {}",
+                        entry.name
+                    )));
+                }
+                None => extended.entries.push(entry.clone()),
+            }
+        }
+        for seed in &more.seeds {
+            if !extended.seeds.contains(seed) {
+                extended.seeds.push(*seed);
+            }
+        }
+        extended.equal_time |= more.equal_time;
+        extended.baseline.clone_from(&more.baseline);
+        extended.validate()?;
+        *self = extended;
+        Ok(())
+    }
+
+    /// The configuration of one run. With other epochs than the common ones the schedule is stretched along.
+    pub(super) fn run_config(
+        &self,
+        entry: &Entry,
+        seed: u64,
+        epochs: usize,
+    ) -> Result<TrainConfig> {
+        let mut config = entry.apply(&self.settings)?;
+        config.run.seed = seed;
+        config.schedule = stretched(&config.schedule, config.run.epochs, epochs);
+        config.run.epochs = epochs;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// Warm-up and milestones at the same shares of `to` epochs as they are of `from`.
+fn stretched(schedule: &ScheduleConfig, from: usize, to: usize) -> ScheduleConfig {
+    let at = |epoch: usize| (epoch * to + from / 2) / from.max(1);
+    ScheduleConfig {
+        warmup_epochs: at(schedule.warmup_epochs),
+        milestones: schedule.milestones.iter().map(|&m| at(m)).collect(),
+        ..schedule.clone()
+    }
+}
+
+/// The first key whose value is not the same, seed and methods apart, with both values.
+fn first_difference(a: &TrainConfig, b: &TrainConfig) -> Result<Option<(String, String, String)>> {
+    let flat = |config: &TrainConfig| -> Result<Vec<(String, String)>> {
+        let table = toml::Table::try_from(config)
+            .map_err(|error| Error::config("settings", error.to_string()))?;
+        let mut keys = Vec::new();
+        for (section, values) in table {
+            for (key, value) in values.as_table().into_iter().flatten() {
+                keys.push((format!("{section}.{key}"), value.to_string()));
+            }
+        }
+        keys.retain(|(key, _)| key != "run.seed" && !key.starts_with("method."));
+        Ok(keys)
+    };
+    let (a, b) = (flat(a)?, flat(b)?);
+    let value = |keys: &[(String, String)], key: &str| {
+        let found = keys.iter().find(|(known, _)| known == key);
+        found.map_or_else(|| "nothing".into(), |(_, value)| value.clone())
+    };
+    let different = |(key, _): &&(String, String)| value(&a, key) != value(&b, key);
+    let found = a.iter().chain(&b).find(different);
+    Ok(found.map(|(key, _)| (key.clone(), value(&a, key), value(&b, key))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(names: &[&str], seeds: usize) -> CompareConfig {
+        let entries = names.iter().map(|n| Entry::named(n).unwrap()).collect();
+        CompareConfig::new(TrainConfig::default(), entries, seeds).unwrap()
+    }
+
+    #[test]
+    fn it_survives_its_file() {
+        let mut written = config(&["ce", "cutout", "mixskd"], 3);
+        written.entries[1]
+            .set
+            .push("data.augment=['flip', {op='cutout', size=4}]".into());
+        let text = written.to_toml().unwrap();
+        assert_eq!(toml::from_str::<CompareConfig>(&text).unwrap(), written);
+    }
+
+    #[test]
+    fn more_entries_and_seeds_are_added_and_other_settings_refused() {
+        let there = Path::new("there");
+        let mut begun = config(&["ce", "mixup"], 2);
+        begun
+            .extend(&config(&["mixup", "cutout"], 3), there)
+            .unwrap();
+        let names: Vec<_> = begun.entries.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["ce", "mixup", "cutout"]);
+        assert_eq!(begun.seeds, [0, 1, 2]);
+        let mut other = config(&["ce"], 1);
+        other.settings.run.epochs = 9;
+        let error = begun.extend(&other, there).unwrap_err();
+        assert!(
+            error.to_string().contains("run.epochs = 6; 9 is asked for"),
+            "{error}"
+        );
+        let mut other = config(&["ce"], 1);
+        other.entries[0].set.push("data.augment=['flip']".into());
+        assert!(begun.extend(&other, there).is_err());
+    }
+
+    #[test]
+    fn schedules_are_stretched_with_the_epochs() {
+        let schedule = ScheduleConfig {
+            warmup_epochs: 5,
+            milestones: vec![100, 150],
+            ..ScheduleConfig::default()
+        };
+        let twice = stretched(&schedule, 200, 400);
+        assert_eq!(
+            (twice.warmup_epochs, twice.milestones),
+            (10, vec![200, 300])
+        );
+        let mut config = config(&["ce"], 1);
+        config.settings.schedule.warmup_epochs = 1;
+        let run = config.run_config(&config.entries[0], 7, 15).unwrap();
+        assert_eq!(
+            (run.run.seed, run.run.epochs, run.schedule.warmup_epochs),
+            (7, 15, 3)
+        );
+    }
+
+    #[test]
+    fn senseless_comparisons_are_refused() {
+        let named = |name: &str| Entry::named(name).unwrap();
+        let new = |entries, seeds| CompareConfig::new(TrainConfig::default(), entries, seeds);
+        assert!(new(vec![], 1).is_err());
+        assert!(new(vec![named("ce")], 0).is_err());
+        assert!(new(vec![named("ce"), named("ce")], 1).is_err());
+        let mut config = config(&["ce", "mixup"], 1);
+        config.baseline = "mixpu".into();
+        let error = config.validate().unwrap_err();
+        assert!(error.hint().unwrap().contains("`mixup`"));
+    }
+}

@@ -1,0 +1,219 @@
+//! Tables and chart as files and text.
+
+use std::path::Path;
+
+use super::chart;
+use super::statistics::{Gain, Spread};
+use super::{Row, Summary};
+use crate::{Error, Result, files};
+
+/// Writes `compare.json`, `.csv`, `.md` and `.svg`.
+pub(super) fn write(dir: &Path, summary: &Summary) -> Result<()> {
+    let json = serde_json::to_string_pretty(summary)
+        .map_err(|error| Error::config("compare.json", error.to_string()))?;
+    for (name, data) in [
+        ("compare.json", format!("{json}\n").into_bytes()),
+        ("compare.csv", csv(summary).into_bytes()),
+        ("compare.md", summary.markdown().into_bytes()),
+        ("compare.svg", chart::svg(summary).into_bytes()),
+    ] {
+        files::write_atomically(&dir.join(name), &data)?;
+    }
+    Ok(())
+}
+
+const HEAD: [&str; 9] = [
+    "entry",
+    "epochs",
+    "runs",
+    "top-1 %",
+    "paired difference",
+    "top-5 %",
+    "images/s",
+    "memory MB",
+    "seconds a run",
+];
+
+impl Summary {
+    /// The first table as cells, head first.
+    pub fn equal_epochs_table(&self) -> Vec<Vec<String>> {
+        table(&self.equal_epochs)
+    }
+
+    /// The second table as cells, head first; empty where it was not asked for.
+    pub fn equal_time_table(&self) -> Vec<Vec<String>> {
+        if self.equal_time.is_empty() {
+            return Vec::new();
+        }
+        table(&self.equal_time)
+    }
+
+    /// What is compared, in one sentence.
+    pub fn subject(&self) -> String {
+        format!(
+            "{} at width {} on {}, batch {}, {} epoch{}, seed{} {}",
+            self.model,
+            self.width,
+            self.data,
+            self.batch,
+            self.epochs,
+            if self.epochs == 1 { "" } else { "s" },
+            if self.seeds.len() == 1 { "" } else { "s" },
+            list(&self.seeds),
+        )
+    }
+
+    /// How the figures are to be read, a sentence an item.
+    pub fn notes(&self) -> Vec<String> {
+        let pairs = self.seeds.len();
+        let mut notes = vec![
+            "Accuracies are the backbone's on the test images after the last epoch, as mean ± standard deviation over seeds; no epoch and no head was chosen on the test images.".to_string(),
+            format!("The paired difference is to {} with the same seed, in points, as mean ± half of the 95 % interval (Student's t over n pairs). {}", self.baseline, match pairs {
+                1 => "One seed gives no interval.",
+                2..=4 => "With so few pairs the interval is wide, and assumes normal differences.",
+                _ => "It assumes normal differences; no correction is made for comparing several entries.",
+            }),
+            "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
+        ];
+        if !self.equal_time.is_empty() {
+            notes.push("At equal time, each entry has the epochs that fit the training time of the costliest, by the images/s of the first table, its schedule stretched along.".into());
+        }
+        if self.missing > 0 {
+            notes.push(format!(
+                "{} run{} still to do: the figures are not final.",
+                self.missing,
+                if self.missing == 1 { " is" } else { "s are" }
+            ));
+        }
+        notes
+    }
+
+    /// Tables and notes as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# Comparison\n\n{}\n\n", self.subject());
+        text.push_str(&markdown_table(&self.equal_epochs_table()));
+        if !self.equal_time.is_empty() {
+            text.push_str("\n## At equal training time\n\n");
+            text.push_str(&markdown_table(&self.equal_time_table()));
+        }
+        text.push('\n');
+        for note in self.notes() {
+            text.push_str(&format!("- {note}\n"));
+        }
+        text.push_str("\n## Entries\n\n");
+        for entry in &self.entries {
+            let set: Vec<_> = entry.set.iter().map(|set| format!("`{set}`")).collect();
+            let with = if set.is_empty() { "" } else { " with " };
+            text.push_str(&format!(
+                "- {}: method {}{with}{}\n",
+                entry.name,
+                entry.method,
+                set.join(", ")
+            ));
+        }
+        if !self.failures.is_empty() {
+            text.push_str("\n## Failed runs\n\n");
+            for failure in &self.failures {
+                text.push_str(&format!(
+                    "- {}, seed {}, {} epochs: {}\n",
+                    failure.entry, failure.seed, failure.epochs, failure.cause
+                ));
+            }
+        }
+        text
+    }
+}
+
+/// `1, 2, 3`.
+fn list(numbers: &[u64]) -> String {
+    let words: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+fn table(rows: &[Row]) -> Vec<Vec<String>> {
+    let mut cells = vec![HEAD.map(String::from).to_vec()];
+    cells.extend(rows.iter().map(|row| {
+        vec![
+            row.entry.clone(),
+            row.epochs.to_string(),
+            row.runs.to_string(),
+            percent(row.top1),
+            row.gain.map_or_else(|| "–".into(), points),
+            percent(row.top5),
+            format!("{:.0}", row.samples_per_s),
+            row.peak_memory_bytes
+                .map_or_else(|| "–".into(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
+            format!("{:.1}", row.seconds),
+        ]
+    }));
+    cells
+}
+
+/// A mean and its standard deviation in percent.
+fn percent(spread: Spread) -> String {
+    let mean = 100.0 * spread.mean;
+    match spread.sd {
+        Some(sd) => format!("{mean:.2} ± {:.2}", 100.0 * sd),
+        None => format!("{mean:.2}"),
+    }
+}
+
+/// A difference in points, with its interval and the number of pairs.
+fn points(gain: Gain) -> String {
+    let mean = 100.0 * gain.mean;
+    match gain.half_width {
+        Some(half) => format!("{mean:+.2} ± {:.2} (n = {})", 100.0 * half, gain.pairs),
+        None => format!("{mean:+.2} (n = {})", gain.pairs),
+    }
+}
+
+fn markdown_table(cells: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (at, row) in cells.iter().enumerate() {
+        text.push_str(&format!("| {} |\n", row.join(" | ")));
+        if at == 0 {
+            text.push_str("|---|");
+            text.push_str(&"---:|".repeat(row.len().saturating_sub(1)));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Every row of both tables, fractions unrounded; an empty cell where there is no value.
+fn csv(summary: &Summary) -> String {
+    let mut text = "table,entry,epochs,runs,top1_mean,top1_sd,gain_mean,gain_half_width_95,gain_pairs,top5_mean,top5_sd,test_loss_mean,test_loss_sd,samples_per_s,peak_memory_bytes,seconds,parameters_training\n".to_string();
+    let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let tables = [
+        ("equal_epochs", &summary.equal_epochs),
+        ("equal_time", &summary.equal_time),
+    ];
+    for (name, rows) in tables {
+        for row in rows {
+            let cells = [
+                name.to_string(),
+                row.entry.clone(),
+                row.epochs.to_string(),
+                row.runs.to_string(),
+                row.top1.mean.to_string(),
+                number(row.top1.sd),
+                number(row.gain.map(|gain| gain.mean)),
+                number(row.gain.and_then(|gain| gain.half_width)),
+                row.gain
+                    .map_or(String::new(), |gain| gain.pairs.to_string()),
+                row.top5.mean.to_string(),
+                number(row.top5.sd),
+                row.test_loss.mean.to_string(),
+                number(row.test_loss.sd),
+                row.samples_per_s.to_string(),
+                row.peak_memory_bytes
+                    .map_or(String::new(), |bytes| bytes.to_string()),
+                row.seconds.to_string(),
+                row.parameters_training.to_string(),
+            ];
+            text.push_str(&cells.join(","));
+            text.push('\n');
+        }
+    }
+    text
+}

@@ -1,0 +1,65 @@
+//! Who does a run: this process, or one of its own.
+
+use std::path::Path;
+
+use crate::{Observer, Report, RunDir, Trainer};
+
+/// Why a run did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFailure {
+    /// What went wrong, in one line.
+    pub cause: String,
+    /// Whether the whole comparison has to stop, because the user said so.
+    pub stop: bool,
+}
+
+impl From<crate::Error> for RunFailure {
+    fn from(error: crate::Error) -> Self {
+        Self {
+            cause: error.cause(),
+            stop: false,
+        }
+    }
+}
+
+/// Trains in a prepared run directory.
+///
+/// A process of its own for each run keeps them apart: memory is measured from nothing, and a run that the system kills is a
+/// failed run and no more. The command line does that; [`InProcess`] is for libraries and tests.
+pub trait Runner {
+    /// Goes on with the run in `dir`, from the beginning where it has no checkpoint, until its report is written.
+    ///
+    /// # Errors
+    /// Why it did not come to its end.
+    fn run(&mut self, dir: &Path) -> Result<(), RunFailure>;
+}
+
+/// Runs in this process. Peak memory is then that of the process so far, and not of one run.
+pub struct InProcess<'a> {
+    observer: &'a mut dyn Observer,
+}
+
+impl<'a> InProcess<'a> {
+    /// A runner whose runs `observer` watches.
+    pub fn new(observer: &'a mut dyn Observer) -> Self {
+        Self { observer }
+    }
+}
+
+impl Runner for InProcess<'_> {
+    fn run(&mut self, dir: &Path) -> Result<(), RunFailure> {
+        let (run, config) = RunDir::open(dir)?;
+        let mut trainer = Trainer::new(&config)?;
+        if run.newest_checkpoint_path().is_some() {
+            trainer.resume(&run, self.observer)?;
+        }
+        trainer.run(&run, self.observer)?;
+        Ok(())
+    }
+}
+
+/// The report of a run that is done.
+pub(super) fn finished(dir: &Path) -> Option<Report> {
+    let text = std::fs::read_to_string(dir.join("report.json")).ok()?;
+    serde_json::from_str(&text).ok()
+}

@@ -1,0 +1,216 @@
+//! The result of a comparison as data.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::statistics::{Gain, Spread};
+use super::{CompareConfig, Done, Entry};
+use crate::Report;
+
+/// A run that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Name of the entry.
+    pub entry: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Its epochs.
+    pub epochs: usize,
+    /// Its run directory.
+    pub dir: PathBuf,
+    /// What went wrong.
+    pub cause: String,
+}
+
+/// A run that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Name of the entry.
+    pub entry: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Its epochs.
+    pub epochs: usize,
+    /// The backbone's top-1 after the last epoch, a fraction.
+    pub top1: f64,
+    /// The backbone's top-5 after the last epoch, a fraction.
+    pub top5: f64,
+    /// The backbone's test loss after the last epoch, in nats.
+    pub test_loss: f64,
+    /// Original images trained on per second, evaluation excluded.
+    pub samples_per_s: f64,
+    /// Seconds of training and evaluation.
+    pub seconds: f64,
+    /// Largest resident memory of the run's process in bytes, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// Its run directory.
+    pub dir: PathBuf,
+}
+
+/// One line of a table: an entry over its seeds. Means are over the runs that are done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Name of the entry.
+    pub entry: String,
+    /// Epochs of each run.
+    pub epochs: usize,
+    /// Runs that are done.
+    pub runs: usize,
+    /// The backbone's top-1 after the last epoch, a fraction.
+    pub top1: Spread,
+    /// Its paired difference to the baseline's, seed by seed; `None` for the baseline itself, and without a common seed.
+    pub gain: Option<Gain>,
+    /// The backbone's top-5 after the last epoch, a fraction.
+    pub top5: Spread,
+    /// The backbone's test loss after the last epoch, in nats.
+    pub test_loss: Spread,
+    /// Mean of original images trained on per second, evaluation excluded.
+    pub samples_per_s: f64,
+    /// Largest resident memory of any of the runs' processes in bytes, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// Mean seconds of a run, training and evaluation.
+    pub seconds: f64,
+    /// Parameters in training; the kept ones are the same for all.
+    pub parameters_training: usize,
+}
+
+/// What `compare.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The comparison's directory.
+    pub dir: PathBuf,
+    /// Name of the data set.
+    pub data: String,
+    /// Name of the network.
+    pub model: String,
+    /// Width multiplier.
+    pub width: f64,
+    /// Original images per step.
+    pub batch: usize,
+    /// Epochs of the first table.
+    pub epochs: usize,
+    /// Seeds.
+    pub seeds: Vec<u64>,
+    /// Name of the entry that the others are compared with.
+    pub baseline: String,
+    /// What is compared.
+    pub entries: Vec<Entry>,
+    /// The first table: the same epochs for all, in the order of `entries`. Entries without a finished run are missing.
+    pub equal_epochs: Vec<Row>,
+    /// The second table: the same training time for all. Empty where it was not asked for.
+    pub equal_time: Vec<Row>,
+    /// Every finished run of both tables.
+    pub runs: Vec<RunRecord>,
+    /// Runs that failed.
+    pub failures: Vec<Failure>,
+    /// Runs of the first table that are neither done nor failed.
+    pub missing: usize,
+}
+
+impl Summary {
+    pub(super) fn new(dir: &Path, config: &CompareConfig) -> Self {
+        let settings = &config.settings;
+        Self {
+            dir: dir.to_path_buf(),
+            data: settings.data.source.clone(),
+            model: settings.model.name.clone(),
+            width: settings.model.width,
+            batch: settings.run.batch,
+            epochs: settings.run.epochs,
+            seeds: config.seeds.clone(),
+            baseline: config.baseline.clone(),
+            entries: config.entries.clone(),
+            equal_epochs: Vec::new(),
+            equal_time: Vec::new(),
+            runs: Vec::new(),
+            failures: Vec::new(),
+            missing: 0,
+        }
+    }
+
+    /// The first table from its runs.
+    pub(super) fn fill(&mut self, config: &CompareConfig, done: &Done, failures: &[Failure]) {
+        if let Some((_, report)) = done.first() {
+            self.data.clone_from(&report.data);
+        }
+        self.equal_epochs = rows(config, done);
+        self.runs = records(config, done);
+        self.failures = failures.to_vec();
+        let all = config.entries.len() * config.seeds.len();
+        self.missing = all.saturating_sub(done.len() + failures.len());
+    }
+
+    /// The second table, after the first.
+    pub(super) fn fill_equal_time(
+        &mut self,
+        config: &CompareConfig,
+        done: &Done,
+        failures: &[Failure],
+    ) {
+        self.equal_time = rows(config, done);
+        let first = config.settings.run.epochs;
+        self.runs.retain(|run| run.epochs == first);
+        self.failures.retain(|failure| failure.epochs == first);
+        let fresh = |epochs: &usize| *epochs != first;
+        let runs = records(config, done).into_iter();
+        self.runs.extend(runs.filter(|run| fresh(&run.epochs)));
+        self.failures.extend_from_slice(failures);
+    }
+}
+
+fn rows(config: &CompareConfig, done: &Done) -> Vec<Row> {
+    let of = |name: &str| -> Vec<&Report> {
+        let at = config.entries.iter().position(|entry| entry.name == name);
+        let own = done.iter().filter(|(entry, _)| Some(*entry) == at);
+        own.map(|(_, report)| report).collect()
+    };
+    let baseline = of(&config.baseline);
+    let row = |entry: &Entry| -> Option<Row> {
+        let reports = of(&entry.name);
+        let first = reports.first()?;
+        let values = |value: fn(&Report) -> f64| -> Vec<f64> {
+            reports.iter().map(|report| value(report)).collect()
+        };
+        let mean = |value| Spread::of(&values(value)).map_or(f64::NAN, |spread| spread.mean);
+        let differences: Vec<f64> = reports
+            .iter()
+            .filter_map(|report| {
+                let pair = baseline.iter().find(|other| other.seed == report.seed)?;
+                Some(report.top1 - pair.top1)
+            })
+            .collect();
+        Some(Row {
+            entry: entry.name.clone(),
+            epochs: first.epochs,
+            runs: reports.len(),
+            top1: Spread::of(&values(|report| report.top1))?,
+            gain: (entry.name != config.baseline)
+                .then(|| Gain::of(&differences))
+                .flatten(),
+            top5: Spread::of(&values(|report| report.top5))?,
+            test_loss: Spread::of(&values(|report| report.test_loss))?,
+            samples_per_s: mean(|report| report.samples_per_s),
+            peak_memory_bytes: reports.iter().filter_map(|r| r.peak_memory_bytes).max(),
+            seconds: mean(|report| report.seconds),
+            parameters_training: first.parameters_training,
+        })
+    };
+    config.entries.iter().filter_map(row).collect()
+}
+
+fn records(config: &CompareConfig, done: &Done) -> Vec<RunRecord> {
+    let record = |(entry, report): &(usize, Report)| RunRecord {
+        entry: config.entries[*entry].name.clone(),
+        seed: report.seed,
+        epochs: report.epochs,
+        top1: report.top1,
+        top5: report.top5,
+        test_loss: report.test_loss,
+        samples_per_s: report.samples_per_s,
+        seconds: report.seconds,
+        peak_memory_bytes: report.peak_memory_bytes,
+        dir: report.dir.clone(),
+    };
+    done.iter().map(record).collect()
+}
