@@ -58,8 +58,9 @@ fn check(name: &str) {
             assert!(value.is_finite(), "{name}: {part} is {value}");
         }
         losses.push(output.loss.to_scalar::<f32>().unwrap());
+        // A small step: so few images make a rough landscape for a deep network of batch norms.
         optimizer
-            .step(&output.loss.backward().unwrap(), 5e-4)
+            .step(&output.loss.backward().unwrap(), 1e-4)
             .unwrap();
     }
     assert!(
