@@ -156,10 +156,11 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<T = T>>(self, _: L) {
         let values = self.x.iter().enumerate();
-        // SAFETY: the output is as long as the input.
+        // SAFETY: the output is as long as the input, and `i` is an index of the input.
+        let write = |i, y| unsafe { *self.y.add(i) = y };
         match self.kind {
-            Kind::Silu => values.for_each(|(i, x)| unsafe { *self.y.add(i) = x.silu() }),
-            Kind::Relu6 => values.for_each(|(i, x)| unsafe { *self.y.add(i) = x.relu6() }),
+            Kind::Silu => values.for_each(|(i, x)| write(i, x.silu())),
+            Kind::Relu6 => values.for_each(|(i, x)| write(i, x.relu6())),
         }
     }
 }
@@ -177,14 +178,11 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<T = T>>(self, _: L) {
         let pairs = self.x.iter().zip(self.dy).enumerate();
-        // SAFETY: the gradient is as long as the input.
+        // SAFETY: the gradient is as long as the input, and `i` is an index of the input.
+        let write = |i, dx| unsafe { *self.dx.add(i) = dx };
         match self.kind {
-            Kind::Silu => pairs.for_each(|(i, (x, dy))| unsafe {
-                *self.dx.add(i) = x.silu_slope().times(*dy);
-            }),
-            Kind::Relu6 => pairs.for_each(|(i, (x, dy))| unsafe {
-                *self.dx.add(i) = x.relu6_slope().times(*dy);
-            }),
+            Kind::Silu => pairs.for_each(|(i, (x, dy))| write(i, x.silu_slope().times(*dy))),
+            Kind::Relu6 => pairs.for_each(|(i, (x, dy))| write(i, x.relu6_slope().times(*dy))),
         }
     }
 }

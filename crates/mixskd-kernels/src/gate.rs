@@ -99,11 +99,11 @@ impl<T: Element> Kernel<T> for Forward<'_, T> {
     }
 }
 
-/// One sample: `sums[c] = Σ dy·x` (or `Σ dy` without `x`) over its pixels.
+/// One sample: `totals[c] = Σ dy·x` (or `Σ dy` without `x`) over its pixels.
 struct Sums<'a, T> {
     dy: &'a [T],
     x: Option<&'a [T]>,
-    sums: &'a mut [T],
+    totals: &'a mut [T],
 }
 
 impl<T: Element> Kernel<T> for Sums<'_, T> {
@@ -111,7 +111,7 @@ impl<T: Element> Kernel<T> for Sums<'_, T> {
 
     #[inline(always)]
     fn run<L: Lanes<T = T>>(self, lanes: L) {
-        let channels = self.sums.len();
+        let channels = self.totals.len();
         for pixel in 0..self.dy.len() / channels {
             let mut c = 0;
             while c < channels {
@@ -120,12 +120,12 @@ impl<T: Element> Kernel<T> for Sums<'_, T> {
                 // SAFETY: inside the sample and its sums.
                 unsafe {
                     let dy = lanes.load_part(self.dy.as_ptr().add(at), n);
-                    let sum = lanes.load_part(self.sums.as_ptr().add(c), n);
+                    let sum = lanes.load_part(self.totals.as_ptr().add(c), n);
                     let sum = match self.x {
                         Some(x) => lanes.fma(dy, lanes.load_part(x.as_ptr().add(at), n), sum),
                         None => lanes.add(dy, sum),
                     };
-                    lanes.store_part(self.sums.as_mut_ptr().add(c), sum, n);
+                    lanes.store_part(self.totals.as_mut_ptr().add(c), sum, n);
                 }
                 c += n;
             }
@@ -170,7 +170,9 @@ impl Op {
                 dy: &dy[range.clone()],
                 x: (self == Self::Scale).then(|| &x[range]),
                 // SAFETY: every sample has sums of its own.
-                sums: unsafe { std::slice::from_raw_parts_mut(shared.at(b * channels), channels) },
+                totals: unsafe {
+                    std::slice::from_raw_parts_mut(shared.at(b * channels), channels)
+                },
             });
         });
         sums

@@ -161,7 +161,7 @@ impl Plan for MobileNetV2 {
         match self.kind {
             Kind::Cifar => self.activated(&mut layers, window, &vb.pp("conv1"), 0)?,
             Kind::ImageNet => {
-                self.activated(&mut layers, window.stride(2), &vb.pp("features"), 0)?
+                self.activated(&mut layers, window.stride(2), &vb.pp("features"), 0)?;
             }
         }
         Ok(layers)

@@ -58,12 +58,11 @@ fn build(config: &ModelConfig, vb: VarBuilder, kind: Kind) -> Result<Box<dyn Bac
         (2.0, [244, 488, 976, 2048]),
     ];
     let known = published.iter().find(|(width, _)| *width == config.width);
-    let (stem, [first, second, third, last]) = match known {
-        Some((_, channels)) => (24, *channels),
-        None => {
-            let even = |base: usize| 2 * config.scaled(base / 2);
-            (config.scaled(24), [116, 232, 464, 1024].map(even))
-        }
+    let (stem, [first, second, third, last]) = if let Some((_, channels)) = known {
+        (24, *channels)
+    } else {
+        let even = |base: usize| 2 * config.scaled(base / 2);
+        (config.scaled(24), [116, 232, 464, 1024].map(even))
     };
     let plan = ShuffleNetV2 {
         kind,

@@ -22,7 +22,7 @@ fn train(data: &Path, method: &str, settings: &[&str]) -> (Report, Vec<u8>) {
     let file = std::fs::read(run.weights()).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
     let mut names = tensors.names();
-    names.sort();
+    names.sort_unstable();
     let bytes = names
         .iter()
         .flat_map(|name| tensors.tensor(name).unwrap().data().to_vec())

@@ -46,8 +46,8 @@ fn build(config: &ModelConfig, vb: VarBuilder) -> Result<Box<dyn Backbone>> {
         growth,
         channels: [0; 3],
     };
-    for index in 0..3 {
-        plan.channels[index] = plan.entering(index) + LAYERS * growth[index];
+    for (index, growth) in growth.into_iter().enumerate() {
+        plan.channels[index] = plan.entering(index) + LAYERS * growth;
     }
     Ok(Box::new(Staged::new(plan, config.classes, vb)?))
 }

@@ -38,7 +38,7 @@ mod runner;
 mod statistics;
 mod summary;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use config::CompareConfig;
@@ -196,13 +196,11 @@ impl Comparison {
         // Entries that get the same epochs again have their runs already.
         let (again, tasks): (Vec<_>, Vec<_>) =
             tasks.into_iter().partition(|task| task.epochs == first);
-        let same: HashMap<(usize, u64), ()> = again
-            .iter()
-            .map(|task| ((task.entry, task.seed), ()))
-            .collect();
+        let same: HashSet<(usize, u64)> =
+            again.iter().map(|task| (task.entry, task.seed)).collect();
         let mut second: Done = done
             .into_iter()
-            .filter(|(entry, report)| same.contains_key(&(*entry, report.seed)))
+            .filter(|(entry, report)| same.contains(&(*entry, report.seed)))
             .collect();
         self.do_all(&tasks, runner, observer, &mut second, |second, failures| {
             summary.fill_equal_time(&self.config, second, failures);

@@ -1,5 +1,6 @@
 //! Tables and chart as files and text.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::chart;
@@ -98,26 +99,28 @@ impl Summary {
         }
         text.push('\n');
         for note in self.notes() {
-            text.push_str(&format!("- {note}\n"));
+            let _ = writeln!(text, "- {note}");
         }
         text.push_str("\n## Entries\n\n");
         for entry in &self.entries {
             let set: Vec<_> = entry.set.iter().map(|set| format!("`{set}`")).collect();
             let with = if set.is_empty() { "" } else { " with " };
-            text.push_str(&format!(
-                "- {}: method {}{with}{}\n",
+            let _ = writeln!(
+                text,
+                "- {}: method {}{with}{}",
                 entry.name,
                 entry.method,
                 set.join(", ")
-            ));
+            );
         }
         if !self.failures.is_empty() {
             text.push_str("\n## Failed runs\n\n");
             for failure in &self.failures {
-                text.push_str(&format!(
-                    "- {}, seed {}, {} epochs: {}\n",
+                let _ = writeln!(
+                    text,
+                    "- {}, seed {}, {} epochs: {}",
                     failure.entry, failure.seed, failure.epochs, failure.cause
-                ));
+                );
             }
         }
         text
@@ -170,7 +173,7 @@ fn points(gain: Gain) -> String {
 fn markdown_table(cells: &[Vec<String>]) -> String {
     let mut text = String::new();
     for (at, row) in cells.iter().enumerate() {
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
+        let _ = writeln!(text, "| {} |", row.join(" | "));
         if at == 0 {
             text.push_str("|---|");
             text.push_str(&"---:|".repeat(row.len().saturating_sub(1)));

@@ -18,7 +18,7 @@ pub(super) fn contrast(canvas: &mut Canvas<'_>, factor: f32) {
     let sum: u64 = match canvas.channels() {
         3 => {
             let pixels = canvas.pixels_mut().as_chunks::<3>().0;
-            pixels.iter().map(|pixel| u64::from(luma(pixel))).sum()
+            pixels.iter().map(|pixel| u64::from(luma(*pixel))).sum()
         }
         _ => canvas.pixels_mut().iter().map(|&v| u64::from(v)).sum(),
     };
@@ -32,7 +32,7 @@ pub(super) fn saturation(canvas: &mut Canvas<'_>, factor: f32) {
         return;
     }
     for pixel in canvas.pixels_mut().as_chunks_mut::<3>().0 {
-        let grey = luma(pixel);
+        let grey = luma(*pixel);
         *pixel = pixel.map(|byte| blend(grey, byte, factor));
     }
 }
@@ -83,7 +83,7 @@ fn blend(degenerate: u8, byte: u8, factor: f32) -> u8 {
 }
 
 /// ITU-R 601 luma, in Pillow's fixed-point arithmetic.
-fn luma(&[red, green, blue]: &[u8; 3]) -> u8 {
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
     let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471;
     ((sum + 0x8000) >> 16) as u8
 }
