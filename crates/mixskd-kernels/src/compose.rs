@@ -1,7 +1,13 @@
 //! Every kernel once more as a chain of candle's own ops: what runs on a device that has no kernel of ours, and the
 //! independent answer the tests compare the kernels with.
 
+mod losses;
+
 use candle_core::{Tensor, Var};
+
+pub use losses::{
+    cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
+};
 
 use crate::{BatchStats, Conv2dConfig, Pool2dConfig, Result, SgdConfig};
 

@@ -39,6 +39,7 @@ mod error;
 mod gate;
 mod gemm;
 mod linear;
+mod loss;
 mod mix;
 mod norm;
 mod optim;
@@ -55,6 +56,9 @@ pub use conv::{Conv2dConfig, conv2d};
 pub use error::{Error, Result};
 pub use gate::{add_bias, scale_channels, shift_channels};
 pub use linear::linear;
+pub use loss::{
+    cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
+};
 pub use mix::interpolate;
 pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
 pub use optim::{SgdConfig, sgd_step};

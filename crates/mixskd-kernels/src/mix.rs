@@ -99,30 +99,38 @@ impl Interpolate {
             })
         }
     }
+}
 
-    /// Row j gets `λ_j · dy_j`, and `(1 − λ_i) · dy_i` from every i whose partner it is.
-    fn backward<T: Element>(&self, dy: &[T]) -> Vec<T> {
-        let batch = self.partner.len();
-        let row = dy.len() / batch;
-        let mut sources = vec![vec![]; batch];
-        for (i, &p) in self.partner.iter().enumerate() {
-            sources[p as usize].push(i);
-        }
-        // SAFETY: every row is written by its own task.
-        unsafe {
-            par::filled(dy.len(), |dx: Shared<T>| {
-                par::each(batch, |j| {
-                    let mut terms = vec![(T::of(self.lambda[j]), &dy[j * row..(j + 1) * row])];
-                    for &i in &sources[j] {
-                        terms.push((T::of(1.0 - self.lambda[i]), &dy[i * row..(i + 1) * row]));
-                    }
-                    T::dispatch(WeightedSum {
-                        terms: &terms,
-                        y: dx.at(j * row),
-                    });
+/// The gradient of the interpolation, times `scale`: row j gets `λ_j · dy_j`, and `(1 − λ_i) · dy_i` from every i whose partner
+/// it is.
+pub(crate) fn backward<T: Element>(
+    partner: &[u32],
+    lambda: &[f64],
+    dy: &[T],
+    scale: f64,
+) -> Vec<T> {
+    let batch = partner.len();
+    let row = dy.len() / batch;
+    let mut sources = vec![vec![]; batch];
+    for (i, &p) in partner.iter().enumerate() {
+        sources[p as usize].push(i);
+    }
+    // SAFETY: every row is written by its own task.
+    unsafe {
+        par::filled(dy.len(), |dx: Shared<T>| {
+            par::each(batch, |j| {
+                let own = &dy[j * row..(j + 1) * row];
+                let mut terms = vec![(T::of(scale * lambda[j]), own)];
+                for &i in &sources[j] {
+                    let weight = scale * (1.0 - lambda[i]);
+                    terms.push((T::of(weight), &dy[i * row..(i + 1) * row]));
+                }
+                T::dispatch(WeightedSum {
+                    terms: &terms,
+                    y: dx.at(j * row),
                 });
-            })
-        }
+            });
+        })
     }
 }
 
@@ -141,7 +149,9 @@ impl CustomOp1 for Interpolate {
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
         by_dtype!(x.dtype(), T => {
-            let dx = storage::with_slice::<T, _>(&dy, |dy| Ok(self.backward(dy)))?;
+            let dx = storage::with_slice::<T, _>(&dy, |dy| {
+                Ok(backward(&self.partner, &self.lambda, dy, 1.0))
+            })?;
             Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
         })
     }

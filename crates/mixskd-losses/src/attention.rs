@@ -1,7 +1,7 @@
 //! Where a feature map looks, and losses that carry it from one map to another.
 
 use candle_core::{D, Tensor};
-use mixskd_kernels::linear;
+use mixskd_kernels::{linear, mse};
 
 use crate::log_softmax::log_softmax;
 use crate::precision::raised;
@@ -40,7 +40,7 @@ pub fn attention_distillation(shallow: &Tensor, deep: &Tensor) -> Result<Tensor>
         target = linear(&target, &matrix.to_dtype(target.dtype())?, None)?;
     }
     let target = log_softmax(&target)?.exp()?;
-    Ok((learner - target)?.sqr()?.mean_all()?)
+    Ok(mse(&learner, &target)?)
 }
 
 /// `mean((φ(a) − φ(sg b))²)`, `φ` the channels' mean square at each position, divided by its length over all positions of an
@@ -73,7 +73,7 @@ pub fn attention_distance(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let length = (energy.sqr()?.sum_keepdim(D::Minus1)? + 1e-24)?.sqrt()?;
         Ok(energy.broadcast_div(&length)?)
     };
-    Ok((unit(a)? - unit(&b.detach())?)?.sqr()?.mean_all()?)
+    Ok(mse(&unit(a)?, &unit(&b.detach())?)?)
 }
 
 /// Batch, height and width of a feature map.

@@ -26,5 +26,5 @@ pub fn feature_mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         });
     }
     check::exactly("feature_mse", "b", b, a.dims())?;
-    Ok((raised(a)? - raised(b)?)?.sqr()?.mean_all()?)
+    Ok(mixskd_kernels::mse(&raised(a)?, &raised(b)?)?)
 }

@@ -1,9 +1,8 @@
 //! Kullback–Leibler divergence from a detached teacher at a temperature.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
-use crate::log_softmax::log_softmax;
-use crate::precision::{compute_dtype, raised};
+use crate::precision::raised;
 use crate::{Result, check};
 
 /// `KL_T(student ‖ teacher) = T²·mean_i Σ_c p_ic·(log p_ic − log q_ic)`, `p = softmax(teacher / T)`,
@@ -22,19 +21,11 @@ pub fn kl_divergence(student: &Tensor, teacher: &Tensor, temperature: f64) -> Re
     let (batch, classes) = check::logits("kl_divergence", "student", student)?;
     check::exactly("kl_divergence", "teacher", teacher, &[batch, classes])?;
     check::temperature(temperature)?;
-    let log_q = log_softmax(&(in_f64(student)? / temperature)?)?;
-    let log_p = log_softmax(&(in_f64(&teacher.detach())? / temperature)?)?;
-    let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum_all()?;
-    let scaled = (divergence * (temperature * temperature / batch as f64))?;
-    Ok(scaled.to_dtype(compute_dtype(student.dtype()))?)
-}
-
-/// The terms of the sum cancel to second order in the sides' difference: in f32 a small divergence (a high temperature, or
-/// a student close to its teacher) would be rounding noise. Metal knows no f64.
-fn in_f64(x: &Tensor) -> Result<Tensor> {
-    Ok(if x.device().is_metal() {
-        raised(x)?
-    } else {
-        x.to_dtype(DType::F64)?
-    })
+    let student = raised(student)?;
+    let teacher = teacher.detach().to_dtype(student.dtype())?;
+    Ok(mixskd_kernels::kl_divergence(
+        &student,
+        &teacher,
+        temperature,
+    )?)
 }

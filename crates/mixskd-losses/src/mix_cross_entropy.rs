@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::log_softmax::{at_label, log_softmax};
+use crate::precision::raised;
 use crate::{Result, check};
 
 /// mixCE: `mean_i [λ_i·CE_i(y_i) + (1 − λ_i)·CE_i(y_π(i))]`, `CE_i(y) = −log softmax(logits_i)_y`
@@ -29,9 +29,11 @@ pub fn mix_cross_entropy(
     check::labels(OP, "labels", labels, batch)?;
     check::labels(OP, "partner_labels", partner_labels, batch)?;
     check::exactly(OP, "lambda", lambda, &[batch])?;
-    let log_p = log_softmax(logits)?;
-    let lambda = lambda.detach().to_dtype(log_p.dtype())?;
-    let own = (at_label(&log_p, labels)? * &lambda)?;
-    let partner = (at_label(&log_p, partner_labels)? * (1.0 - lambda)?)?;
-    Ok((own + partner)?.mean_all()?.neg()?)
+    let logits = raised(logits)?;
+    Ok(mixskd_kernels::mix_cross_entropy(
+        &logits,
+        labels,
+        partner_labels,
+        lambda,
+    )?)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::log_softmax::log_softmax;
+use crate::precision::raised;
 use crate::{Result, check};
 
 /// Cross-entropy with soft targets: `−mean_i Σ_c t_ic·log softmax(logits_i)_c`
@@ -19,7 +19,7 @@ use crate::{Result, check};
 pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     let (batch, classes) = check::logits("soft_cross_entropy", "logits", logits)?;
     check::exactly("soft_cross_entropy", "targets", targets, &[batch, classes])?;
-    let log_p = log_softmax(logits)?;
-    let targets = targets.detach().to_dtype(log_p.dtype())?;
-    Ok(((log_p * targets)?.sum_all()? * (-1.0 / batch as f64))?)
+    let logits = raised(logits)?;
+    let targets = targets.detach().to_dtype(logits.dtype())?;
+    Ok(mixskd_kernels::soft_cross_entropy(&logits, &targets)?)
 }

@@ -2,9 +2,8 @@
 
 use candle_core::{D, Tensor};
 
-use crate::log_softmax::{at_label, log_softmax};
 use crate::precision::raised;
-use crate::{Error, Result, check};
+use crate::{Error, Result, check, cross_entropy};
 
 /// Cross-entropy of the softmax over the logits and one more, `‖W_y‖·‖x‖`: the logit of a virtual class whose weight points
 /// along the sample itself and is as long as its label's (Chen et al., Virtual Class Enhanced Discriminative Embedding
@@ -43,7 +42,7 @@ pub fn virtual_softmax(
     let own = raised(weight)?.index_select(labels, 0)?;
     let virtual_logit = (norm(&raised(features)?)? * norm(&own)?)?;
     let all = Tensor::cat(&[&raised(logits)?, &virtual_logit], 1)?;
-    Ok(at_label(&log_softmax(&all)?, labels)?.mean_all()?.neg()?)
+    cross_entropy(&all, labels)
 }
 
 /// `[row, 1]`: the length of each row, with a gradient of 0 at length 0.
