@@ -7,7 +7,7 @@ use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::method::MethodConfig;
-use crate::{DeviceKind, Error, OptimizerConfig, Result, ScheduleConfig};
+use crate::{DeviceKind, Error, InitConfig, OptimizerConfig, Result, ScheduleConfig};
 
 /// Which network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub struct TrainConfig {
     pub data: DataConfig,
     /// The network.
     pub model: NetworkConfig,
+    /// Where its weights start.
+    pub init: InitConfig,
     /// The method.
     pub method: MethodConfig,
     /// Terms and weights of the MixSKD objective.
@@ -223,6 +225,7 @@ impl TrainConfig {
                 format!("must be above 0 and at most 8, got {width}"),
             ));
         }
+        self.init.validate()?;
         self.method.validate()?;
         self.objective.validate()?;
         self.schedule.build(self.optimizer.lr, self.run.epochs, 1)?;

@@ -40,6 +40,18 @@ impl OptimizerConfig {
     /// # Errors
     /// When a setting is out of range.
     pub fn build(&self, parameters: Vec<(String, Var)>) -> Result<Sgd> {
+        self.build_with(parameters, |_| 1.0)
+    }
+
+    /// The same, the parameter called `name` learning at `factor(name)` times the learning rate.
+    ///
+    /// # Errors
+    /// When a setting is out of range.
+    pub fn build_with(
+        &self,
+        parameters: Vec<(String, Var)>,
+        factor: impl Fn(&str) -> f64,
+    ) -> Result<Sgd> {
         let range = |key: &str, value: f64, ok: bool, wanted: &str| {
             if ok {
                 Ok(())
@@ -79,13 +91,12 @@ impl OptimizerConfig {
             .map(|(name, parameter)| {
                 let velocity =
                     Var::zeros(parameter.shape(), parameter.dtype(), parameter.device())?;
-                Ok((
-                    name,
-                    Slot {
-                        parameter,
-                        velocity,
-                    },
-                ))
+                let slot = Slot {
+                    parameter,
+                    velocity,
+                    factor: factor(&name),
+                };
+                Ok((name, slot))
             })
             .collect::<Result<_>>()?;
         Ok(Sgd {
@@ -98,6 +109,8 @@ impl OptimizerConfig {
 struct Slot {
     parameter: Var,
     velocity: Var,
+    /// Of the learning rate.
+    factor: f64,
 }
 
 /// SGD with momentum; holds one velocity per parameter.
@@ -107,22 +120,27 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// One update of every parameter that has a gradient, at learning rate `lr`.
+    /// One update of every parameter that has a gradient, at learning rate `lr` times the parameter's factor.
     ///
     /// A parameter the loss does not reach is left alone, decay included, as PyTorch does.
     ///
     /// # Errors
     /// When a gradient's shape does not fit its parameter.
     pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()> {
-        let config = SgdConfig {
-            lr,
+        let config = |factor: f64| SgdConfig {
+            lr: lr * factor,
             momentum: self.config.momentum,
             nesterov: self.config.nesterov,
             weight_decay: self.config.weight_decay,
         };
         for slot in self.slots.values() {
             if let Some(gradient) = gradients.get(&slot.parameter) {
-                sgd_step(&slot.parameter, gradient, &slot.velocity, config)?;
+                sgd_step(
+                    &slot.parameter,
+                    gradient,
+                    &slot.velocity,
+                    config(slot.factor),
+                )?;
             }
         }
         Ok(())

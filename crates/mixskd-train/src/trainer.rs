@@ -10,13 +10,14 @@ use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
 use crate::checkpoint::Checkpoint;
 use crate::evaluate::evaluate;
+use crate::init;
 use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
 use crate::metrics::{Meter, StepReading};
 use crate::observer::{RunStart, StepEvent};
 use crate::optimizer::Sgd;
 use crate::report::best;
 use crate::{
-    EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, TrainConfig,
+    EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, Start, TrainConfig,
 };
 
 /// A run, built and ready: data opened, network made, nothing written yet.
@@ -32,6 +33,7 @@ pub struct Trainer {
     test_loader: Loader,
     pub(crate) device: Device,
     epochs_done: usize,
+    start: Result<Option<Start>>,
 }
 
 impl Trainer {
@@ -40,6 +42,17 @@ impl Trainer {
     /// # Errors
     /// When the configuration is out of range, the data cannot be read, or the two do not fit each other.
     pub fn new(config: &TrainConfig) -> Result<Self> {
+        let mut trainer = Self::for_resume(config)?;
+        trainer.require_start()?;
+        Ok(trainer)
+    }
+
+    /// The same for a run about to be resumed: the weights it started from may be gone, since its checkpoints hold all there is to know.
+    /// Only a run that has none yet wants them again.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn for_resume(config: &TrainConfig) -> Result<Self> {
         config.validate()?;
         let mut config = config.clone();
         let dataset = config.data.open()?;
@@ -49,6 +62,11 @@ impl Trainer {
             && folder.is_dir()
         {
             config.data.source = folder.display().to_string();
+        }
+        if let Some(weights) = &mut config.init.weights
+            && let Ok(absolute) = std::fs::canonicalize(&*weights)
+        {
+            *weights = absolute;
         }
         if config.run.batch > dataset.train.len() {
             return Err(Error::Config {
@@ -75,6 +93,8 @@ impl Trainer {
         };
         let seed = config.run.seed;
         let store = ParamStore::new(seed, DType::F32, &device);
+        // Before the method is built, so that it finds what the file holds and may still change it.
+        let start = config.init.load(&store, &model);
         let inputs = MethodInputs {
             config: &config.method,
             objective: &config.objective,
@@ -83,10 +103,26 @@ impl Trainer {
             seed,
             epochs: config.run.epochs,
             train_images: dataset.train.len(),
+            freeze_backbone: config.init.freeze_backbone,
         };
         let spec = method::spec(config.method.name())?;
         let method = (spec.build)(&inputs)?;
-        let optimizer = config.optimizer.build(store.parameters())?;
+        let body = init::body(&store, method.backbone());
+        if config.init.freeze_backbone {
+            body.iter().for_each(|name| store.freeze(name));
+        }
+        let is_body = |name: &str| {
+            body.binary_search_by(|known| known.as_str().cmp(name))
+                .is_ok()
+        };
+        let factor = |name: &str| {
+            if is_body(name) {
+                1.0
+            } else {
+                config.init.head_lr_factor
+            }
+        };
+        let optimizer = config.optimizer.build_with(store.parameters(), factor)?;
         let train = LoaderConfig {
             batch: config.run.batch,
             needs: (spec.batch)(&config.method)?,
@@ -129,6 +165,7 @@ impl Trainer {
             test_loader,
             device,
             epochs_done: 0,
+            start,
         })
     }
 
@@ -140,6 +177,26 @@ impl Trainer {
     /// The data.
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
+    }
+
+    /// Gives the error of weights that a run at its beginning needs and that could not be had.
+    fn require_start(&mut self) -> Result<()> {
+        self.start = Ok(std::mem::replace(&mut self.start, Ok(None))?);
+        Ok(())
+    }
+
+    /// What became of the weights that the run starts from, and a word where they want other data: lines for the user. None where it
+    /// starts from random values.
+    pub fn start_notices(&self) -> Vec<String> {
+        let Ok(Some(start)) = &self.start else {
+            return Vec::new();
+        };
+        let data = &self.dataset;
+        let other = start.other_normalisation(&data.mean, &data.std);
+        [Some(start.to_string()), other]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
@@ -176,6 +233,11 @@ impl Trainer {
             steps: self.train_loader.steps_per_epoch(),
             batch: self.config.run.batch,
         });
+        if self.epochs_done == 0 {
+            self.require_start()?;
+            let notices = self.start_notices();
+            notices.iter().for_each(|text| observer.notice(text));
+        }
         for epoch in self.epochs_done..self.config.run.epochs {
             let started = Instant::now();
             let mut meter = Meter::default();

@@ -47,6 +47,7 @@ fn check(golden: &BTreeMap<String, Tensor>, name: &str, dtype: DType, tolerance:
         seed: 0,
         epochs: 4,
         train_images: 4,
+        freeze_backbone: false,
     })
     .unwrap();
     let initial = below(golden, "initial/");

@@ -43,6 +43,7 @@ fn check(name: &str) {
         seed: 5,
         epochs: 1,
         train_images: BATCH,
+        freeze_backbone: false,
     })
     .unwrap();
     let mut optimizer = OptimizerConfig::default()

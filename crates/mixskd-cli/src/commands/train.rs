@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_losses::ObjectiveConfig;
-use mixskd_train::{Report, RunDir, TrainConfig, Trainer, method, next_free};
+use mixskd_train::{Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
 
 use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
 use crate::failure::{Failure, Result};
@@ -16,6 +16,7 @@ Examples:
   mixskd train                                             the shipped images, a few minutes
   mixskd train --data cifar-100-binary --model cifar_resnet18 --width 1 --epochs 205
   mixskd train --config configs/cifar100.toml --set objective.temperature=4
+  mixskd train --init resnet18.pth --model resnet18 --width 1 --data pets --head-lr-factor 10
   mixskd train --resume runs/001-mixskd-cifar_resnet18-fashion-mnist-mini
 
 Later wins: defaults, then --config, then named flags, then --set in the order given.";
@@ -35,6 +36,15 @@ pub(crate) struct Args {
     /// Width multiplier of every layer
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     width: Option<f64>,
+    /// Start from these weights of the same network: fine-tuning. Ours, safetensors, or PyTorch's (.pt, .pth)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    init: Option<PathBuf>,
+    /// Leave everything before the class head as --init has it
+    #[arg(long)]
+    freeze_backbone: bool,
+    /// Times the learning rate, for the class head and whatever the method adds
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    head_lr_factor: Option<f64>,
     /// Method, one of `mixskd methods`
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
@@ -76,7 +86,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 20] = [
     "config",
     "data",
     "val_fraction",
@@ -84,6 +94,9 @@ const SETTINGS: [&str; 17] = [
     "labels",
     "model",
     "width",
+    "init",
+    "freeze_backbone",
+    "head_lr_factor",
     "method",
     "augment",
     "objective",
@@ -128,6 +141,9 @@ impl Args {
 
     fn show_plan(&self) -> Result<()> {
         let trainer = Trainer::new(&self.config()?)?;
+        let mut progress = Progress::new();
+        let notices = trainer.start_notices();
+        notices.iter().for_each(|text| progress.notice(text));
         let config = trainer.config().clone();
         plan::print(&config, &trainer.plan()?, self.json)
     }
@@ -142,9 +158,19 @@ impl Args {
         if let Some(name) = &self.objective {
             config.objective = ObjectiveConfig::preset(name)?;
         }
-        let flags: [(&str, Option<toml::Value>); 8] = [
+        let init = self.init.as_ref();
+        let flags: [(&str, Option<toml::Value>); 11] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
+            (
+                "init.weights",
+                init.map(|path| path.display().to_string().into()),
+            ),
+            (
+                "init.freeze_backbone",
+                self.freeze_backbone.then_some(true.into()),
+            ),
+            ("init.head_lr_factor", self.head_lr_factor.map(Into::into)),
             ("method.name", self.method.clone().map(Into::into)),
             ("data.augment", self.augment.clone().map(Into::into)),
             ("run.epochs", self.epochs.map(Into::into)),
@@ -196,7 +222,7 @@ impl Args {
 /// Goes on with the run in `dir`.
 fn resume(dir: &Path) -> Result<(Report, String)> {
     let (run, config) = RunDir::open(dir)?;
-    let mut trainer = Trainer::new(&config)?;
+    let mut trainer = Trainer::for_resume(&config)?;
     let mut progress = Progress::new();
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;

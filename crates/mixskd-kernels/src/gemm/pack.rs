@@ -5,7 +5,6 @@ use crate::simd::{Element, Kernel, Lanes};
 
 /// A matrix per segment, `[segment][k][n]`, cut along `n` into panels of [`Lanes::TILE`] vectors; inside a panel the order
 /// is `[segment][k][column]` and the last panel is padded with zeros to whole vectors.
-#[derive(Debug)]
 pub(crate) struct Packed<T> {
     data: Vec<T>,
     /// Matrices.
@@ -131,11 +130,11 @@ impl<T: Element> Packed<T> {
         }
     }
 
-    /// The same memory seen with every `by` neighbouring segments as one.
-    pub(crate) fn joined(self, by: usize) -> Self {
+    /// The same memory seen as one segment of `segments · k` rows.
+    pub(crate) fn flattened(self) -> Self {
         Self {
-            k: self.k * by,
-            segments: self.segments / by,
+            k: self.k * self.segments,
+            segments: 1,
             ..self
         }
     }

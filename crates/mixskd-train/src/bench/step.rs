@@ -107,6 +107,7 @@ impl StepBench {
             seed: self.seed,
             epochs: 1,
             train_images: self.batch,
+            freeze_backbone: false,
         })?;
         let mut optimizer = self.optimizer.build(store.parameters())?;
         let images_per_step = self.batch * method.images_per_sample();

@@ -49,7 +49,7 @@ impl<'a> InProcess<'a> {
 impl Runner for InProcess<'_> {
     fn run(&mut self, dir: &Path) -> Result<(), RunFailure> {
         let (run, config) = RunDir::open(dir)?;
-        let mut trainer = Trainer::new(&config)?;
+        let mut trainer = Trainer::for_resume(&config)?;
         if run.newest_checkpoint_path().is_some() {
             trainer.resume(&run, self.observer)?;
         }

@@ -28,7 +28,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use mixskd_data::BatchNeeds;
 use mixskd_losses::ObjectiveConfig;
-use mixskd_models::{Backbone, Cost, Mode, ModelConfig, ParamStore};
+use mixskd_models::{Backbone, Cost, Frozen, Mode, ModelConfig, ParamStore};
 
 use crate::Result;
 
@@ -157,6 +157,8 @@ pub struct MethodInputs<'a> {
     pub epochs: usize,
     /// Images of the training set; [`TrainBatch::indices`] are below it.
     pub train_images: usize,
+    /// Whether the backbone's stages stay as they are, see [`Frozen`].
+    pub freeze_backbone: bool,
 }
 
 impl MethodInputs<'_> {
@@ -165,7 +167,12 @@ impl MethodInputs<'_> {
     }
 
     fn backbone(&self) -> Result<Box<dyn Backbone>> {
-        Ok(self.model.build(self.builder().pp(BACKBONE))?)
+        let backbone = self.model.build(self.builder().pp(BACKBONE))?;
+        Ok(if self.freeze_backbone {
+            Box::new(Frozen::new(backbone))
+        } else {
+            backbone
+        })
     }
 
     /// The method's settings in its own type.

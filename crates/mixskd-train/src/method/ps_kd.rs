@@ -150,6 +150,7 @@ mod tests {
             seed: 0,
             epochs: 4,
             train_images: 3,
+            freeze_backbone: false,
         })
         .unwrap();
         method.predictions[4..6].copy_from_slice(&[0.25, 0.75]);

@@ -77,6 +77,7 @@ fn check(model: &str, width: f64, discriminator: DiscriminatorMode, dtype: DType
         seed: 0,
         epochs: 1,
         train_images: 3,
+        freeze_backbone: false,
     })
     .unwrap();
     store
