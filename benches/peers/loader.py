@@ -4,13 +4,14 @@
 torchvision's transforms on PIL images, as its own data sets give them: random crop after padding, flip, to tensor, normalise.
 Prints one line for each round and the median. The first epoch starts the workers and is not counted.
 
-usage: loader.py [DIR] [--workers 2] [--batch 64] [--rounds 3]
+usage: loader.py [DIR] [--workers 2] [--batch 64] [--rounds 3] [--json]
   DIR   CIFAR-100's binary files: holds train.bin, or cifar-100-binary/train.bin. Without it $MIXSKD_BENCH_DATA, else the set
         that ships with the project.                            (needs: pip install torch torchvision numpy pillow)
 """
 
 import argparse
 import gzip
+import json
 import os
 import pathlib
 import statistics
@@ -64,6 +65,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="one JSON document: seconds of each round, images in one")
     args = parser.parse_args()
     loader = DataLoader(
         cifar100(pathlib.Path(args.dir)) if args.dir else shipped(),
@@ -73,14 +75,19 @@ def main():
         num_workers=args.workers,
         persistent_workers=args.workers > 0,
     )
-    rates = []
+    seconds = []
     for number in range(args.rounds + 1):
         start = time.perf_counter()
         images = sum(len(labels) for _, labels in loader)
         if number:
-            rates.append(images / (time.perf_counter() - start))
-            print(f"round {number}: {rates[-1]:.0f} images/s", flush=True)
-    print(f"median of {args.rounds}: {statistics.median(rates):.0f} images/s, {args.workers} workers, batch {args.batch}")
+            seconds.append(time.perf_counter() - start)
+            if not args.json:
+                print(f"round {number}: {images / seconds[-1]:.0f} images/s", flush=True)
+    if args.json:
+        print(json.dumps({"rows": {"loader": {"seconds": seconds, "amount": images}}}))
+    else:
+        rate = images / statistics.median(seconds)
+        print(f"median of {args.rounds}: {rate:.0f} images/s, {args.workers} workers, batch {args.batch}")
 
 
 if __name__ == "__main__":

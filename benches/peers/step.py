@@ -1,10 +1,11 @@
 """One training step in PyTorch: the peer that `mixskd bench step` is measured beside.
 
-Writes one JSON object: samples_per_s (original images), seconds_per_step (median), peak_mib, layout. Both memory layouts are timed
-and the faster one is reported.
+Writes one JSON object: samples_per_s (original images), seconds_per_step (median), seconds (of each step), peak_mib, layout. Both
+memory layouts are timed and the faster one is reported, unless --layout names one.
 
 usage: step.py [--model cifar_resnet18|cifar_resnet50|resnet18|resnet50] [--width F] [--method ce|mixskd] [--batch N] [--size N]
-               [--classes N] [--threads N] [--steps N] [--eval]
+               [--classes N] [--threads N] [--steps N]
+               [--warm-up N] [--layout contiguous|channels_last|both] [--eval]
 """
 
 import argparse
@@ -155,14 +156,14 @@ def measure(args, layout):
     if args.eval:
         net.eval()
         work = infer
-    for _ in range(2):
+    for _ in range(args.warm_up):
         work()
     seconds = []
     for _ in range(args.steps):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return seconds
 
 
 def main():
@@ -175,6 +176,7 @@ def main():
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before them that do not count")
     parser.add_argument("--eval", action="store_true", help="inference instead of a training step")
     parser.add_argument("--layout", choices=["contiguous", "channels_last", "both"], default="both")
     args = parser.parse_args()
@@ -182,9 +184,12 @@ def main():
     layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     if args.layout != "both":
         layouts = {args.layout: layouts[args.layout]}
-    seconds, name = min((measure(args, layout), name) for name, layout in layouts.items())
+    runs = {name: measure(args, layout) for name, layout in layouts.items()}
+    name = min(runs, key=lambda name: statistics.median(runs[name]))
+    median = statistics.median(runs[name])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"samples_per_s": args.batch / seconds, "seconds_per_step": seconds, "peak_mib": peak, "layout": name}))
+    report = {"samples_per_s": args.batch / median, "seconds_per_step": median, "seconds": runs[name], "peak_mib": peak, "layout": name}
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ enum Command {
     Tidy,
     /// Regenerate the golden test data with PyTorch, or compare a fresh run with what is stored
     Golden(golden::GoldenArgs),
-    /// Run the criterion benches, and the peers' beside them
+    /// Run the criterion benches, or whole rows of work beside PyTorch
     Bench(bench::BenchArgs),
 }
 

@@ -1,7 +1,8 @@
-//! Classification of batches with one network, as prediction and evaluation do it.
+//! Classification of batches with one network, batch norm folded into its convolutions.
 
 use candle_core::DType;
-use mixskd_models::{Mode, ModelConfig, ParamStore};
+use mixskd_models::graph::{Executor, Graph};
+use mixskd_models::{ModelConfig, ParamStore};
 use serde::Serialize;
 
 use super::{Spread, at_least_one, images, timed};
@@ -79,8 +80,10 @@ impl InferBench {
         let backbone = self.model.build(store.builder())?;
         let macs = backbone.cost((self.model.input, self.model.input))?.macs;
         let images = images(&self.model, self.batch, self.seed, &device)?;
+        let graph = Graph::of(backbone.as_ref(), self.model.channels)?;
+        let network = Executor::new(&graph.fold_batch_norm()?.fuse())?;
         let seconds = timed(self.warm_up, self.steps, |_| {
-            backbone.forward(&images, Mode::Eval)?;
+            network.run(&images)?;
             Ok(device.synchronize()?)
         })?;
         Ok(InferReport {
