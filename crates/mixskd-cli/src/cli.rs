@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, compare, datasets, eval, export, import, methods, models, predict, train,
+    bench, compare, completions, datasets, doctor, eval, export, import, methods, models, predict,
+    train,
 };
 use crate::failure::Result;
 
@@ -49,6 +50,12 @@ pub(crate) enum Command {
     Datasets(datasets::Args),
     /// Measure how fast this machine trains or classifies
     Bench(bench::Args),
+    /// Say what this build is and what it finds on this machine
+    Doctor(doctor::Args),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write one for each command
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -65,6 +72,9 @@ impl Command {
             Self::Methods(args) => args.run(),
             Self::Datasets(args) => args.run(),
             Self::Bench(args) => args.run(),
+            Self::Doctor(args) => args.run(),
+            Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
         }
     }
 }

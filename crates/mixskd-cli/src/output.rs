@@ -8,8 +8,13 @@ use crate::failure::{Failure, Result};
 
 /// Writes `text` and a line's end. A reader that went away (`mixskd models | head -1`) is no failure.
 pub(crate) fn line(text: &str) -> Result<()> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Writes `text` as it is.
+pub(crate) fn bytes(text: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let hint = "check where stdout goes; the disk may be full".to_string();
             Err(Failure::failed(

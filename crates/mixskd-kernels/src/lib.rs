@@ -63,3 +63,4 @@ pub use mix::interpolate;
 pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
 pub use optim::{SgdConfig, sgd_step};
 pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool2d, max_pool2d};
+pub use simd::instruction_set;

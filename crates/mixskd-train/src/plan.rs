@@ -5,7 +5,7 @@ use std::time::Instant;
 use mixskd_models::StageShape;
 use serde::Serialize;
 
-use crate::memory::peak_resident_bytes;
+use crate::machine::peak_resident_bytes;
 use crate::trainer::Trainer;
 use crate::{Result, method};
 

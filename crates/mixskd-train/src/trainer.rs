@@ -403,7 +403,7 @@ impl Trainer {
             parameters_training: self.store.count(""),
             seconds: records.iter().map(|record| record.seconds).sum(),
             samples_per_s: (records.len() * self.samples_per_epoch()) as f64 / training_seconds,
-            peak_memory_bytes: crate::memory::peak_resident_bytes(),
+            peak_memory_bytes: crate::machine::peak_resident_bytes(),
             dir: run.path().to_path_buf(),
             weights: run.weights(),
         })

@@ -2,8 +2,9 @@
 
 use crate::support::run;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "train", "compare", "eval", "predict", "import", "export", "models", "methods", "datasets",
+    "doctor",
 ];
 
 #[test]
@@ -69,4 +70,33 @@ fn a_reader_that_goes_away_is_no_failure() {
     let left = child.wait_with_output().unwrap();
     assert!(left.status.success());
     assert_eq!(String::from_utf8(left.stderr).unwrap(), "");
+}
+
+#[test]
+fn the_doctor_names_version_processor_threads_and_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = run(dir.path(), "doctor").ok().stdout;
+    for row in ["version", "kernels", "threads", "memory", "GPU"] {
+        assert!(text.contains(row), "{row} is missing:\n{text}");
+    }
+    let json = run(dir.path(), "doctor --json").ok().json();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert!(json["machine"]["threads"].as_u64().unwrap() >= 1);
+}
+
+#[test]
+fn shells_and_manual_readers_learn_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(dir.path(), &format!("completions {shell}")).ok().stdout;
+        assert!(script.contains("skip-unreadable"), "{shell}");
+        for command in COMMANDS {
+            assert!(script.contains(command), "{shell} lacks {command}");
+        }
+    }
+    let page = run(dir.path(), "man").ok().stdout;
+    assert!(page.contains(".TH mixskd 1"), "{page}");
+    run(dir.path(), "man --out pages").ok();
+    let inner = std::fs::read_to_string(dir.path().join("pages/mixskd-bench-step.1")).unwrap();
+    assert!(inner.contains("\\-\\-batch"), "{inner}");
 }

@@ -105,6 +105,21 @@ pub(crate) trait Element:
     fn elements_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
+/// Name of the instruction set that float32 kernels run on, on this processor: `AVX-512`, `AVX2`, `NEON` or `portable`.
+pub fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    match x86::detect() {
+        x86::Level::Avx512(_) => return "AVX-512",
+        x86::Level::Avx2(_) => return "AVX2",
+        x86::Level::Baseline => {}
+    }
+    if cfg!(target_arch = "aarch64") {
+        "NEON"
+    } else {
+        "portable"
+    }
+}
+
 impl Element for f32 {
     fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Out {
         #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,7 @@ use mixskd_models::{ModelConfig, ParamStore};
 use serde::Serialize;
 
 use super::{Spread, at_least_one, images, timed};
-use crate::memory::peak_resident_bytes;
+use crate::machine::peak_resident_bytes;
 use crate::method::{self, MethodConfig, MethodInputs, TrainBatch};
 use crate::metrics::StepReading;
 use crate::{DeviceKind, OptimizerConfig, Result};

@@ -28,6 +28,14 @@ pub enum DeviceKind {
     Cuda,
 }
 
+/// The GPU that [`DeviceKind::Auto`] takes, or why it takes none.
+pub(crate) fn describe_gpu() -> String {
+    match gpu::open() {
+        Ok(_) => "CUDA device 0".into(),
+        Err(error) => format!("none: {error}"),
+    }
+}
+
 impl DeviceKind {
     /// Opens the device.
     ///
