@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
 
-use crate::style;
+use crate::{signals, style};
 
 /// Shorthand for the result of a command.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -14,8 +14,13 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 pub(crate) struct Failure {
     cause: String,
     hint: Option<String>,
-    usage: bool,
+    status: u8,
 }
+
+/// Exit status of a mistake in what was asked for.
+const USAGE: u8 = 2;
+/// Exit status of everything else.
+const FAILED: u8 = 1;
 
 impl Failure {
     /// A mistake in what was asked for: exit status 2.
@@ -23,7 +28,7 @@ impl Failure {
         Self {
             cause: cause.into(),
             hint: Some(hint.into()),
-            usage: true,
+            status: USAGE,
         }
     }
 
@@ -32,7 +37,7 @@ impl Failure {
         Self {
             cause: cause.into(),
             hint,
-            usage: false,
+            status: FAILED,
         }
     }
 
@@ -41,7 +46,7 @@ impl Failure {
         if failures.len() <= 1 {
             return failures.pop().map_or(Ok(()), |failure| {
                 Err(Self {
-                    usage: false,
+                    status: FAILED,
                     ..failure
                 })
             });
@@ -54,13 +59,13 @@ impl Failure {
         Err(Self {
             cause,
             hint,
-            usage: false,
+            status: FAILED,
         })
     }
 
-    /// 2 for a mistake in what was asked for, 1 for everything else.
+    /// 2 for a mistake in what was asked for, 130 or 143 after a signal, 1 for everything else.
     pub(crate) fn status(&self) -> u8 {
-        if self.usage { 2 } else { 1 }
+        self.status
     }
 
     /// Tells it on stderr.
@@ -74,15 +79,46 @@ impl Failure {
     }
 }
 
+impl From<clap::Error> for Failure {
+    /// clap's message without its word on where to read more, which becomes the hint where it has no better one.
+    fn from(error: clap::Error) -> Self {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let mut cause = Vec::new();
+        let mut tip = None;
+        for line in text.lines() {
+            let line = line.trim_end();
+            if let Some(found) = line.trim_start().strip_prefix("tip: ") {
+                tip.get_or_insert(found.to_string());
+            } else if !line.starts_with("For more information") && !line.is_empty() {
+                cause.push(line);
+            }
+        }
+        let help = "`mixskd --help` lists the commands, `mixskd COMMAND --help` the flags of one";
+        Self {
+            cause: cause.join("\n"),
+            hint: Some(tip.unwrap_or_else(|| help.into())),
+            status: USAGE,
+        }
+    }
+}
+
 impl From<mixskd_train::Error> for Failure {
     fn from(error: mixskd_train::Error) -> Self {
         let usage = error.is_usage();
         let keys = || "`mixskd train --dry-run` prints every key with its value, docs/cli.md says what it means";
+        let status = match &error {
+            mixskd_train::Error::Stopped { .. } | mixskd_train::Error::Interrupted { .. } => {
+                signals::status()
+            }
+            _ if usage => USAGE,
+            _ => FAILED,
+        };
         let hint = error.hint().or_else(|| usage.then(|| keys().into()));
         Self {
             cause: error.cause(),
             hint,
-            usage,
+            status,
         }
     }
 }
@@ -124,12 +160,12 @@ pub(crate) fn report_panic(info: &PanicHookInfo) {
         .map_or_else(|| "an unknown place".into(), ToString::to_string);
     let repository = env!("CARGO_PKG_REPOSITORY");
     let hint = format!(
-        "please report this line and the command to {repository}/issues; finished epochs are safe in the run directory"
+        "please report this line and the command to {repository}/issues; what its checkpoints hold is safe in the run directory"
     );
     Failure {
         cause: format!("mixskd made a mistake at {place}: {what}"),
         hint: Some(hint),
-        usage: false,
+        status: FAILED,
     }
     .print();
 }
@@ -142,15 +178,32 @@ mod tests {
     fn a_hint_inside_an_error_of_a_lower_crate_stands_apart() {
         let failure = Failure::from(mixskd_losses::ObjectiveConfig::preset("mixsdk").unwrap_err());
         assert_eq!(failure.cause, "unknown objective `mixsdk`");
+        let status = failure.status();
         assert!(failure.hint.unwrap().starts_with("did you mean `mixskd`?"));
-        assert!(failure.usage);
+        assert_eq!(status, 2);
     }
 
     #[test]
     fn every_wrong_request_has_a_hint() {
         let error = mixskd_train::TrainConfig::default().with("run.batch=0");
         let failure = Failure::from(error.and_then(|config| config.validate()).unwrap_err());
-        assert!(failure.hint.is_some() && failure.usage);
+        assert!(failure.hint.is_some() && failure.status() == 2);
+    }
+
+    #[test]
+    fn what_clap_refuses_has_one_hint() {
+        use clap::Parser;
+        let check = |line: &str, cause: &str, hint: &str| {
+            let error = crate::cli::Cli::try_parse_from(line.split(' ')).unwrap_err();
+            let failure = Failure::from(error);
+            let advice = failure.hint.clone().unwrap();
+            assert!(failure.cause.contains(cause), "{}", failure.cause);
+            assert!(advice.contains(hint), "{advice}");
+            assert!(!failure.cause.contains("For more"), "{}", failure.cause);
+        };
+        check("mixskd train --epoch 3", "'--epoch'", "'--epochs'");
+        check("mixskd train --epochs x", "invalid value 'x'", "--help");
+        check("mixskd trian", "'trian'", "'train'");
     }
 
     #[test]

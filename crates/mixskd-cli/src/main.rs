@@ -4,12 +4,15 @@ mod cli;
 mod commands;
 #[cfg(test)]
 mod docs;
+#[cfg(test)]
+mod docs_config;
 mod failure;
 mod network;
 mod output;
 mod plan;
 mod progress;
 mod runtime;
+mod signals;
 mod style;
 mod summary;
 
@@ -20,7 +23,16 @@ use clap::Parser;
 fn main() -> ExitCode {
     runtime::prepare();
     std::panic::set_hook(Box::new(failure::report_panic));
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no mistakes, and go to stdout.
+        Err(asked) if !asked.use_stderr() => asked.exit(),
+        Err(error) => {
+            let failure = failure::Failure::from(error);
+            failure.print();
+            return ExitCode::from(failure.status());
+        }
+    };
     match std::panic::catch_unwind(|| cli.command.run()) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {

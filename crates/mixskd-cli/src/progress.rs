@@ -39,16 +39,17 @@ impl Progress {
 impl Observer for Progress {
     fn started(&mut self, start: &RunStart) {
         self.epochs = start.epochs;
-        let first_step = start.first_epoch * start.steps;
+        let first_step = start.first_epoch * start.steps + start.first_step;
         let steps = start.epochs * start.steps;
         self.clock = Clock::new(first_step, steps);
         if first_step >= steps {
             self.say("every epoch of this run is done already");
             return;
         }
-        let from = match start.first_epoch {
-            0 => String::new(),
-            done => format!(" on from epoch {}", done + 1),
+        let from = match (start.first_epoch, start.first_step) {
+            (0, 0) => String::new(),
+            (done, 0) => format!(" on from epoch {}", done + 1),
+            (done, step) => format!(" on from epoch {}, step {}", done + 1, step + 1),
         };
         self.say(&format!(
             "training{from}: {} epoch{} of {} steps, {} images each, into {}",

@@ -9,19 +9,22 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::progress::Progress;
 use crate::{Error, Result, files};
 
 /// Version of the file's layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// State of a run between two epochs.
+/// State of a run between two updates.
 pub(crate) struct Checkpoint {
-    /// Epochs that are done.
-    pub(crate) epochs_done: usize,
+    /// Where the run stands.
+    pub(crate) progress: Progress,
     /// Parameters and buffers by name.
     pub(crate) tensors: BTreeMap<String, Tensor>,
     /// The optimiser's velocities by parameter name.
     pub(crate) velocities: BTreeMap<String, Tensor>,
+    /// The moving average of the parameters by name; empty without one.
+    pub(crate) average: BTreeMap<String, Tensor>,
     /// What the method remembers beside its parameters, by name.
     pub(crate) method: BTreeMap<String, Tensor>,
 }
@@ -30,8 +33,28 @@ pub(crate) struct Checkpoint {
 struct Header {
     format: u32,
     version: String,
-    epochs_done: usize,
+    progress: Progress,
+    /// Over the fields above and every tensor.
     sha256: String,
+}
+
+impl Header {
+    /// The header as it is hashed.
+    fn unsigned(&self) -> String {
+        let Self {
+            format,
+            version,
+            progress,
+            sha256: _,
+        } = self;
+        format!("{format} {version} {progress:?}")
+    }
+}
+
+/// The one field that every layout has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 const HEADER: &str = "mixskd.checkpoint";
@@ -43,6 +66,7 @@ impl Checkpoint {
         for (prefix, tensors) in [
             ("model/", &self.tensors),
             ("velocity/", &self.velocities),
+            ("average/", &self.average),
             ("method/", &self.method),
         ] {
             for (name, tensor) in tensors {
@@ -52,15 +76,17 @@ impl Checkpoint {
                 );
             }
         }
-        let header = Header {
+        let mut header = Header {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
-            epochs_done: self.epochs_done,
-            sha256: digest(
-                raw.iter()
-                    .map(|(name, (_, data))| (name.as_str(), data.as_slice())),
-            ),
+            progress: self.progress.clone(),
+            sha256: String::new(),
         };
+        header.sha256 = digest(
+            &header.unsigned(),
+            raw.iter()
+                .map(|(name, (shape, data))| (name.as_str(), shape.as_slice(), data.as_slice())),
+        );
         let damaged = |message: String| Error::Checkpoint {
             path: path.to_path_buf(),
             message,
@@ -96,39 +122,60 @@ impl Checkpoint {
             .as_ref()
             .and_then(|map| map.get(HEADER))
             .ok_or_else(|| damaged("is not a mixskd checkpoint: its header is missing".into()))?;
+        let format = serde_json::from_str::<Format>(header)
+            .map_err(|e| damaged(format!("has a damaged header ({e})")))?
+            .format;
+        if format != FORMAT {
+            // Not passed over like a damaged one: an older checkpoint, or none at all, is not what the user wants then.
+            return Err(Error::RunDir {
+                path: path.to_path_buf(),
+                message: format!("has layout {format}; this version reads layout {FORMAT}"),
+                hint: Some("go on with the version of mixskd that began the run".into()),
+            });
+        }
         let header: Header = serde_json::from_str(header)
             .map_err(|e| damaged(format!("has a damaged header ({e})")))?;
-        if header.format != FORMAT {
-            return Err(damaged(format!(
-                "has layout {}; this version reads layout {FORMAT}",
-                header.format
-            )));
-        }
         let file = SafeTensors::deserialize(&data)
             .map_err(|e| damaged(format!("is no whole safetensors file ({e})")))?;
         let views = file.iter().collect::<BTreeMap<_, _>>();
-        if digest(views.iter().map(|(name, view)| (*name, view.data()))) != header.sha256 {
+        let contents = views
+            .iter()
+            .map(|(name, view)| (*name, view.shape(), view.data()));
+        if digest(&header.unsigned(), contents) != header.sha256 {
             return Err(damaged(
                 "its checksum does not match: the file was altered or torn".into(),
             ));
         }
         let mut checkpoint = Self {
-            epochs_done: header.epochs_done,
+            progress: header.progress,
             tensors: BTreeMap::new(),
             velocities: BTreeMap::new(),
+            average: BTreeMap::new(),
             method: BTreeMap::new(),
         };
         for (name, view) in views {
+            if view.dtype() != Dtype::F32 {
+                return Err(damaged(format!("holds `{name}` as {:?}", view.dtype())));
+            }
             let tensor = Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), device)?;
             match name.split_once('/') {
                 Some(("model", name)) => checkpoint.tensors.insert(name.into(), tensor),
                 Some(("velocity", name)) => checkpoint.velocities.insert(name.into(), tensor),
+                Some(("average", name)) => checkpoint.average.insert(name.into(), tensor),
                 Some(("method", name)) => checkpoint.method.insert(name.into(), tensor),
                 _ => return Err(damaged(format!("holds an unknown tensor `{name}`"))),
             };
         }
         Ok(checkpoint)
     }
+}
+
+/// Reads a checkpoint of a run and proves it whole: layout, names, shapes and checksum.
+///
+/// # Errors
+/// When it cannot be read, is damaged, or is of another layout.
+pub fn verify_checkpoint(path: &Path) -> Result<()> {
+    Checkpoint::load(path, &Device::Cpu).map(|_| ())
 }
 
 /// A tensor's values as little-endian float32.
@@ -143,12 +190,20 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
         .collect())
 }
 
-/// SHA-256 over names and data in sorted-name order.
-fn digest<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+/// SHA-256 over the header and, in sorted-name order, names, shapes and data.
+fn digest<'a>(
+    header: &str,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>,
+) -> String {
     let mut hash = Sha256::new();
-    for (name, data) in tensors {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name);
+    let text = |text: &str, hash: &mut Sha256| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    text(header, &mut hash);
+    for (name, shape, data) in tensors {
+        text(name, &mut hash);
+        text(&format!("{shape:?}"), &mut hash);
         hash.update(data);
     }
     format!("{:x}", hash.finalize())
@@ -161,7 +216,12 @@ mod tests {
     fn sample() -> Checkpoint {
         let tensor = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
         Checkpoint {
-            epochs_done: 3,
+            progress: Progress {
+                epochs_done: 3,
+                steps_done: 2,
+                ..Progress::default()
+            },
+            average: BTreeMap::from([("a.weight".to_string(), (&tensor * 4.0).unwrap())]),
             tensors: BTreeMap::from([("a.weight".to_string(), tensor.clone())]),
             velocities: BTreeMap::from([("a.weight".to_string(), (&tensor * 2.0).unwrap())]),
             method: BTreeMap::from([("table".to_string(), (tensor * 3.0).unwrap())]),
@@ -174,11 +234,12 @@ mod tests {
         let path = dir.path().join("c.safetensors");
         sample().save(&path).unwrap();
         let back = Checkpoint::load(&path, &Device::Cpu).unwrap();
-        assert_eq!(back.epochs_done, 3);
+        assert_eq!(back.progress, sample().progress);
         let values = |c: &Checkpoint| {
             (
                 c.tensors["a.weight"].to_vec2::<f32>().unwrap(),
                 c.velocities["a.weight"].to_vec2::<f32>().unwrap(),
+                c.average["a.weight"].to_vec2::<f32>().unwrap(),
                 c.method["table"].to_vec2::<f32>().unwrap(),
             )
         };
@@ -198,14 +259,41 @@ mod tests {
                 "cut at {cut}"
             );
         }
-        for byte in (0..whole.len()).rev().take(32) {
+        for byte in 0..whole.len() {
             let mut altered = whole.clone();
             altered[byte] ^= 1;
             std::fs::write(&path, &altered).unwrap();
-            let error = Checkpoint::load(&path, &Device::Cpu)
-                .map(|_| ())
-                .unwrap_err();
-            assert!(error.to_string().contains("checksum"), "{error}");
+            assert!(
+                Checkpoint::load(&path, &Device::Cpu).is_err(),
+                "byte {byte} altered"
+            );
         }
+        let mut altered = whole.clone();
+        altered[whole.len() - 1] ^= 1;
+        std::fs::write(&path, &altered).unwrap();
+        let error = Checkpoint::load(&path, &Device::Cpu)
+            .map(|_| ())
+            .unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+    }
+
+    #[test]
+    fn another_layout_is_told_and_not_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.safetensors");
+        sample().save(&path).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        let at = text
+            .windows(11)
+            .position(|w| w == b"format\\\":2,".as_slice())
+            .unwrap();
+        let mut older = text.clone();
+        older[at + 9] = b'1';
+        std::fs::write(&path, &older).unwrap();
+        let error = Checkpoint::load(&path, &Device::Cpu)
+            .map(|_| ())
+            .unwrap_err();
+        assert!(matches!(error, Error::RunDir { .. }), "{error}");
+        assert!(error.to_string().contains("layout 1"), "{error}");
     }
 }

@@ -7,7 +7,9 @@ use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::method::MethodConfig;
-use crate::{DeviceKind, Error, InitConfig, OptimizerConfig, Result, ScheduleConfig};
+use crate::{
+    CheckpointEvery, DeviceKind, Error, InitConfig, OptimizerConfig, Result, ScheduleConfig,
+};
 
 /// Which network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +33,17 @@ impl Default for NetworkConfig {
     }
 }
 
+/// What happens when a loss or a gradient is not finite.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNan {
+    /// The run stops; its newest checkpoint is good.
+    #[default]
+    Stop,
+    /// The step changes nothing, and the run goes on, at most `run.max_skips` times.
+    Skip,
+}
+
 /// Settings of the loop itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,6 +62,15 @@ pub struct RunConfig {
     pub image_size: usize,
     /// Checkpoints kept; older ones are removed.
     pub keep_checkpoints: usize,
+    /// How often a checkpoint is written beside the one after each epoch: `epoch` (no more than that), a number of steps
+    /// (`200`) or of seconds (`"30s"`). With `optimizer.accumulate`, after the update that is then under way.
+    pub checkpoint_every: CheckpointEvery,
+    /// What happens when a loss or a gradient is NaN or infinite: `stop`, or `skip` that step.
+    pub on_nan: OnNan,
+    /// Steps that `on_nan = "skip"` leaves out before it stops, counted over the whole run.
+    pub max_skips: usize,
+    /// Batches of an epoch and of an evaluation; 0 for all. For trying a configuration out.
+    pub max_batches: usize,
     /// `auto`, `cpu` or `cuda`.
     pub device: DeviceKind,
 }
@@ -63,6 +85,10 @@ impl Default for RunConfig {
             prefetch: 4,
             image_size: 0,
             keep_checkpoints: 2,
+            checkpoint_every: CheckpointEvery::Epoch,
+            on_nan: OnNan::Stop,
+            max_skips: 10,
+            max_batches: 0,
             device: DeviceKind::Auto,
         }
     }
@@ -105,6 +131,32 @@ impl TrainConfig {
             let line = text[..start].matches('\n').count() + 1;
             explain(&format!("{}:{line}", path.display()), error.message())
         })
+    }
+
+    /// `error` with the line of the file at `path`, where it is about a key whose value in this configuration is the file's.
+    pub fn in_file(&self, path: &Path, error: Error) -> Error {
+        let Error::Config {
+            place,
+            message,
+            hint,
+        } = error
+        else {
+            return error;
+        };
+        let line = std::fs::read_to_string(path).ok().and_then(|text| {
+            let file: toml::Table = text.parse().ok()?;
+            let own = toml::Table::try_from(self).ok()?;
+            (value(&file, &place)? == value(&own, &place)?).then(|| line_of(&text, &place))?
+        });
+        let place = match line {
+            Some(line) => format!("{}:{line}: {place}", path.display()),
+            None => place,
+        };
+        Error::Config {
+            place,
+            message,
+            hint,
+        }
     }
 
     /// This configuration with `KEY=VALUE` applied, where KEY is dotted (`optimizer.lr`) and VALUE is TOML; a bare word is
@@ -226,11 +278,37 @@ impl TrainConfig {
             ));
         }
         self.init.validate()?;
+        self.optimizer.validate()?;
         self.method.validate()?;
         self.objective.validate()?;
         self.schedule.build(self.optimizer.lr, self.run.epochs, 1)?;
         Ok(())
     }
+}
+
+/// The value of a dotted key, whole numbers as floats: a file may say `1` for `1.0`.
+fn value(table: &toml::Table, key: &str) -> Option<toml::Value> {
+    let (section, leaf) = key.split_once('.')?;
+    match table.get(section)?.get(leaf)? {
+        toml::Value::Integer(whole) => Some(toml::Value::Float(*whole as f64)),
+        value => Some(value.clone()),
+    }
+}
+
+/// The line, from 1, that sets a dotted key in `[section]` or at the top.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let mut section = String::new();
+    for (k, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix('[') {
+            section = format!("{}.", name.split(']').next().unwrap_or(name).trim());
+        } else if let Some((name, _)) = line.split_once('=')
+            && format!("{section}{}", name.trim()) == key
+        {
+            return Some(k + 1);
+        }
+    }
+    None
 }
 
 /// A usage error for `name`, which is none of `known`; names the nearest.
@@ -355,6 +433,30 @@ mod tests {
             .and_then(|c| c.with("method.alpha=1"));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("ce has no setting `alpha`"), "{error}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_told_with_its_line_where_the_file_says_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        std::fs::write(
+            &path,
+            "# a run\n[optimizer]\nlr = 0.1\nmomentum = 2\n[run]\nepochs = 3\n",
+        )
+        .unwrap();
+        let config = TrainConfig::from_file(&path).unwrap();
+        let error = config.in_file(&path, config.validate().unwrap_err());
+        assert!(
+            error.to_string().contains("run.toml:4: optimizer.momentum"),
+            "{error}"
+        );
+        // Said by somebody else, the file is not to blame.
+        let other = config.with("optimizer.momentum=3").unwrap();
+        let error = other.in_file(&path, other.validate().unwrap_err());
+        assert!(
+            error.to_string().starts_with("optimizer.momentum"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -18,21 +18,48 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// A loss term became NaN or infinite.
+    /// A loss term or a gradient became NaN or infinite.
     #[error(
-        "`{term}` became {value} at epoch {epoch}, step {step}; the run stopped and wrote nothing of this epoch"
+        "`{term}`{} became {value} at epoch {epoch}, step {step}; the run stopped before that step changed anything",
+        layer.as_ref().map_or(String::new(), |layer| format!(" of {layer}"))
     )]
     NotFinite {
-        /// Name of the term.
+        /// Name of the term, `gradient` or `weights`.
         term: String,
+        /// The parameter or stage where it was first seen, if any was.
+        layer: Option<String>,
         /// Its value, `NaN` or `inf`.
         value: f64,
         /// Epoch, counted from 1.
         epoch: usize,
         /// Step inside the epoch, counted from 1.
         step: usize,
-        /// The newest checkpoint that is still good.
+        /// The newest checkpoint, which is still good.
         checkpoint: Option<PathBuf>,
+    },
+    /// The run ended before its last epoch because somebody asked it to, with a checkpoint to go on from.
+    #[error("stopped after step {step} of epoch {epoch}; everything up to there is in {}", checkpoint.display())]
+    Stopped {
+        /// The run directory.
+        dir: PathBuf,
+        /// Epoch, counted from 1.
+        epoch: usize,
+        /// Steps that are done of it.
+        step: usize,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
+    /// Work was left in the middle because the run is to stop.
+    #[error("stopped")]
+    Stopping,
+    /// The run directory is not there any more.
+    #[error(
+        "{}: was removed or renamed while the run was going on; what came after its newest checkpoint is lost",
+        path.display()
+    )]
+    Gone {
+        /// The directory.
+        path: PathBuf,
     },
     /// The run directory cannot be used.
     #[error("{}: {message}", path.display())]
@@ -130,10 +157,14 @@ impl Error {
                         .into()
                 }
             }),
+            Self::Stopped { dir, .. } => Some(format!("go on with `{}`", resume_command(dir))),
+            Self::Gone { .. } => Some(
+                "put it back and go on with --resume, or begin again with another --out".into(),
+            ),
             Self::File { source, .. } | Self::Model(mixskd_models::Error::File { source, .. })
                 if source.kind() == std::io::ErrorKind::StorageFull =>
             {
-                let text = "free some space, then repeat the command, or go on with --resume where an epoch is done";
+                let text = "free some space, then repeat the command, or go on with --resume where a checkpoint is written";
                 Some(text.into())
             }
             Self::File { .. }
@@ -164,6 +195,17 @@ impl Error {
                 | Self::Model(Model::Config { .. } | Model::UnknownModel { .. })
                 | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
         ) || matches!(self, Self::Data(Data::Io { source, .. }) if source.kind() == NotFound)
+    }
+}
+
+/// What continues the run in `dir`.
+fn resume_command(dir: &Path) -> String {
+    let word = dir.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        format!("mixskd train --resume {word}")
+    } else {
+        format!("mixskd train --resume '{}'", word.replace('\'', r"'\''"))
     }
 }
 

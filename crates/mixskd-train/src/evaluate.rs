@@ -15,8 +15,18 @@ pub fn evaluate(
     loader: &Loader,
     device: &Device,
 ) -> Result<Vec<HeadScore>> {
+    evaluate_batches(heads, loader, usize::MAX, device)
+}
+
+/// [`evaluate`] on the first `batches` batches.
+pub(crate) fn evaluate_batches(
+    heads: impl Fn(&Tensor) -> Result<Vec<(String, Tensor)>>,
+    loader: &Loader,
+    batches: usize,
+    device: &Device,
+) -> Result<Vec<HeadScore>> {
     let mut meters: Vec<(String, HeadMeter)> = Vec::new();
-    for batch in loader.epoch(0) {
+    for batch in loader.epoch(0).take(batches) {
         let batch = batch?;
         for (k, (name, logits)) in heads(&batch.images.to_device(device)?)?
             .into_iter()

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub(crate) fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(PREFIX);
     // A temporary file is private by default; this one is a result, and the umask decides who may read it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -28,8 +28,25 @@ pub(crate) fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Makes a rename in `dir` durable where the system can; a file system that cannot is no reason to stop.
-fn sync_dir(dir: &Path) {
+/// What [`write_atomically`] and the writer of weights call a file that is not finished.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.starts_with(PREFIX) || (name.starts_with('.') && name.rsplit('.').next() == Some("tmp"))
+}
+
+const PREFIX: &str = ".writing-";
+
+/// Removes what a process that died while writing left in `dir`. Only for a directory whose lock is held.
+pub(crate) fn remove_unfinished(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_unfinished) {
+            // It is in nobody's way: the next one is written under another name.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Makes names made or renamed in `dir` durable where the system can; a file system that cannot is no reason to stop.
+pub(crate) fn sync_dir(dir: &Path) {
     if let Ok(handle) = std::fs::File::open(dir) {
         let _ = handle.sync_all();
     }

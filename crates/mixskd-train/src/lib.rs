@@ -17,14 +17,18 @@
 //! # }
 //! ```
 
+mod average;
 pub mod bench;
+mod cadence;
 mod checkpoint;
 pub mod compare;
 pub mod config;
+mod control;
 mod device;
 mod error;
 mod evaluate;
 mod files;
+mod gradients;
 mod init;
 mod machine;
 pub mod method;
@@ -32,12 +36,17 @@ mod metrics;
 mod observer;
 mod optimizer;
 mod plan;
+mod progress;
 mod report;
 mod run_dir;
 mod schedule;
+mod step;
 mod trainer;
 
-pub use config::{NetworkConfig, RunConfig, TrainConfig};
+pub use cadence::CheckpointEvery;
+pub use checkpoint::verify_checkpoint;
+pub use config::{NetworkConfig, OnNan, RunConfig, TrainConfig};
+pub use control::Control;
 pub use device::DeviceKind;
 pub use error::{Error, Result};
 pub use evaluate::evaluate;

@@ -89,14 +89,53 @@ impl StepReading {
     }
 }
 
-/// Sums over the steps of an epoch.
-#[derive(Default)]
+/// Sums over the steps of an epoch. In a file they are the numbers' bits, so that a resumed epoch ends with the same mean.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "MeterBits", into = "MeterBits")]
 pub(crate) struct Meter {
     steps: usize,
     samples: usize,
     loss: f64,
     hits: f64,
-    terms: BTreeMap<&'static str, f64>,
+    terms: BTreeMap<String, f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MeterBits {
+    steps: usize,
+    samples: usize,
+    loss: u64,
+    hits: u64,
+    terms: BTreeMap<String, u64>,
+}
+
+impl From<Meter> for MeterBits {
+    fn from(meter: Meter) -> Self {
+        let terms = meter.terms.into_iter();
+        Self {
+            steps: meter.steps,
+            samples: meter.samples,
+            loss: meter.loss.to_bits(),
+            hits: meter.hits.to_bits(),
+            terms: terms.map(|(name, sum)| (name, sum.to_bits())).collect(),
+        }
+    }
+}
+
+impl From<MeterBits> for Meter {
+    fn from(bits: MeterBits) -> Self {
+        let terms = bits.terms.into_iter();
+        Self {
+            steps: bits.steps,
+            samples: bits.samples,
+            loss: f64::from_bits(bits.loss),
+            hits: f64::from_bits(bits.hits),
+            terms: terms
+                .map(|(name, sum)| (name, f64::from_bits(sum)))
+                .collect(),
+        }
+    }
 }
 
 impl Meter {
@@ -106,7 +145,7 @@ impl Meter {
         self.loss += reading.loss;
         self.hits += reading.hits;
         for (name, value) in &reading.terms {
-            *self.terms.entry(name).or_default() += value;
+            *self.terms.entry((*name).into()).or_default() += value;
         }
     }
 
@@ -125,7 +164,7 @@ impl Meter {
     pub(crate) fn terms(&self) -> BTreeMap<String, f64> {
         self.terms
             .iter()
-            .map(|(name, sum)| ((*name).to_string(), sum / self.steps.max(1) as f64))
+            .map(|(name, sum)| (name.clone(), sum / self.steps.max(1) as f64))
             .collect()
     }
 }

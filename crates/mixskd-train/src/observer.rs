@@ -11,6 +11,8 @@ pub struct RunStart<'a> {
     pub dir: &'a Path,
     /// First epoch to run, from 0; above 0 when resumed.
     pub first_epoch: usize,
+    /// First step of that epoch, from 0; above 0 when resumed in its middle.
+    pub first_step: usize,
     /// Epochs of the whole run.
     pub epochs: usize,
     /// Steps of one epoch.

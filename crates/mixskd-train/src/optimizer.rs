@@ -7,6 +7,7 @@ use candle_core::{Tensor, Var};
 use mixskd_kernels::{SgdConfig, sgd_step};
 use serde::{Deserialize, Serialize};
 
+use crate::gradients::Gradients;
 use crate::{Error, Result};
 
 /// Settings of the optimiser, PyTorch's `torch.optim.SGD` semantics.
@@ -21,6 +22,13 @@ pub struct OptimizerConfig {
     pub nesterov: bool,
     /// L2 penalty added to every parameter's gradient, biases and batch norm included.
     pub weight_decay: f64,
+    /// Greatest L2 norm of all gradients together, as `torch.nn.utils.clip_grad_norm_` cuts it; 0 for no limit.
+    pub clip_norm: f64,
+    /// Batches whose gradients are averaged for one update. The last update of an epoch takes what is left.
+    pub accumulate: usize,
+    /// Decay d of an exponential moving average of the weights, `ā ← d·ā + (1−d)·w` after each update; with it evaluation and the
+    /// weights file take the average. 0 for none.
+    pub ema_decay: f64,
 }
 
 impl Default for OptimizerConfig {
@@ -30,28 +38,19 @@ impl Default for OptimizerConfig {
             momentum: 0.9,
             nesterov: true,
             weight_decay: 5e-4,
+            clip_norm: 0.0,
+            accumulate: 1,
+            ema_decay: 0.0,
         }
     }
 }
 
 impl OptimizerConfig {
-    /// The optimiser of `parameters`, with velocities of zero.
+    /// Checks every range.
     ///
     /// # Errors
-    /// When a setting is out of range.
-    pub fn build(&self, parameters: Vec<(String, Var)>) -> Result<Sgd> {
-        self.build_with(parameters, |_| 1.0)
-    }
-
-    /// The same, the parameter called `name` learning at `factor(name)` times the learning rate.
-    ///
-    /// # Errors
-    /// When a setting is out of range.
-    pub fn build_with(
-        &self,
-        parameters: Vec<(String, Var)>,
-        factor: impl Fn(&str) -> f64,
-    ) -> Result<Sgd> {
+    /// Naming the key and the range.
+    pub fn validate(&self) -> Result<()> {
         let range = |key: &str, value: f64, ok: bool, wanted: &str| {
             if ok {
                 Ok(())
@@ -86,6 +85,44 @@ impl OptimizerConfig {
                 "needs a momentum above 0",
             ));
         }
+        range(
+            "clip_norm",
+            self.clip_norm,
+            self.clip_norm.is_finite() && self.clip_norm >= 0.0,
+            "at least 0",
+        )?;
+        range(
+            "ema_decay",
+            self.ema_decay,
+            (0.0..1.0).contains(&self.ema_decay),
+            "in [0, 1)",
+        )?;
+        range(
+            "accumulate",
+            self.accumulate as f64,
+            self.accumulate >= 1,
+            "at least 1",
+        )
+    }
+
+    /// The optimiser of `parameters`, with velocities of zero.
+    ///
+    /// # Errors
+    /// When a setting is out of range.
+    pub fn build(&self, parameters: Vec<(String, Var)>) -> Result<Sgd> {
+        self.build_with(parameters, |_| 1.0)
+    }
+
+    /// The same, the parameter called `name` learning at `factor(name)` times the learning rate.
+    ///
+    /// # Errors
+    /// When a setting is out of range.
+    pub fn build_with(
+        &self,
+        parameters: Vec<(String, Var)>,
+        factor: impl Fn(&str) -> f64,
+    ) -> Result<Sgd> {
+        self.validate()?;
         let slots = parameters
             .into_iter()
             .map(|(name, parameter)| {
@@ -127,20 +164,30 @@ impl Sgd {
     /// # Errors
     /// When a gradient's shape does not fit its parameter.
     pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()> {
+        self.update(&self.gradients(gradients), lr)
+    }
+
+    /// The gradients of the parameters that the loss reached, by name.
+    pub(crate) fn gradients(&self, gradients: &GradStore) -> Gradients {
+        let reached = self.slots.iter().filter_map(|(name, slot)| {
+            let gradient = gradients.get(&slot.parameter)?;
+            Some((name.clone(), gradient.clone()))
+        });
+        reached.collect()
+    }
+
+    /// [`Self::step`] with gradients by name.
+    pub(crate) fn update(&mut self, gradients: &Gradients, lr: f64) -> Result<()> {
         let config = |factor: f64| SgdConfig {
             lr: lr * factor,
             momentum: self.config.momentum,
             nesterov: self.config.nesterov,
             weight_decay: self.config.weight_decay,
         };
-        for slot in self.slots.values() {
-            if let Some(gradient) = gradients.get(&slot.parameter) {
-                sgd_step(
-                    &slot.parameter,
-                    gradient,
-                    &slot.velocity,
-                    config(slot.factor),
-                )?;
+        for (name, slot) in &self.slots {
+            if let Some(gradient) = gradients.get(name) {
+                let config = config(slot.factor);
+                sgd_step(&slot.parameter, gradient, &slot.velocity, config)?;
             }
         }
         Ok(())

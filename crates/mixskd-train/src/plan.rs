@@ -56,13 +56,13 @@ impl Trainer {
         let training = self.method.cost(size)?;
         let images = (self.config.run.batch * self.method.images_per_sample()) as u64;
         let parameters_training = self.store.count("");
-        let steps = self.train_loader.steps_per_epoch();
+        let steps = self.steps_per_epoch();
 
         let mut seconds = Vec::new();
         for batch in self.train_loader.epoch(0).take(1 + TIMED_STEPS) {
             let batch = crate::trainer::to_device(batch?, 0, &self.device)?;
             let started = Instant::now();
-            self.update(&batch, 0.0)?;
+            self.step(&batch, 0.0, true)?;
             seconds.push(started.elapsed().as_secs_f64());
         }
         let seconds_per_step = seconds.iter().skip(1).copied().fold(seconds[0], f64::min);

@@ -5,7 +5,7 @@
 //! metrics.jsonl       one object an epoch
 //! model.safetensors   the backbone alone, float32, after the last finished epoch
 //! report.json         the result, once the run is done
-//! checkpoints/        epoch-NNNN.safetensors, the newest few
+//! checkpoints/        epoch-NNNN.safetensors after epoch N, epoch-NNNN-step-SSSSSS.safetensors S steps later; the newest few
 //! lock                held while a process works here
 //! ```
 
@@ -44,10 +44,10 @@ impl RunDir {
         let text = config.to_toml()?;
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
-        let run = Self {
-            path: path.to_path_buf(),
-            _lock: lock(path)?,
-        };
+        if let Some(parent) = path.parent() {
+            files::sync_dir(parent);
+        }
+        let run = Self::hold(path)?;
         files::write_atomically(&run.path.join("config.toml"), text.as_bytes())?;
         Ok(run)
     }
@@ -67,11 +67,19 @@ impl RunDir {
                 ),
             });
         }
-        let run = Self {
-            path: path.to_path_buf(),
-            _lock: lock(path)?,
-        };
+        let run = Self::hold(path)?;
         Ok((run, TrainConfig::from_file(&config)?))
+    }
+
+    /// Takes the directory for this process, and clears away what one that died in it was writing.
+    fn hold(path: &Path) -> Result<Self> {
+        let lock = lock(path)?;
+        files::remove_unfinished(path);
+        files::remove_unfinished(&path.join("checkpoints"));
+        Ok(Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
     }
 
     /// The directory.
@@ -82,6 +90,11 @@ impl RunDir {
     /// Where the backbone's weights are written.
     pub fn weights(&self) -> PathBuf {
         self.path.join("model.safetensors")
+    }
+
+    /// Makes the names in it durable.
+    pub(crate) fn sync(&self) {
+        files::sync_dir(&self.path);
     }
 
     fn metrics_path(&self) -> PathBuf {
@@ -99,9 +112,18 @@ impl RunDir {
             .append(true)
             .open(&path)
             .map_err(Error::file(&path, "open"))?;
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(Error::file(&path, "write"))
+        let length = file
+            .metadata()
+            .map_err(Error::file(&path, "look at"))?
+            .len();
+        let written = file
+            .write_all(line.as_bytes())
+            .and_then(|()| file.sync_data());
+        if written.is_err() {
+            // Half a line is worse than none; if this fails too, the next `--resume` cuts it off.
+            let _ = file.set_len(length);
+        }
+        written.map_err(Error::file(&path, "write"))
     }
 
     /// The records of the first `epochs` epochs; later lines, of epochs whose checkpoint was never written, are dropped.
@@ -150,14 +172,41 @@ impl RunDir {
         )
     }
 
-    /// Writes the checkpoint of an epoch and removes all but the newest `keep`.
+    /// Writes a checkpoint and removes all but the newest `keep`.
     pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
-        let name = format!("epoch-{:04}.safetensors", checkpoint.epochs_done);
+        let name = Place::of(checkpoint).name();
         checkpoint.save(&self.path.join("checkpoints").join(name))?;
         for old in self.checkpoints()?.iter().rev().skip(keep) {
             std::fs::remove_file(old).map_err(Error::file(old, "remove"))?;
         }
         Ok(())
+    }
+
+    /// Removes checkpoints of places after `checkpoint`, all of them where there is none: they are damaged, and would be taken for
+    /// the newest.
+    pub(crate) fn forget_after(&self, checkpoint: Option<&Checkpoint>) -> Result<()> {
+        let place = checkpoint.map(Place::of);
+        for path in self.checkpoints()?.iter().rev() {
+            if Place::parse(path) <= place {
+                break;
+            }
+            std::fs::remove_file(path).map_err(Error::file(path, "remove"))?;
+        }
+        Ok(())
+    }
+
+    /// The error as it is, or that the directory is gone, where that is why.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        if matches!(
+            error,
+            Error::File { .. } | Error::Model(mixskd_models::Error::File { .. })
+        ) && !self.path.is_dir()
+        {
+            return Error::Gone {
+                path: self.path.clone(),
+            };
+        }
+        error
     }
 
     /// The newest checkpoint that is whole, with a word about each damaged one passed over.
@@ -187,16 +236,45 @@ impl RunDir {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&dir).map_err(Error::file(&dir, "read"))? {
             let path = entry.map_err(Error::file(&dir, "read"))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if name.starts_with("epoch-") && name.ends_with(".safetensors") {
-                found.push(path);
+            if let Some(place) = Place::parse(&path) {
+                found.push((place, path));
             }
         }
         found.sort();
-        Ok(found)
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+}
+
+/// Place of a checkpoint in the run: epochs done, then steps of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    epochs: usize,
+    steps: usize,
+}
+
+impl Place {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            epochs: checkpoint.progress.epochs_done,
+            steps: checkpoint.progress.steps_done,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self { epochs, steps: 0 } => format!("epoch-{epochs:04}.safetensors"),
+            Self { epochs, steps } => format!("epoch-{epochs:04}-step-{steps:06}.safetensors"),
+        }
+    }
+
+    fn parse(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let place = name.strip_prefix("epoch-")?.strip_suffix(".safetensors")?;
+        let (epochs, steps) = place.split_once("-step-").unwrap_or((place, "0"));
+        Some(Self {
+            epochs: epochs.parse().ok()?,
+            steps: steps.parse().ok()?,
+        })
     }
 }
 
@@ -209,10 +287,8 @@ pub(crate) fn is_occupied(dir: &Path) -> bool {
             .collect()
     };
     let begun = ["config.toml", "lock", "checkpoints"];
-    names(dir)
-        .iter()
-        .any(|name| !begun.contains(&name.as_str()))
-        || !names(&dir.join("checkpoints")).is_empty()
+    let counts = |name: &String| !begun.contains(&name.as_str()) && !files::is_unfinished(name);
+    names(dir).iter().any(counts) || names(&dir.join("checkpoints")).iter().any(counts)
 }
 
 /// Takes the directory's lock, or says that another process has it. The system frees it when the process ends.
@@ -257,4 +333,31 @@ pub fn next_free(root: &Path, stem: &str) -> PathBuf {
         .max()
         .unwrap_or(0);
     root.join(format!("{:03}-{stem}", taken + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_in_the_order_of_the_run() {
+        let place = |epochs, steps| Place { epochs, steps };
+        for (place, name) in [
+            (place(3, 0), "epoch-0003.safetensors"),
+            (place(3, 20), "epoch-0003-step-000020.safetensors"),
+            (place(12_345, 0), "epoch-12345.safetensors"),
+        ] {
+            assert_eq!(place.name(), name);
+            assert_eq!(Place::parse(Path::new(name)), Some(place));
+        }
+        assert!(place(3, 0) < place(3, 20) && place(3, 1_000_000) < place(4, 0));
+        assert!(place(9_999, 0) < place(10_000, 0));
+        for stranger in [
+            "epoch-.safetensors",
+            "notes.txt",
+            ".writing-epoch-0001.safetensors",
+        ] {
+            assert_eq!(Place::parse(Path::new(stranger)), None);
+        }
+    }
 }

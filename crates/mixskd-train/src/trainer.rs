@@ -8,16 +8,20 @@ use mixskd_data::{Batch, BatchNeeds, Dataset, Loader, LoaderConfig, Preset, reci
 use mixskd_models::weights::{self, Metadata, Resize};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
+use crate::average::Average;
+use crate::cadence::Cadence;
 use crate::checkpoint::Checkpoint;
-use crate::evaluate::evaluate;
+use crate::config::OnNan;
+use crate::evaluate::evaluate_batches;
 use crate::init;
 use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
-use crate::metrics::{Meter, StepReading};
 use crate::observer::{RunStart, StepEvent};
-use crate::optimizer::Sgd;
+use crate::progress::Progress;
 use crate::report::best;
+use crate::step::{Broken, Outcome, Updater};
 use crate::{
-    EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, Start, TrainConfig,
+    Control, EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, Start,
+    TrainConfig,
 };
 
 /// A run, built and ready: data opened, network made, nothing written yet.
@@ -27,12 +31,13 @@ pub struct Trainer {
     pub(crate) model: ModelConfig,
     pub(crate) store: ParamStore,
     pub(crate) method: Box<dyn Method>,
-    pub(crate) optimizer: Sgd,
+    pub(crate) updater: Updater,
     schedule: Schedule,
     pub(crate) train_loader: Loader,
     test_loader: Loader,
     pub(crate) device: Device,
-    epochs_done: usize,
+    progress: Progress,
+    control: Control,
     start: Result<Option<Start>>,
 }
 
@@ -151,22 +156,37 @@ impl Trainer {
         let schedule = config.schedule.build(
             config.optimizer.lr,
             config.run.epochs,
-            train_loader.steps_per_epoch(),
+            at_most(train_loader.steps_per_epoch(), config.run.max_batches),
         )?;
+        let updater = Updater::new(&config.optimizer, optimizer);
         Ok(Self {
             config,
             dataset,
             model,
             store,
             method,
-            optimizer,
+            updater,
             schedule,
             train_loader,
             test_loader,
             device,
-            epochs_done: 0,
+            progress: Progress::default(),
+            control: Control::default(),
             start,
         })
+    }
+
+    /// A handle by which another thread or a signal handler stops the run or asks for a checkpoint.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Steps of one epoch.
+    pub(crate) fn steps_per_epoch(&self) -> usize {
+        at_most(
+            self.train_loader.steps_per_epoch(),
+            self.config.run.max_batches,
+        )
     }
 
     /// The resolved configuration.
@@ -205,15 +225,21 @@ impl Trainer {
     /// When a checkpoint cannot be read or does not fit the network.
     pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
         let (checkpoint, passed_over) = run.newest_checkpoint(&self.device)?;
-        for damaged in passed_over {
+        for damaged in &passed_over {
             observer.notice(&format!("passed over a checkpoint: {damaged}"));
+        }
+        if !passed_over.is_empty() {
+            run.forget_after(checkpoint.as_ref())?;
         }
         match checkpoint {
             Some(checkpoint) => {
                 self.store.load(&checkpoint.tensors, Strictness::Exact)?;
-                self.optimizer.load_state(&checkpoint.velocities)?;
+                self.updater.optimizer.load_state(&checkpoint.velocities)?;
+                if let Some(average) = &mut self.updater.average {
+                    average.load_state(checkpoint.average);
+                }
                 self.method.load_state(&checkpoint.method)?;
-                self.epochs_done = checkpoint.epochs_done;
+                self.progress = checkpoint.progress;
             }
             None => observer.notice("no whole checkpoint found: the run begins anew"),
         }
@@ -223,68 +249,102 @@ impl Trainer {
     /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint.
     ///
     /// # Errors
-    /// When an image cannot be read, a loss is not finite, or a file cannot be written; what was written before stays.
+    /// When an image cannot be read, a loss or gradient is not finite, a file cannot be written, or [`Control::stop`] was called;
+    /// what was written before stays.
     pub fn run(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
-        let mut records = run.records(self.epochs_done)?;
+        self.train(run, observer)
+            .map_err(|error| run.explain(error))
+    }
+
+    fn train(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
+        let mut records = run.records(self.progress.epochs_done)?;
+        let steps = self.steps_per_epoch();
         observer.started(&RunStart {
             dir: run.path(),
-            first_epoch: self.epochs_done,
+            first_epoch: self.progress.epochs_done,
+            first_step: self.progress.steps_done,
             epochs: self.config.run.epochs,
-            steps: self.train_loader.steps_per_epoch(),
+            steps,
             batch: self.config.run.batch,
         });
-        if self.epochs_done == 0 {
+        if self.progress == Progress::default() {
             self.require_start()?;
             let notices = self.start_notices();
             notices.iter().for_each(|text| observer.notice(text));
         }
-        for epoch in self.epochs_done..self.config.run.epochs {
-            let started = Instant::now();
-            let mut meter = Meter::default();
-            let mut lr = 0.0;
-            for batch in self.train_loader.epoch(epoch as u64) {
+        let mut cadence = Cadence::new(self.config.run.checkpoint_every);
+        for epoch in self.progress.epochs_done..self.config.run.epochs {
+            let (before, started) = (self.progress.elapsed(), Instant::now());
+            let first = self.progress.steps_done;
+            let batches = self.train_loader.epoch_from(epoch as u64, first as u64);
+            let mut due = false;
+            for batch in batches.take(steps - first) {
                 let batch = to_device(batch?, epoch, &self.device)?;
-                lr = self.schedule.lr(epoch, batch.step);
-                let reading = self.update(&batch, lr)?;
-                if let Some((term, value)) = reading.not_finite() {
-                    return Err(not_finite(term, value, &batch, run));
-                }
-                meter.add(&reading);
+                let lr = self.schedule.lr(epoch, batch.step);
+                let done = batch.step + 1;
+                let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
+                let terms = match self.step(&batch, lr, update)? {
+                    Outcome::Done(reading) => {
+                        self.progress.meter.add(&reading);
+                        reading.terms
+                    }
+                    Outcome::NotFinite(broken) => {
+                        self.skip(broken, &batch, run, observer)?;
+                        Vec::new()
+                    }
+                };
+                self.progress.steps_done = done;
+                let elapsed = before + started.elapsed();
+                self.progress.nanoseconds = elapsed.as_nanos() as u64;
+                let meter = &self.progress.meter;
                 observer.step(&StepEvent {
                     epoch,
                     step: batch.step,
                     loss: meter.loss(),
-                    terms: &reading.terms,
-                    samples_per_s: meter.samples() as f64 / started.elapsed().as_secs_f64(),
+                    terms: &terms,
+                    samples_per_s: meter.samples() as f64 / elapsed.as_secs_f64(),
                 });
+                due |=
+                    self.control.take_checkpoint() || cadence.is_due((epoch * steps + done) as u64);
+                if update && self.control.is_stopped() {
+                    return Err(self.stopped(run)?);
+                }
+                if update && due && done < steps {
+                    self.write_checkpoint(run)?;
+                    cadence.written();
+                    due = false;
+                }
             }
-            let samples_per_s = meter.samples() as f64 / started.elapsed().as_secs_f64();
-            let heads = evaluate(
-                |images| self.method.heads(images),
-                &self.test_loader,
-                &self.device,
-            )?;
-            self.check_finite(&heads, epoch, run)?;
+            let meter = &self.progress.meter;
+            let training = self.progress.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+            let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());
+            let samples_per_s = meter.samples() as f64 / training;
+            let Some(heads) = self.evaluate_and_save(run, epoch)? else {
+                return Err(self.stopped(run)?);
+            };
             let backbone = &heads[0];
             let record = EpochRecord {
                 epoch: epoch + 1,
-                lr,
-                loss: meter.loss(),
-                terms: meter.terms(),
-                train_top1: meter.train_top1(),
+                lr: self.schedule.lr(epoch, steps.saturating_sub(1)),
+                loss,
+                terms,
+                train_top1,
                 top1: backbone.top1,
                 top5: backbone.top5,
                 test_loss: backbone.loss,
                 samples_per_s,
-                seconds: started.elapsed().as_secs_f64(),
+                seconds: (before + started.elapsed()).as_secs_f64(),
                 heads,
             };
-            self.epochs_done = epoch + 1;
             run.append(&record)?;
-            weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
-            run.save_checkpoint(&self.checkpoint()?, self.config.run.keep_checkpoints)?;
+            self.progress.next_epoch();
+            self.write_checkpoint(run)?;
+            cadence.written();
             observer.epoch(&record);
             records.push(record);
+            if self.control.is_stopped() && epoch + 1 < self.config.run.epochs {
+                return Err(self.stopped(run)?);
+            }
         }
         let report = self.report(&records, run)?;
         run.write_report(&report)?;
@@ -292,63 +352,114 @@ impl Trainer {
         Ok(report)
     }
 
-    /// One step: the method's loss, its gradients, the optimiser's update. A loss that is not finite updates nothing.
-    pub(crate) fn update(&mut self, batch: &TrainBatch, lr: f64) -> Result<StepReading> {
-        let output = self.method.step(batch)?;
-        let reading = StepReading::of(&output)?;
-        if reading.not_finite().is_none() {
-            let gradients = output.loss.backward()?;
-            self.optimizer.step(&gradients, lr)?;
+    /// Scores every head and writes the backbone's weights, with the moving average in the network where there is one. `None` when
+    /// the run is to stop.
+    fn evaluate_and_save(&mut self, run: &RunDir, epoch: usize) -> Result<Option<Vec<HeadScore>>> {
+        let own = match &self.updater.average {
+            Some(average) => Some(average.put_in(&self.store)?),
+            None => None,
+        };
+        let batches = at_most(usize::MAX, self.config.run.max_batches);
+        let heads = |images: &Tensor| {
+            self.control.go_on()?;
+            self.method.heads(images)
+        };
+        let scores = match evaluate_batches(heads, &self.test_loader, batches, &self.device) {
+            Err(Error::Stopping) => None,
+            scores => {
+                let scores = scores?;
+                self.check_finite(&scores, epoch, run)?;
+                weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
+                run.sync();
+                Some(scores)
+            }
+        };
+        if let Some(own) = own {
+            Average::put_back(&own, &self.store)?;
         }
-        Ok(reading)
+        Ok(scores)
+    }
+
+    /// Counts a step that is left out, or stops the run.
+    fn skip(
+        &mut self,
+        mut broken: Broken,
+        batch: &TrainBatch,
+        run: &RunDir,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let limit = match self.config.run.on_nan {
+            OnNan::Stop => 0,
+            OnNan::Skip => self.config.run.max_skips,
+        };
+        if self.progress.skipped >= limit {
+            if broken.layer.is_none() {
+                broken.layer = self.locate(batch)?;
+            }
+            return Err(not_finite(broken, batch.epoch, batch.step, run));
+        }
+        self.progress.skipped += 1;
+        let layer = broken
+            .layer
+            .map_or(String::new(), |layer| format!(" of {layer}"));
+        observer.notice(&format!(
+            "`{}`{layer} was {} at epoch {}, step {}: the step is left out ({} of at most {limit})",
+            broken.term,
+            broken.value,
+            batch.epoch + 1,
+            batch.step + 1,
+            self.progress.skipped,
+        ));
+        Ok(())
     }
 
     /// Refuses to call an epoch done whose last update broke the network, so that no checkpoint is ever written of it.
     fn check_finite(&self, heads: &[HeadScore], epoch: usize, run: &RunDir) -> Result<()> {
-        let loss = heads.iter().find(|head| !head.loss.is_finite());
-        let broken = match loss {
-            Some(head) => Some((format!("test loss of {}", head.name), head.loss)),
-            None => self.first_not_finite()?,
+        let broken = match heads.iter().find(|head| !head.loss.is_finite()) {
+            Some(head) => Broken {
+                term: format!("test loss of {}", head.name),
+                layer: self.first_not_finite()?.map(|(name, _)| name),
+                value: head.loss,
+            },
+            None => match self.first_not_finite()? {
+                Some((name, value)) => Broken::weights(name, value),
+                None => return Ok(()),
+            },
         };
-        let Some((term, value)) = broken else {
-            return Ok(());
-        };
-        Err(Error::NotFinite {
-            term,
-            value,
-            epoch: epoch + 1,
-            step: self.train_loader.steps_per_epoch(),
-            checkpoint: run.newest_checkpoint_path(),
-        })
+        Err(not_finite(broken, epoch, self.steps_per_epoch() - 1, run))
     }
 
-    /// The first tensor of network or optimiser, in name order, that holds a value which is not finite.
-    fn first_not_finite(&self) -> Result<Option<(String, f64)>> {
-        for (name, tensor) in self
-            .store
-            .tensors()
-            .into_iter()
-            .chain(self.optimizer.state())
-        {
-            // A sum of finite magnitudes could only overflow where the values are as good as broken.
-            let sum = tensor
-                .abs()?
-                .sum_all()?
-                .to_dtype(DType::F64)?
-                .to_scalar::<f64>()?;
-            if !sum.is_finite() {
-                return Ok(Some((name, sum)));
-            }
+    /// Writes a checkpoint of where the run stands, unless the network is broken.
+    fn write_checkpoint(&self, run: &RunDir) -> Result<()> {
+        if let Some((name, value)) = self.first_not_finite()? {
+            let (epoch, step) = (self.progress.epochs_done, self.progress.steps_done);
+            let broken = Broken::weights(name, value);
+            return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
         }
-        Ok(None)
+        let average = self.updater.average.as_ref();
+        let checkpoint = Checkpoint {
+            progress: self.progress.clone(),
+            tensors: self.store.tensors(),
+            velocities: self.updater.optimizer.state(),
+            average: average.map(Average::state).unwrap_or_default(),
+            method: self.method.state()?,
+        };
+        run.save_checkpoint(&checkpoint, self.config.run.keep_checkpoints)
     }
 
-    fn checkpoint(&self) -> Result<Checkpoint> {
-        Ok(Checkpoint {
-            epochs_done: self.epochs_done,
-            tensors: self.store.tensors(),
-            velocities: self.optimizer.state(),
-            method: self.method.state()?,
+    /// Writes a checkpoint, and what to say of a run that ends here.
+    fn stopped(&self, run: &RunDir) -> Result<Error> {
+        self.write_checkpoint(run)?;
+        let (epochs, steps) = (self.progress.epochs_done, self.progress.steps_done);
+        let (epoch, step) = match steps {
+            0 => (epochs, self.steps_per_epoch()),
+            steps => (epochs + 1, steps),
+        };
+        Ok(Error::Stopped {
+            dir: run.path().to_path_buf(),
+            epoch,
+            step,
+            checkpoint: run.newest_checkpoint_path().unwrap_or_default(),
         })
     }
 
@@ -410,7 +521,7 @@ impl Trainer {
     }
 
     fn samples_per_epoch(&self) -> usize {
-        self.train_loader.steps_per_epoch() * self.config.run.batch
+        self.steps_per_epoch() * self.config.run.batch
     }
 }
 
@@ -424,12 +535,19 @@ pub(crate) fn to_device(batch: Batch, epoch: usize, device: &Device) -> Result<T
     })
 }
 
-fn not_finite(term: &str, value: f64, batch: &TrainBatch, run: &RunDir) -> Error {
+/// `limit` where it is above 0 and below `count`.
+fn at_most(count: usize, limit: usize) -> usize {
+    if limit == 0 { count } else { count.min(limit) }
+}
+
+/// `epoch` and `step` from 0.
+fn not_finite(broken: Broken, epoch: usize, step: usize, run: &RunDir) -> Error {
     Error::NotFinite {
-        term: term.into(),
-        value,
-        epoch: batch.epoch + 1,
-        step: batch.step + 1,
+        term: broken.term,
+        layer: broken.layer,
+        value: broken.value,
+        epoch: epoch + 1,
+        step: step + 1,
         checkpoint: run.newest_checkpoint_path(),
     }
 }

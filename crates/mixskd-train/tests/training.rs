@@ -1,39 +1,10 @@
-//! Every method of the table, trained for real on a small set: learning, determinism, resume, refusals.
+//! Every method of the table, trained for real on a small set: learning, determinism, refusals.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use common::{config, write_set};
-use mixskd_train::{EpochRecord, Error, Report, RunDir, TrainConfig, Trainer, method};
-
-fn train(config: &TrainConfig, out: &Path) -> Report {
-    let mut trainer = Trainer::new(config).unwrap();
-    let run = RunDir::create(out, trainer.config()).unwrap();
-    trainer.run(&run, &mut ()).unwrap()
-}
-
-/// The records of a run without their times.
-fn timeless(out: &Path) -> Vec<EpochRecord> {
-    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| EpochRecord {
-            seconds: 0.0,
-            samples_per_s: 0.0,
-            ..serde_json::from_str(line).unwrap()
-        })
-        .collect()
-}
-
-fn weights(out: &Path) -> BTreeMap<String, Vec<u8>> {
-    let data = std::fs::read(out.join("model.safetensors")).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&data).unwrap();
-    file.iter()
-        .map(|(name, view)| (name.to_string(), view.data().to_vec()))
-        .collect()
-}
+use common::{Notices, config, timeless, train, weights, write_set};
+use mixskd_train::{Error, RunDir, TrainConfig, Trainer, method};
 
 #[test]
 fn every_method_learns() {
@@ -83,46 +54,6 @@ fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
 }
 
 #[test]
-fn resume_continues_with_the_same_bits() {
-    for spec in method::ALL {
-        let dir = tempfile::tempdir().unwrap();
-        write_set(dir.path(), 24, 6);
-        let config = config(dir.path(), spec.name, 4);
-        let straight = dir.path().join("straight");
-        train(&config, &straight);
-
-        // The straight run, its last two epochs forgotten: what a crash after the second epoch leaves.
-        let broken = dir.path().join("broken");
-        let mut stopper = StopAfter { epochs: 2 };
-        let mut trainer = Trainer::new(&config).unwrap();
-        let run = RunDir::create(&broken, trainer.config()).unwrap();
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            trainer.run(&run, &mut stopper)
-        }));
-        assert!(caught.is_err());
-        drop((trainer, run));
-
-        let (run, config) = RunDir::open(&broken).unwrap();
-        let mut trainer = Trainer::new(&config).unwrap();
-        trainer.resume(&run, &mut ()).unwrap();
-        trainer.run(&run, &mut ()).unwrap();
-        assert_eq!(timeless(&straight), timeless(&broken), "{}", spec.name);
-        assert_eq!(weights(&straight), weights(&broken), "{}", spec.name);
-    }
-}
-
-/// Stands for a crash: panics in the first step after `epochs` epochs.
-struct StopAfter {
-    epochs: usize,
-}
-
-impl mixskd_train::Observer for StopAfter {
-    fn step(&mut self, event: &mixskd_train::StepEvent) {
-        assert!(event.epoch < self.epochs, "stopped on purpose");
-    }
-}
-
-#[test]
 fn a_damaged_checkpoint_is_passed_over_aloud() {
     let dir = tempfile::tempdir().unwrap();
     write_set(dir.path(), 24, 6);
@@ -145,14 +76,6 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         heard.0
     );
     assert_eq!(weights(&out), expected);
-}
-
-struct Notices(Vec<String>);
-
-impl mixskd_train::Observer for Notices {
-    fn notice(&mut self, text: &str) {
-        self.0.push(text.into());
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
@@ -10,6 +11,7 @@ use mixskd_train::{TrainConfig, Trainer, next_free};
 use super::shared::{DataArgs, ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::signals::{self, Request};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,7 +83,9 @@ impl Args {
         };
         let mut runner = Processes {
             threads: self.threads.count(),
+            child: Arc::default(),
         };
+        runner.listen()?;
         let mut seen = 0;
         let summary = comparison.run(&mut runner, &mut |event| {
             if matches!(event, Event::Finished { .. }) {
@@ -182,6 +186,54 @@ impl Args {
 /// Trains each run by `mixskd train --resume DIR`.
 struct Processes {
     threads: Option<u16>,
+    child: Arc<Mutex<Child>>,
+}
+
+/// The run that is going on.
+#[derive(Default)]
+struct Child {
+    process: Option<u32>,
+    /// A signal has asked for the end.
+    stop: bool,
+}
+
+impl Processes {
+    /// From now on the run gets the signals that this process gets, and no other run begins.
+    fn listen(&self) -> Result<()> {
+        let child = Arc::clone(&self.child);
+        signals::watch(move |request| {
+            let mut child = lock(&child);
+            child.stop |= request == Request::Stop;
+            if let Some(process) = child.process {
+                signals::pass_on(process, request);
+            }
+        })
+    }
+
+    /// Starts the process, unless the end was asked for.
+    fn start(&self, command: &mut Command) -> std::result::Result<std::process::Child, RunFailure> {
+        let mut child = lock(&self.child);
+        if child.stop {
+            return Err(interrupted());
+        }
+        let process = command.spawn().map_err(|error| RunFailure {
+            cause: format!("cannot start a process: {error}"),
+            stop: false,
+        })?;
+        child.process = Some(process.id());
+        Ok(process)
+    }
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn interrupted() -> RunFailure {
+    RunFailure {
+        cause: "was interrupted".into(),
+        stop: true,
+    }
 }
 
 impl Runner for Processes {
@@ -195,17 +247,20 @@ impl Runner for Processes {
             command.arg("--threads").arg(threads.to_string());
         }
         // The report is read from the run directory; progress goes to this process's stderr.
-        let status = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .map_err(|error| failed(format!("cannot start a process: {error}")))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        signals::end_with_parent(&mut command);
+        let mut process = self.start(&mut command)?;
+        let status = process.wait();
+        let stopped = {
+            let mut child = lock(&self.child);
+            child.process = None;
+            child.stop
+        };
+        let status = status.map_err(|error| failed(format!("cannot wait for it: {error}")))?;
         match status.code() {
             Some(0) => Ok(()),
-            Some(130 | 143) => Err(RunFailure {
-                cause: "was interrupted".into(),
-                stop: true,
-            }),
+            _ if stopped => Err(interrupted()),
+            Some(130 | 143) => Err(interrupted()),
             Some(code) => Err(failed(format!(
                 "ended with exit status {code}; what it said stands above"
             ))),

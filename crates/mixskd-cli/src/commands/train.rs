@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_losses::ObjectiveConfig;
-use mixskd_train::{Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
+use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
 
 use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
+use crate::signals::{self, Request};
 use crate::{output, plan, style, summary};
 
 const EXAMPLES: &str = "\
@@ -66,6 +67,12 @@ pub(crate) struct Args {
     /// Seed of every random draw, below 2^63
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
+    /// Write a checkpoint after so many steps (200) or seconds (30s), beside the one after each epoch
+    #[arg(long, value_name = "STEPS|SECONDS")]
+    checkpoint_every: Option<String>,
+    /// When a loss or gradient is not finite: stop, or skip that step, at most run.max_skips times
+    #[arg(long, value_name = "stop|skip", value_parser = ["stop", "skip"], hide_possible_values = true)]
+    on_nan: Option<String>,
     #[command(flatten)]
     threads: ThreadArgs,
     /// Run directory to make [default: runs/NNN-METHOD-MODEL-DATA]
@@ -80,13 +87,16 @@ pub(crate) struct Args {
     /// Print the settings, shapes, sizes and estimates of the run, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Try everything on two batches of training and two of evaluation, and keep nothing
+    #[arg(long, conflicts_with_all = ["dry_run", "out"])]
+    fast_dev_run: bool,
     /// Print one JSON document on stdout and nothing else there
     #[arg(long)]
     json: bool,
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 20] = [
+const SETTINGS: [&str; 23] = [
     "config",
     "data",
     "val_fraction",
@@ -107,6 +117,9 @@ const SETTINGS: [&str; 20] = [
     "out",
     "set",
     "dry_run",
+    "checkpoint_every",
+    "on_nan",
+    "fast_dev_run",
 ];
 
 impl Args {
@@ -115,6 +128,9 @@ impl Args {
         self.threads.apply()?;
         if self.dry_run {
             return self.show_plan();
+        }
+        if self.fast_dev_run {
+            return self.try_out();
         }
         let (report, data) = match &self.resume {
             Some(dir) => resume(dir)?,
@@ -130,17 +146,51 @@ impl Args {
 impl Args {
     /// A new run; the second value is the data flags for the next command.
     fn start(&self) -> Result<(Report, String)> {
-        let mut trainer = Trainer::new(&self.config()?)?;
+        let mut trainer = self.trainer(&self.config()?)?;
         let mut progress = Progress::new();
         report_skipped(trainer.dataset(), &mut progress);
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
         let run = RunDir::create(&out, trainer.config())?;
+        listen(trainer.control())?;
         let report = trainer.run(&run, &mut progress)?;
         Ok((report, DataArgs::of(&trainer.config().data)))
     }
 
+    /// The trainer of `config`; what is wrong with it is told with the line of `--config` that says it.
+    fn trainer(&self, config: &TrainConfig) -> Result<Trainer> {
+        let located = |error| match &self.config {
+            Some(path) => config.in_file(path, error),
+            None => error,
+        };
+        Ok(Trainer::new(config).map_err(located)?)
+    }
+
+    /// Two batches of everything, in a folder that goes away again.
+    fn try_out(&self) -> Result<()> {
+        let mut config = self.config()?;
+        config.run.epochs = 1;
+        config.run.max_batches = 2;
+        config.schedule.warmup_epochs = config.schedule.warmup_epochs.min(1);
+        let mut trainer = self.trainer(&config)?;
+        let mut progress = Progress::new();
+        report_skipped(trainer.dataset(), &mut progress);
+        let folder = tempfile::tempdir().map_err(|error| {
+            Failure::failed(format!("cannot make a temporary folder: {error}"), None)
+        })?;
+        let run = RunDir::create(&folder.path().join("run"), trainer.config())?;
+        let report = trainer.run(&run, &mut progress)?;
+        drop(progress);
+        if self.json {
+            return output::json(&report);
+        }
+        output::line(&format!(
+            "{} with {} on {}: two batches of training and two of evaluation went through; nothing was kept",
+            report.model, report.method, report.data
+        ))
+    }
+
     fn show_plan(&self) -> Result<()> {
-        let trainer = Trainer::new(&self.config()?)?;
+        let trainer = self.trainer(&self.config()?)?;
         let mut progress = Progress::new();
         let notices = trainer.start_notices();
         notices.iter().for_each(|text| progress.notice(text));
@@ -159,7 +209,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 11] = [
+        let flags: [(&str, Option<toml::Value>); 13] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -177,6 +227,11 @@ impl Args {
             ("run.batch", self.batch.map(Into::into)),
             ("optimizer.lr", self.lr.map(Into::into)),
             ("run.seed", self.seed.map(Into::into)),
+            (
+                "run.checkpoint_every",
+                self.checkpoint_every.clone().map(Into::into),
+            ),
+            ("run.on_nan", self.on_nan.clone().map(Into::into)),
         ];
         for (key, value) in flags {
             if let Some(value) = value {
@@ -226,8 +281,21 @@ fn resume(dir: &Path) -> Result<(Report, String)> {
     let mut progress = Progress::new();
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
+    listen(trainer.control())?;
     let report = trainer.run(&run, &mut progress)?;
     Ok((report, DataArgs::of(&trainer.config().data)))
+}
+
+/// From now on signals stop the run or ask for a checkpoint.
+fn listen(control: Control) -> Result<()> {
+    signals::watch(move |request| match request {
+        Request::Stop => {
+            eprintln!("stopping after this step; the same signal again stops at once");
+            control.stop();
+        }
+        Request::Now => {}
+        Request::Checkpoint => control.checkpoint(),
+    })
 }
 
 /// `runs/NNN-METHOD-MODEL-DATA`.

@@ -9,6 +9,7 @@
 mod bench;
 mod compare;
 mod configs;
+mod faults;
 mod help_and_lists;
 mod support;
 mod train;

@@ -1,9 +1,12 @@
 //! A small learnable set in CIFAR-100's binary layout, and a configuration that trains on it in a blink.
 
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use mixskd_train::TrainConfig;
 use mixskd_train::method::MethodConfig;
+use mixskd_train::{EpochRecord, Report, RunDir, TrainConfig, Trainer};
 
 /// Writes `train` and `test` images of three classes: each class has its own colour, each image its own pattern.
 pub(crate) fn write_set(dir: &Path, train: usize, test: usize) {
@@ -38,4 +41,41 @@ pub(crate) fn config(dir: &Path, method: &str, epochs: usize) -> TrainConfig {
     config.run.eval_batch = 5;
     config.schedule.warmup_epochs = 0;
     config
+}
+
+/// Trains into a new directory.
+pub(crate) fn train(config: &TrainConfig, out: &Path) -> Report {
+    let mut trainer = Trainer::new(config).unwrap();
+    let run = RunDir::create(out, trainer.config()).unwrap();
+    trainer.run(&run, &mut ()).unwrap()
+}
+
+/// The records of a run without their times.
+pub(crate) fn timeless(out: &Path) -> Vec<EpochRecord> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| EpochRecord {
+            seconds: 0.0,
+            samples_per_s: 0.0,
+            ..serde_json::from_str(line).unwrap()
+        })
+        .collect()
+}
+
+/// Every tensor of the weights file.
+pub(crate) fn weights(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    let data = std::fs::read(out.join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&data).unwrap();
+    file.iter()
+        .map(|(name, view)| (name.to_string(), view.data().to_vec()))
+        .collect()
+}
+
+/// Keeps what a run has to say.
+pub(crate) struct Notices(pub(crate) Vec<String>);
+
+impl mixskd_train::Observer for Notices {
+    fn notice(&mut self, text: &str) {
+        self.0.push(text.into());
+    }
 }

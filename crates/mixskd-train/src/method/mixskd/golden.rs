@@ -88,6 +88,7 @@ fn check(model: &str, width: f64, discriminator: DiscriminatorMode, dtype: DType
         momentum: 0.9,
         nesterov: true,
         weight_decay: 5e-4,
+        ..OptimizerConfig::default()
     };
     let mut optimizer = optimizer.build(store.parameters()).unwrap();
 

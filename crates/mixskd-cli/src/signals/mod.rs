@@ -1,0 +1,21 @@
+//! Signals: the only place that listens to them.
+
+#[cfg(not(unix))]
+#[path = "other.rs"]
+mod system;
+#[cfg(unix)]
+#[path = "unix.rs"]
+mod system;
+
+pub(crate) use system::{end_with_parent, pass_on, status, watch};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// The first SIGINT or SIGTERM: come to an end.
+    Stop,
+    /// The second of its kind: the process ends as soon as the listener returns.
+    Now,
+    /// SIGUSR1: write a checkpoint and go on.
+    Checkpoint,
+}

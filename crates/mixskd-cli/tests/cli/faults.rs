@@ -1,0 +1,221 @@
+//! Signals, locks, full and read-only file systems: what was written before stays whole, and the run goes on from it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{Run, TINY, image_folder, metrics, run};
+
+/// `mixskd` in the background.
+fn start(dir: &Path, args: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_mixskd"))
+        .args(args.split_whitespace())
+        .current_dir(dir)
+        .env("NO_COLOR", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn end(child: Child) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &process.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Waits until `done`; a test that waits for ever helps nobody.
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(run.join("checkpoints"))
+        .into_iter()
+        .flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
+    paths
+}
+
+fn weights(run: &Path) -> Vec<u8> {
+    std::fs::read(run.join("model.safetensors")).unwrap()
+}
+
+/// Long enough to be caught in its middle, short enough to be finished.
+const RUN: &str = "--method ce --epochs 6 --checkpoint-every 1";
+
+#[test]
+fn a_signal_stops_after_the_step_and_the_run_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    run(dir.path(), &format!("{TINY} {RUN} --out straight")).ok();
+    for (name, status) in [("INT", 130), ("TERM", 143)] {
+        let out = dir.path().join(name);
+        let child = start(dir.path(), &format!("{TINY} {RUN} --out {name}"));
+        wait_for("checkpoint", || !checkpoints(&out).is_empty());
+        signal(child.id(), "USR1");
+        signal(child.id(), name);
+        let stopped = end(child);
+        stopped.refused(
+            status,
+            "stopped after step",
+            &format!("mixskd train --resume {name}"),
+        );
+        run(dir.path(), &format!("train --resume {name}")).ok();
+        assert_eq!(metrics(&out), metrics(&dir.path().join("straight")));
+        assert!(weights(&out) == weights(&dir.path().join("straight")));
+    }
+}
+
+#[test]
+fn a_second_process_on_one_run_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let out = dir.path().join("r");
+    let mut child = start(dir.path(), &format!("{TINY} {RUN} --out r"));
+    wait_for("checkpoint", || !checkpoints(&out).is_empty());
+    run(dir.path(), "train --resume r").refused(2, "another process is training here", "wait");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    run(dir.path(), "train --resume r").ok();
+}
+
+#[test]
+fn compare_passes_a_signal_on_and_leaves_no_process_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let flags = "--data pets --width 0.03125 --batch 4 --epochs 30 --seeds 1 --set schedule.warmup_epochs=0";
+    let parent = start(
+        dir.path(),
+        &format!("compare --methods ce,mixup --out c {flags}"),
+    );
+    let first = dir.path().join("c/runs/ce-seed-0");
+    wait_for("checkpoint", || !checkpoints(&first).is_empty());
+    signal(parent.id(), "TERM");
+    let stopped = end(parent);
+    assert_eq!(stopped.status, 143, "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("--resume"), "{}", stopped.stderr);
+    // The child is gone: its lock is free, and the second run never began.
+    assert!(!dir.path().join("c/runs/mixup-seed-0").exists());
+    let epochs = metrics(&first).len();
+    assert!((1..30).contains(&epochs), "{epochs}");
+    let gone_on = run(dir.path(), "train --resume c/runs/ce-seed-0").ok();
+    assert!(
+        gone_on.stderr.contains("on from epoch"),
+        "{}",
+        gone_on.stderr
+    );
+}
+
+/// A file system of its own in memory, gone with the value.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None`, with a word about it, where this process may not mount one.
+    fn mount(dir: &Path, size: &str) -> Option<Self> {
+        let path = dir.join("small");
+        std::fs::create_dir(&path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(path));
+        }
+        eprintln!("skipped: this process may not mount a file system");
+        None
+    }
+
+    fn remount(&self, how: &str) {
+        let mut command = Command::new("mount");
+        let status = command
+            .args(["-o", &format!("remount,{how}")])
+            .arg(&self.0)
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_leaves_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 8);
+    run(
+        dir.path(),
+        &format!("{TINY} --method ce --set schedule.kind=constant --epochs 3 --out straight"),
+    )
+    .ok();
+    let Some(small) = Small::mount(dir.path(), "16m") else {
+        return;
+    };
+    run(
+        dir.path(),
+        &format!("{TINY} --method ce --set schedule.kind=constant --epochs 1 --out small/r"),
+    )
+    .ok();
+    let config = small.0.join("r/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("epochs = 1", "epochs = 3")).unwrap();
+    let before = (metrics(&small.0.join("r")), weights(&small.0.join("r")));
+    // Fill it to the last byte.
+    let filler = small.0.join("filler");
+    let full = std::fs::write(&filler, vec![1u8; 32 << 20]);
+    assert!(full.is_err());
+    run(dir.path(), "train --resume small/r").refused(1, "small/r", "free some space");
+    assert_eq!(metrics(&small.0.join("r")), before.0);
+    assert!(weights(&small.0.join("r")) == before.1);
+    assert_eq!(checkpoints(&small.0.join("r")).len(), 1);
+    std::fs::remove_file(&filler).unwrap();
+    run(dir.path(), "train --resume small/r").ok();
+    assert!(weights(&small.0.join("r")) == weights(&dir.path().join("straight")));
+}
+
+#[test]
+fn a_read_only_directory_is_told_before_anything_is_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 8);
+    let Some(small) = Small::mount(dir.path(), "16m") else {
+        return;
+    };
+    run(
+        dir.path(),
+        &format!("{TINY} --method ce --epochs 1 --out small/r"),
+    )
+    .ok();
+    small.remount("ro");
+    run(dir.path(), "train --resume small/r").refused(1, "small/r", "write there");
+    run(dir.path(), &format!("{TINY} --out small/new")).refused(1, "small/new", "write there");
+    small.remount("rw");
+    run(dir.path(), "train --resume small/r").ok();
+}
+
+#[test]
+fn a_fast_dev_run_goes_through_everything_and_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let tried = run(dir.path(), &format!("{TINY} --fast-dev-run")).ok();
+    assert!(tried.stdout.contains("two batches"), "{}", tried.stdout);
+    assert!(!dir.path().join("runs").exists());
+}

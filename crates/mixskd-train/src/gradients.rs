@@ -1,0 +1,171 @@
+//! Gradients by parameter name: checked, added up over batches, clipped.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Storage, Tensor};
+use rayon::prelude::*;
+
+use crate::Result;
+
+/// Gradients by parameter name.
+pub(crate) type Gradients = BTreeMap<String, Tensor>;
+
+/// Values of one partial sum; a fixed number, so that the sum does not depend on the number of threads.
+const BLOCK: usize = 1 << 15;
+
+/// `Σ x²` in float64. It is finite exactly where every value is.
+pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+    if tensor.dtype() == DType::F32 && tensor.is_contiguous() {
+        let (storage, layout) = tensor.storage_and_layout();
+        if let Storage::Cpu(storage) = &*storage {
+            let start = layout.start_offset();
+            let values = &storage.as_slice::<f32>()?[start..start + tensor.elem_count()];
+            let of = |block: &[f32]| block.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            if values.len() <= BLOCK {
+                return Ok(of(values));
+            }
+            let sums: Vec<f64> = values.par_chunks(BLOCK).map(of).collect();
+            return Ok(sums.iter().sum());
+        }
+    }
+    let squares = tensor.to_dtype(DType::F64)?.sqr()?;
+    Ok(squares.sum_all()?.to_scalar()?)
+}
+
+/// The first gradient in name order that holds NaN or an infinity, with one or the other.
+pub(crate) fn first_not_finite(gradients: &Gradients) -> Result<Option<(String, f64)>> {
+    for (name, gradient) in gradients {
+        let sum = sum_of_squares(gradient)?;
+        if !sum.is_finite() {
+            return Ok(Some((name.clone(), sum)));
+        }
+    }
+    Ok(None)
+}
+
+/// The gradients of several batches on their way to one update.
+#[derive(Default)]
+pub(crate) struct Accumulator {
+    sums: Gradients,
+    batches: usize,
+}
+
+impl Accumulator {
+    /// Adds the gradients of one batch.
+    pub(crate) fn add(&mut self, gradients: Gradients) -> Result<()> {
+        self.batches += 1;
+        for (name, gradient) in gradients {
+            let sum = match self.sums.remove(&name) {
+                None => gradient,
+                Some(sum) => (sum + gradient)?,
+            };
+            self.sums.insert(name, sum);
+        }
+        Ok(())
+    }
+
+    /// The mean over the batches added, whose norm over all parameters is at most `clip_norm` (0 for no limit); then begins anew.
+    /// `None` where no batch was added.
+    ///
+    /// Clipping is `torch.nn.utils.clip_grad_norm_`'s: `g·min(1, clip_norm / (‖g‖₂ + 10⁻⁶))`.
+    pub(crate) fn take(&mut self, clip_norm: f64) -> Result<Option<Gradients>> {
+        let Self { sums, batches } = std::mem::take(self);
+        if batches == 0 {
+            return Ok(None);
+        }
+        let mut gradients = sums;
+        if batches > 1 {
+            scale(&mut gradients, 1.0 / batches as f64)?;
+        }
+        if clip_norm > 0.0 {
+            let mut squares = 0.0;
+            for gradient in gradients.values() {
+                squares += sum_of_squares(gradient)?;
+            }
+            let factor = clip_norm / (squares.sqrt() + 1e-6);
+            if factor < 1.0 {
+                scale(&mut gradients, factor)?;
+            }
+        }
+        Ok(Some(gradients))
+    }
+}
+
+fn scale(gradients: &mut Gradients, factor: f64) -> Result<()> {
+    for gradient in gradients.values_mut() {
+        *gradient = (&*gradient * factor)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn gradients(values: [f32; 2]) -> Gradients {
+        let tensor = |v: f32| Tensor::new(&[v], &Device::Cpu).unwrap();
+        BTreeMap::from([
+            ("a".into(), tensor(values[0])),
+            ("b".into(), tensor(values[1])),
+        ])
+    }
+
+    fn values(gradients: &Gradients) -> Vec<f32> {
+        let value = |g: &Tensor| g.to_vec1::<f32>().unwrap()[0];
+        gradients.values().map(value).collect()
+    }
+
+    #[test]
+    fn batches_are_averaged() {
+        let mut accumulator = Accumulator::default();
+        assert!(accumulator.take(0.0).unwrap().is_none());
+        accumulator.add(gradients([1.0, 2.0])).unwrap();
+        accumulator.add(gradients([3.0, -2.0])).unwrap();
+        assert_eq!(values(&accumulator.take(0.0).unwrap().unwrap()), [2.0, 0.0]);
+        assert!(accumulator.take(0.0).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_gradient_is_cut_to_the_norm_and_a_short_one_is_left_alone() {
+        let clipped = |limit| {
+            let mut accumulator = Accumulator::default();
+            accumulator.add(gradients([3.0, 4.0])).unwrap();
+            values(&accumulator.take(limit).unwrap().unwrap())
+        };
+        assert_eq!(clipped(5.1), [3.0, 4.0]);
+        let cut = clipped(1.0);
+        assert!(
+            (cut[0] - 0.6).abs() < 1e-6 && (cut[1] - 0.8).abs() < 1e-6,
+            "{cut:?}"
+        );
+    }
+
+    #[test]
+    fn the_sum_is_the_same_for_any_number_of_threads_and_any_layout() {
+        let values: Vec<f32> = (0..100_000).map(|k| (k as f32 * 0.37).sin()).collect();
+        let tensor = Tensor::from_vec(values, (250, 400), &Device::Cpu).unwrap();
+        let sums = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().unwrap();
+            pool.install(|| sum_of_squares(&tensor).unwrap())
+        });
+        assert_eq!(sums[0], sums[1]);
+        let turned = sum_of_squares(&tensor.t().unwrap()).unwrap();
+        assert!((turned - sums[0]).abs() < 1e-9 * sums[0]);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named() {
+        assert_eq!(first_not_finite(&gradients([1.0, 3e38])).unwrap(), None);
+        let (name, value) = first_not_finite(&gradients([1.0, f32::NAN]))
+            .unwrap()
+            .unwrap();
+        assert!(name == "b" && value.is_nan());
+        let (name, value) = first_not_finite(&gradients([f32::NEG_INFINITY, 1.0]))
+            .unwrap()
+            .unwrap();
+        assert!(name == "a" && value == f64::INFINITY);
+    }
+}

@@ -1,0 +1,279 @@
+//! One step: the method's loss, its gradients, and at the end of a group of batches the optimiser's update.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor, Var};
+use mixskd_models::Mode;
+
+use crate::average::Average;
+use crate::config::OnNan;
+use crate::gradients::{Accumulator, first_not_finite, sum_of_squares};
+use crate::method::TrainBatch;
+use crate::metrics::StepReading;
+use crate::optimizer::Sgd;
+use crate::trainer::Trainer;
+use crate::{OptimizerConfig, Result};
+
+/// Everything that turns gradients into weights.
+pub(crate) struct Updater {
+    pub(crate) optimizer: Sgd,
+    /// The moving average of the weights, where one is kept.
+    pub(crate) average: Option<Average>,
+    accumulator: Accumulator,
+    clip_norm: f64,
+}
+
+impl Updater {
+    pub(crate) fn new(config: &OptimizerConfig, optimizer: Sgd) -> Self {
+        Self {
+            optimizer,
+            average: (config.ema_decay > 0.0).then(|| Average::new(config.ema_decay)),
+            accumulator: Accumulator::default(),
+            clip_norm: config.clip_norm,
+        }
+    }
+
+    /// One step of the optimiser with the gradients gathered so far; nothing where there are none.
+    fn update(&mut self, parameters: &[(String, Var)], lr: f64) -> Result<()> {
+        let Some(gradients) = self.accumulator.take(self.clip_norm)? else {
+            return Ok(());
+        };
+        self.optimizer.update(&gradients, lr)?;
+        if let Some(average) = &mut self.average {
+            average.update(parameters)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a step came to.
+pub(crate) enum Outcome {
+    Done(StepReading),
+    /// Something was NaN or infinite, and nothing has changed.
+    NotFinite(Broken),
+}
+
+/// What was not finite.
+pub(crate) struct Broken {
+    pub(crate) term: String,
+    pub(crate) layer: Option<String>,
+    pub(crate) value: f64,
+}
+
+impl Broken {
+    /// An update went astray.
+    pub(crate) fn weights(name: String, value: f64) -> Self {
+        Self {
+            term: "weights".into(),
+            layer: Some(name),
+            value,
+        }
+    }
+}
+
+impl Trainer {
+    /// Forward and backward of one batch; with `update`, the optimiser's step with all gradients since the last.
+    pub(crate) fn step(&mut self, batch: &TrainBatch, lr: f64, update: bool) -> Result<Outcome> {
+        let statistics = match self.config.run.on_nan {
+            OnNan::Stop => None,
+            OnNan::Skip => Some(self.statistics()?),
+        };
+        let output = self.method.step(batch)?;
+        let reading = StepReading::of(&output)?;
+        let mut broken = reading.not_finite().map(|(term, value)| Broken {
+            term: term.into(),
+            layer: None,
+            value,
+        });
+        if broken.is_none() {
+            let gradients = self.updater.optimizer.gradients(&output.loss.backward()?);
+            match first_not_finite(&gradients)? {
+                Some((layer, value)) => {
+                    broken = Some(Broken {
+                        term: "gradient".into(),
+                        layer: Some(layer),
+                        value,
+                    });
+                }
+                None => self.updater.accumulator.add(gradients)?,
+            }
+        }
+        // Batch norms have seen the batch: a step that is left out leaves no trace there either.
+        if let (Some(statistics), Some(_)) = (statistics, &broken) {
+            for (name, var) in self.store.buffers() {
+                if let Some(before) = statistics.get(&name) {
+                    var.set(before)?;
+                }
+            }
+        }
+        if update {
+            self.updater.update(&self.store.parameters(), lr)?;
+        }
+        Ok(match broken {
+            None => Outcome::Done(reading),
+            Some(broken) => Outcome::NotFinite(broken),
+        })
+    }
+
+    /// A copy of the running statistics.
+    fn statistics(&self) -> Result<BTreeMap<String, Tensor>> {
+        let buffers = self.store.buffers();
+        let copies = buffers
+            .iter()
+            .map(|(name, var)| Ok((name.clone(), var.as_detached_tensor().copy()?)));
+        copies.collect()
+    }
+
+    /// Where a loss that is not finite begins: the first parameter in name order that is not finite, or the first stage of the
+    /// backbone whose features of `batch` are not.
+    pub(crate) fn locate(&self, batch: &TrainBatch) -> Result<Option<String>> {
+        if let Some((name, _)) = self.first_not_finite()? {
+            return Ok(Some(name));
+        }
+        if !sum_of_squares(&batch.images)?.is_finite() {
+            return Ok(Some("the images".into()));
+        }
+        let stages = self.method.backbone().stages(&batch.images, Mode::Eval)?;
+        for (k, features) in stages.iter().enumerate() {
+            if !sum_of_squares(&features.to_dtype(DType::F32)?)?.is_finite() {
+                return Ok(Some(format!("stage {}", k + 1)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first tensor of network or optimiser, in name order, that holds a value which is not finite.
+    pub(crate) fn first_not_finite(&self) -> Result<Option<(String, f64)>> {
+        let tensors = self.store.tensors().into_iter();
+        for (name, tensor) in tensors.chain(self.updater.optimizer.state()) {
+            let sum = sum_of_squares(&tensor)?;
+            if !sum.is_finite() {
+                return Ok(Some((name, sum)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use mixskd_models::Backbone;
+
+    use super::*;
+    use crate::TrainConfig;
+    use crate::method::{Method, MethodConfig, StepOutput};
+    use crate::trainer::to_device;
+
+    /// A method whose loss or whose gradient is not finite in one step.
+    struct Poisoned {
+        inner: Box<dyn Method>,
+        step: usize,
+        poison: fn(&Tensor) -> candle_core::Result<Tensor>,
+    }
+
+    impl Method for Poisoned {
+        fn backbone(&self) -> &dyn Backbone {
+            self.inner.backbone()
+        }
+
+        fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
+            let mut output = self.inner.step(batch)?;
+            if batch.step == self.step {
+                output.loss = (self.poison)(&output.loss)?;
+            }
+            Ok(output)
+        }
+    }
+
+    fn trainer(poison: fn(&Tensor) -> candle_core::Result<Tensor>) -> Trainer {
+        let mut config = TrainConfig::default();
+        config.model.width = 0.03125;
+        config.method = MethodConfig::new("ce").unwrap();
+        config.run.batch = 16;
+        config.run.prefetch = 1;
+        config.run.on_nan = OnNan::Skip;
+        let mut trainer = Trainer::new(&config).unwrap();
+        trainer.method = Box::new(Poisoned {
+            inner: trainer.method,
+            step: 1,
+            poison,
+        });
+        trainer
+    }
+
+    /// Takes three steps, without those in `leave_out`; the names of what was broken, and the state after.
+    fn run(mut trainer: Trainer, leave_out: &[usize]) -> (Vec<String>, Vec<Vec<f32>>) {
+        let mut broken = Vec::new();
+        let batches: Vec<_> = trainer.train_loader.epoch(0).take(3).collect();
+        for batch in batches {
+            let batch = to_device(batch.unwrap(), 0, &Device::Cpu).unwrap();
+            if leave_out.contains(&batch.step) {
+                continue;
+            }
+            if let Outcome::NotFinite(what) = trainer.step(&batch, 0.1, true).unwrap() {
+                broken.push(format!("{} {}", what.term, what.layer.unwrap_or_default()));
+            }
+        }
+        let tensors = trainer.store.tensors().into_values();
+        let all = tensors.chain(trainer.updater.optimizer.state().into_values());
+        let values = |t: Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
+        (broken, all.map(values).collect())
+    }
+
+    #[test]
+    fn a_step_that_is_left_out_leaves_no_trace() {
+        let clean = run(trainer(|loss| loss.affine(1.0, 0.0)), &[1]);
+        assert!(clean.0.is_empty());
+        let loss = run(trainer(|loss| loss.affine(f64::NAN, 0.0)), &[]);
+        assert_eq!(loss.0, ["loss "]);
+        assert!(loss.1 == clean.1);
+        // The square root of nothing: 0 forward, infinite backward.
+        let gradient = run(trainer(|loss| loss + (loss - loss)?.sqrt()?), &[]);
+        assert_eq!(gradient.0, ["gradient backbone.bn1.bias"]);
+        assert!(gradient.1 == clean.1);
+    }
+
+    #[test]
+    fn accumulation_clipping_and_average_are_pytorchs() {
+        let data = include_bytes!("../tests/golden/optimizer.safetensors");
+        let file = candle_core::safetensors::load_buffer(data, &Device::Cpu).unwrap();
+        let of = |prefix: &str| -> BTreeMap<String, Tensor> {
+            let named = file.iter().filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
+            });
+            named.collect()
+        };
+        let parameters: Vec<_> = of("initial/")
+            .into_iter()
+            .map(|(name, tensor)| (name, candle_core::Var::from_tensor(&tensor).unwrap()))
+            .collect();
+        let config = OptimizerConfig {
+            lr: 0.1,
+            clip_norm: 0.75,
+            accumulate: 2,
+            ema_decay: 0.8,
+            ..OptimizerConfig::default()
+        };
+        let mut updater = Updater::new(&config, config.build(parameters.clone()).unwrap());
+        for batch in 0..6 {
+            updater
+                .accumulator
+                .add(of(&format!("gradient{batch}/")))
+                .unwrap();
+            if batch % 2 == 1 {
+                updater.update(&parameters, config.lr).unwrap();
+            }
+        }
+        let check = |got: &Tensor, expected: &Tensor, what: &str| {
+            let difference = (got - expected).unwrap().abs().unwrap().max_all().unwrap();
+            let difference = difference.to_scalar::<f32>().unwrap();
+            assert!(difference < 1e-6, "{what}: {difference}");
+        };
+        let average = updater.average.unwrap().state();
+        for (name, parameter) in &parameters {
+            check(parameter, &file[&format!("after/{name}")], name);
+            check(&average[name], &file[&format!("average/{name}")], name);
+        }
+    }
+}
