@@ -1,9 +1,13 @@
-//! The project's own tools: `cargo xtask check | tidy | golden | bench`.
+//! The project's own tools: `cargo xtask check | tidy | golden | bench | crash | fuzz | soak`.
 
 mod bench;
 mod check;
+mod crash;
+mod fuzz;
 mod golden;
+mod program;
 mod python;
+mod soak;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +34,12 @@ enum Command {
     Golden(golden::GoldenArgs),
     /// Run the criterion benches, or whole rows of work beside PyTorch
     Bench(bench::BenchArgs),
+    /// Kill a training run at random moments, resume it, and compare the bits at the end
+    Crash(crash::CrashArgs),
+    /// Feed damaged files to everything that reads files
+    Fuzz(fuzz::FuzzArgs),
+    /// Train for a long time and watch memory and file handles
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +59,9 @@ fn dispatch(args: Args) -> Result<()> {
         Command::Tidy => tidy::run(&root),
         Command::Golden(args) => golden::run(&root, &args),
         Command::Bench(args) => bench::run(&root, &args),
+        Command::Crash(args) => crash::run(&root, &args),
+        Command::Fuzz(args) => fuzz::run(&root, &args),
+        Command::Soak(args) => soak::run(&root, &args),
     }
 }
 
