@@ -12,7 +12,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use common::{images, small, values};
-use mixskd_models::weights::{ImportReport, StateDict};
+use mixskd_models::weights::{self, ImportReport, Metadata, StateDict};
 use mixskd_models::{Mode, ModelConfig, ParamStore, Result, Strictness, registry};
 
 type Tensors = HashMap<String, Tensor>;
@@ -138,6 +138,63 @@ fn what_does_not_fit_is_listed_and_refused_unless_partial() {
 
     let none = Tensors::from([("surplus".to_string(), stranger)]);
     assert!(load(&config, &none, Strictness::Partial).1.is_err());
+}
+
+/// Names that timm, and torchvision before it forbade dots, give some of a network's tensors.
+#[test]
+fn other_spellings_of_names_are_understood() {
+    for (network, own, foreign) in [
+        (
+            "mobilenet_v2",
+            "features.6.conv.1.1.bias",
+            "blocks.2.2.bn2.bias",
+        ),
+        ("mobilenet_v2", "classifier.1.weight", "classifier.weight"),
+        (
+            "efficientnet_b0",
+            "features.8.1.running_mean",
+            "bn2.running_mean",
+        ),
+        (
+            "densenet121",
+            "features.denseblock2.denselayer3.norm2.bias",
+            "features.denseblock2.denselayer3.norm.2.bias",
+        ),
+    ] {
+        let config = small(network, 3);
+        let mut given = tensors(&config, "");
+        let tensor = given.remove(own).unwrap();
+        given.insert(foreign.into(), tensor.clone());
+        let (store, report) = load(&config, &given, Strictness::Exact);
+        report.unwrap();
+        let taken = &store.tensors()[&format!("backbone.{own}")];
+        assert_eq!(values(taken), values(&tensor), "{foreign}");
+    }
+}
+
+#[test]
+fn files_for_timm_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("timm.safetensors");
+    for name in ["mobilenet_v2", "efficientnet_b0", "resnet18"] {
+        let config = small(name, 3);
+        let store = ParamStore::new(9, DType::F32, &Device::Cpu);
+        config.build(store.builder()).unwrap();
+        let metadata = Metadata::usual(config.clone());
+        weights::save_timm(&path, &store.tensors(), &metadata).unwrap();
+        let held = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        assert_eq!(held.contains_key("conv_stem.weight"), name != "resnet18");
+        assert!(!held.keys().any(|key| key.starts_with("features.")));
+        let (taken, report) = load(&config, &held, Strictness::Exact);
+        report.unwrap();
+        for (name, tensor) in store.tensors() {
+            let own = &taken.tensors()[&format!("backbone.{name}")];
+            assert_eq!(values(own), values(&tensor), "{name}");
+        }
+    }
+    let metadata = Metadata::usual(small("cifar_resnet18", 3));
+    let error = weights::save_timm(&path, &Default::default(), &metadata).unwrap_err();
+    assert!(error.to_string().contains("timm has no such"), "{error}");
 }
 
 #[test]

@@ -114,7 +114,9 @@ impl Trainer {
         let method = (spec.build)(&inputs)?;
         let body = init::body(&store, method.backbone());
         if config.init.freeze_backbone {
-            body.iter().for_each(|name| store.freeze(name));
+            for name in &body {
+                store.freeze(name);
+            }
         }
         let is_body = |name: &str| {
             body.binary_search_by(|known| known.as_str().cmp(name))
@@ -269,8 +271,9 @@ impl Trainer {
         });
         if self.progress == Progress::default() {
             self.require_start()?;
-            let notices = self.start_notices();
-            notices.iter().for_each(|text| observer.notice(text));
+            for text in self.start_notices() {
+                observer.notice(&text);
+            }
         }
         let mut cadence = Cadence::new(self.config.run.checkpoint_every);
         for epoch in self.progress.epochs_done..self.config.run.epochs {

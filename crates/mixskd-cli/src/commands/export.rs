@@ -1,15 +1,15 @@
 //! `mixskd export`: trained weights as a file that other programs run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use clap::{Parser, ValueEnum, ValueHint};
 use mixskd_models::onnx::OnnxConfig;
-use mixskd_models::weights;
+use mixskd_models::weights::{self, Metadata};
 use serde::Serialize;
 
 use super::shared::existing_file;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output;
 
 /// Flags of `mixskd export`.
@@ -48,6 +48,8 @@ pub(crate) struct Args {
 enum Format {
     /// The Open Neural Network Exchange's format
     Onnx,
+    /// safetensors under timm's names, which for some networks are not torchvision's
+    Timm,
 }
 
 /// What `--json` prints.
@@ -68,6 +70,9 @@ impl Args {
             &self.weights,
             "`mixskd train` writes model.safetensors into its run directory",
         )?;
+        if self.format == Format::Timm {
+            return self.timm(path);
+        }
         let (backbone, metadata) = weights::build_from_file(path, &Device::Cpu)?;
         let config = OnnxConfig {
             opset: self.opset,
@@ -76,6 +81,34 @@ impl Args {
             normalize: self.normalize,
         };
         let bytes = weights::export_onnx(&self.output, backbone.as_ref(), &metadata, &config)?;
+        self.print(bytes, &metadata)
+    }
+
+    /// Weights alone.
+    fn timm(&self, path: &Path) -> Result<()> {
+        if self.softmax || self.normalize || self.no_fold {
+            return Err(Failure::usage(
+                "--format timm: a file of weights has no operations to add or leave out",
+                "leave --softmax, --normalize and --no-fold out",
+            ));
+        }
+        let (tensors, metadata) = weights::load(path)?;
+        let known = weights::TIMM_NETWORKS;
+        if !known.contains(&metadata.model.name.as_str()) {
+            return Err(Failure::usage(
+                format!(
+                    "--format timm: timm has no such network as {}",
+                    metadata.model.name
+                ),
+                format!("timm has {}", known.join(", ")),
+            ));
+        }
+        weights::save_timm(&self.output, &tensors, &metadata)?;
+        let bytes = std::fs::metadata(&self.output).map_or(0, |file| file.len() as usize);
+        self.print(bytes, &metadata)
+    }
+
+    fn print(&self, bytes: usize, metadata: &Metadata) -> Result<()> {
         let side = metadata.model.input.to_string();
         let exported = Exported {
             file: self.output.clone(),

@@ -192,8 +192,9 @@ impl Args {
     fn show_plan(&self) -> Result<()> {
         let trainer = self.trainer(&self.config()?)?;
         let mut progress = Progress::new();
-        let notices = trainer.start_notices();
-        notices.iter().for_each(|text| progress.notice(text));
+        for text in trainer.start_notices() {
+            progress.notice(&text);
+        }
         let config = trainer.config().clone();
         plan::print(&config, &trainer.plan()?, self.json)
     }

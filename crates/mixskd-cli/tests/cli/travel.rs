@@ -53,6 +53,41 @@ fn weights_go_out_and_come_back_in() {
 }
 
 #[test]
+fn weights_go_out_under_timms_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = trained(dir.path());
+    let refused = format!("export --weights {weights} --format timm -o out.safetensors");
+    run(dir.path(), &refused).refused(
+        2,
+        "timm has no such network as cifar_resnet18",
+        "mobilenet_v2",
+    );
+    let model = "--model mobilenet_v2 --width 0.125 --classes 2 --partial";
+    let head = "classifier.weight";
+    // Any file with one tensor that fits will do.
+    let tensor = candle_core::Tensor::zeros(
+        (2, 1280),
+        candle_core::DType::F32,
+        &candle_core::Device::Cpu,
+    );
+    let tensors = std::collections::HashMap::from([(head, tensor.unwrap())]);
+    candle_core::safetensors::save(&tensors, dir.path().join("head.safetensors")).unwrap();
+    run(
+        dir.path(),
+        &format!("import head.safetensors {model} -o mobile.safetensors"),
+    )
+    .ok();
+    let export = "export --weights mobile.safetensors --format timm -o timm.safetensors";
+    let said = run(dir.path(), &format!("{export} --json")).ok().json();
+    assert_eq!(said["format"], "timm");
+    run(dir.path(), &format!("{export} --softmax")).refused(2, "--format timm", "--softmax");
+    let again = "import timm.safetensors --model mobilenet_v2 --width 0.125 -o again.safetensors";
+    run(dir.path(), again).ok();
+    let bytes = |file: &str| std::fs::read(dir.path().join(file)).unwrap();
+    assert!(bytes("again.safetensors") == bytes("mobile.safetensors"));
+}
+
+#[test]
 fn what_cannot_be_imported_is_told_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let weights = trained(dir.path());

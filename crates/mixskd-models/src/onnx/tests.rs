@@ -1,5 +1,5 @@
 //! The structure of written files, for every network of the registry. What runtimes compute from them is compared where there
-//! are any: `tests/onnxruntime.rs`.
+//! are any: `cargo xtask interop`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -69,7 +69,7 @@ impl StateDict {
     /// # Errors
     /// When `model` is out of its range.
     pub fn classes(&self, model: &ModelConfig) -> Result<Option<usize>> {
-        let tensors = names::of(model, self.tensors.clone());
+        let tensors = names::of(model, self.tensors.clone())?;
         let rows = head(model)?
             .into_iter()
             .find_map(|name| tensors.get(&name)?.dims().first().copied());
@@ -89,7 +89,7 @@ impl StateDict {
         model: &ModelConfig,
         strictness: Strictness,
     ) -> Result<ImportReport> {
-        let mut tensors = names::of(model, self.tensors.clone());
+        let mut tensors = names::of(model, self.tensors.clone())?;
         let head = head(model)?;
         let rows = head
             .iter()

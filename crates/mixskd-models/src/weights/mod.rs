@@ -7,10 +7,12 @@ mod metadata;
 mod names;
 mod pytorch;
 mod read;
+mod timm;
 mod write;
 
 pub use export::export_onnx;
 pub use import::{ImportReport, StateDict};
 pub use metadata::{Metadata, Resize};
 pub use read::{build_from_file, load};
-pub use write::save;
+pub use timm::NETWORKS as TIMM_NETWORKS;
+pub use write::{save, save_timm};

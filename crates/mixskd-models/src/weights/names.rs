@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
-use crate::ModelConfig;
+use super::timm;
+use crate::{ModelConfig, ParamStore, Result};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -40,9 +41,26 @@ pub(super) fn unwrap(mut tensors: Tensors) -> (Tensors, Vec<String>) {
     }
 }
 
-/// The tensors under the names of the network `model`; those that already have them stay.
-pub(super) fn of(_model: &ModelConfig, tensors: Tensors) -> Tensors {
-    tensors
+/// The tensors under the names of the network `model`: those that timm or an older torchvision calls otherwise are renamed, those that
+/// already have them stay.
+pub(super) fn of(model: &ModelConfig, mut tensors: Tensors) -> Result<Tensors> {
+    let other: fn(&str, &str) -> Option<String> = match model.name.as_str() {
+        "mobilenet_v2" | "efficientnet_b0" => timm::name,
+        "densenet121" => |_, own| timm::old_densenet(own),
+        _ => return Ok(tensors),
+    };
+    let store = ParamStore::blank(DType::F32, &Device::Cpu);
+    model.build(store.builder())?;
+    for own in store.tensors().into_keys() {
+        if tensors.contains_key(&own) {
+            continue;
+        }
+        let foreign = other(&model.name, &own).and_then(|name| tensors.remove(&name));
+        if let Some(tensor) = foreign {
+            tensors.insert(own, tensor);
+        }
+    }
+    Ok(tensors)
 }
 
 #[cfg(test)]

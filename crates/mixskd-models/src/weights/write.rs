@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
-use crate::weights::Metadata;
+use crate::weights::{Metadata, timm};
 use crate::{Error, Result};
 
 /// Prefix of the backbone's tensors in a store that holds more than the backbone.
@@ -25,6 +25,34 @@ const BACKBONE: &str = "backbone.";
 /// When the file cannot be written (a full disk, no such folder): nothing is left behind, and an older file of that name stays.
 /// When the metadata's lists do not have the model's lengths.
 pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Result<()> {
+    write(path, &entries(tensors)?, metadata)
+}
+
+/// The same under timm's names, for the networks that timm has: `load_state_dict(strict=True)` of timm's network takes the file.
+///
+/// # Errors
+/// As [`save`], and when timm has no such network.
+pub fn save_timm(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &Metadata,
+) -> Result<()> {
+    let model = metadata.model.name.as_str();
+    if !timm::NETWORKS.contains(&model) {
+        return Err(Error::Config {
+            key: "name",
+            message: format!(
+                "{model}: timm has no such network; it has {}",
+                timm::NETWORKS.join(", ")
+            ),
+        });
+    }
+    let entries = entries(tensors)?.into_iter();
+    let renamed = entries.map(|(name, entry)| (timm::name(model, &name).unwrap_or(name), entry));
+    write(path, &renamed.collect(), metadata)
+}
+
+fn write(path: &Path, entries: &BTreeMap<String, Entry>, metadata: &Metadata) -> Result<()> {
     let refuse = |message: String| Error::Format {
         path: path.into(),
         message,
@@ -34,12 +62,11 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata
     let strings = metadata
         .to_strings()
         .map_err(|error| refuse(error.to_string()))?;
-    let entries = entries(tensors)?;
 
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!(strings));
     let mut offset = 0;
-    for (name, entry) in &entries {
+    for (name, entry) in entries {
         let end = offset + entry.bytes();
         header.insert(name.clone(), entry.describe(offset, end));
         offset = end;
