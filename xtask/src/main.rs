@@ -1,10 +1,11 @@
-//! The project's own tools: `cargo xtask check | tidy | golden | bench | crash | fuzz | soak`.
+//! The project's own tools: `cargo xtask check | tidy | golden | bench | interop | crash | fuzz | soak`.
 
 mod bench;
 mod check;
 mod crash;
 mod fuzz;
 mod golden;
+mod interop;
 mod program;
 mod python;
 mod soak;
@@ -32,6 +33,8 @@ enum Command {
     Tidy,
     /// Regenerate the golden test data with PyTorch, or compare a fresh run with what is stored
     Golden(golden::GoldenArgs),
+    /// Weights and networks to and from torchvision, timm, onnxruntime and tract, with the real packages
+    Interop(interop::InteropArgs),
     /// Run the criterion benches, or whole rows of work beside PyTorch
     Bench(bench::BenchArgs),
     /// Kill a training run at random moments, resume it, and compare the bits at the end
@@ -58,6 +61,7 @@ fn dispatch(args: Args) -> Result<()> {
         Command::Check(args) => check::run(&root, &args),
         Command::Tidy => tidy::run(&root),
         Command::Golden(args) => golden::run(&root, &args),
+        Command::Interop(args) => interop::run(&root, &args),
         Command::Bench(args) => bench::run(&root, &args),
         Command::Crash(args) => crash::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),

@@ -14,6 +14,7 @@ use super::rows::{
 use super::sheet::Sheet;
 use super::table::{Row, Spread, Turn, markdown, order};
 use super::{BenchArgs, Failures};
+use crate::python::TORCH;
 
 /// What a row needs to be measured.
 struct Sides<'a> {
@@ -27,7 +28,7 @@ struct Sides<'a> {
 pub(super) fn run(sh: &Shell, root: &Path, args: &BenchArgs) -> Result<()> {
     let mut sheet = Sheet::open(args.file(root, "peer.json"), markdown, order)?;
     let ours = Ours::build(sh)?;
-    let python = args.python.interpreter(sh, root)?;
+    let python = args.python.interpreter(sh, root, &TORCH)?;
     let threads = args.threads();
     sheet.on(Machine::measure(sh, &ours, threads)?);
     let sides = Sides {

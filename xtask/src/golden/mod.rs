@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use xshell::{Shell, cmd};
 
-use crate::python::PythonArgs;
+use crate::python::{PythonArgs, TORCH};
 
 /// Options of `cargo xtask golden`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub(crate) struct GoldenArgs {
 pub(crate) fn run(root: &Path, args: &GoldenArgs) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(root);
-    let python = args.python.interpreter(&sh, root)?;
+    let python = args.python.interpreter(&sh, root, &TORCH)?;
     let folders = folders(&root.join("crates"))?;
     let mut differences = Vec::new();
     for folder in &folders {
