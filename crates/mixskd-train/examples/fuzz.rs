@@ -49,11 +49,19 @@ const TARGETS: &[Target] = &[
     },
     Target {
         name: "idx",
-        share: 15,
+        share: 10,
         corpus: idx,
         longest: 6000,
         read: read_folder,
         file: "train-images-idx3-ubyte",
+    },
+    Target {
+        name: "idx-labels",
+        share: 5,
+        corpus: idx_label_files,
+        longest: 6000,
+        read: read_folder,
+        file: "train-labels-idx1-ubyte",
     },
     Target {
         name: "image",
@@ -206,8 +214,8 @@ impl Random {
                 0 => bytes[at] ^= 1 << self.below(8),
                 1 => bytes[at] = self.next() as u8,
                 2 => {
-                    bytes[at] =
-                        [0, 1, 0x7F, 0x80, 0xFF, b'0', b'9', b'"', b'{', b'.'][self.below(10)]
+                    let telling = [0, 1, 0x7F, 0x80, 0xFF, b'0', b'9', b'"', b'{', b'.'];
+                    bytes[at] = telling[self.below(telling.len())];
                 }
                 3 => {
                     let number = [0, 1, u64::MAX, 1 << 31, 1 << 32, u64::MAX >> 1, self.next()]
@@ -254,7 +262,8 @@ fn beside(target: &str, folder: &Path) {
             fs::write(folder.join("test.bin"), cifar_records(2)).unwrap();
             fs::write(folder.join("fine_label_names.txt"), "a\nb\nc\n").unwrap();
         }
-        "idx" => {
+        "idx" | "idx-labels" => {
+            fs::write(folder.join("train-images-idx3-ubyte"), idx_images(4)).unwrap();
             fs::write(folder.join("train-labels-idx1-ubyte"), idx_labels(4)).unwrap();
             fs::write(folder.join("t10k-images-idx3-ubyte"), idx_images(4)).unwrap();
             fs::write(folder.join("t10k-labels-idx1-ubyte"), idx_labels(4)).unwrap();
@@ -342,6 +351,10 @@ fn idx_labels(count: u32) -> Vec<u8> {
 
 fn idx(_: &Path) -> Vec<Vec<u8>> {
     vec![idx_images(4), idx_images(1), idx_labels(4)]
+}
+
+fn idx_label_files(_: &Path) -> Vec<Vec<u8>> {
+    vec![idx_labels(4), idx_labels(3)]
 }
 
 fn read_picture(path: &Path, _: &Path) {

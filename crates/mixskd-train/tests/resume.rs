@@ -250,8 +250,9 @@ fn what_a_dead_process_was_writing_is_cleared_away() {
         out.join(".model.safetensors.17.tmp"),
         out.join("checkpoints/.writing-xyz"),
     ];
-    left.iter()
-        .for_each(|path| std::fs::write(path, "half").unwrap());
+    for path in &left {
+        std::fs::write(path, "half").unwrap();
+    }
     RunDir::open(&out).unwrap();
     assert!(left.iter().all(|path| !path.exists()));
 }

@@ -25,6 +25,10 @@ Later wins: defaults, then --config, then named flags, then --set in the order g
 /// Flags of `mixskd train`.
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Args {
     /// Read settings from a TOML file; keys it does not name keep their defaults
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

@@ -82,6 +82,35 @@ fn a_signal_stops_after_the_step_and_the_run_goes_on_with_the_same_bits() {
     }
 }
 
+/// A few moments; `cargo xtask crash` takes 200.
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    run(dir.path(), &format!("{TINY} {RUN} --out straight")).ok();
+    let out = dir.path().join("killed");
+    for milliseconds in [20, 140, 90, 200, 60, 170] {
+        let begun = out.join("config.toml").exists();
+        let mut child = if begun {
+            start(dir.path(), "train --resume killed")
+        } else {
+            start(dir.path(), &format!("{TINY} {RUN} --out killed"))
+        };
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let last = if out.join("config.toml").exists() {
+        run(dir.path(), "train --resume killed")
+    } else {
+        run(dir.path(), &format!("{TINY} {RUN} --out killed"))
+    };
+    let last = last.ok();
+    assert!(!last.stderr.contains("passed over"), "{}", last.stderr);
+    assert_eq!(metrics(&out), metrics(&dir.path().join("straight")));
+    assert!(weights(&out) == weights(&dir.path().join("straight")));
+}
+
 #[test]
 fn a_second_process_on_one_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();

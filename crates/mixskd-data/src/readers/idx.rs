@@ -144,11 +144,9 @@ pub(super) fn assemble(
 pub(super) fn parse(images: (&Path, impl Read), labels: (&Path, impl Read)) -> Result<Split> {
     let (path, mut data) = images;
     let [count, height, width] = header::<3>(path, &mut data, IMAGES)?;
-    let pixels = body(
-        path,
-        data,
-        u64::from(count) * u64::from(height) * u64::from(width),
-    )?;
+    // Three such numbers can be more than 64 bits hold: then they are more than is believed, too.
+    let bytes = u128::from(count) * u128::from(height) * u128::from(width);
+    let pixels = body(path, data, u64::try_from(bytes).unwrap_or(u64::MAX))?;
     let (label_path, mut data) = labels;
     let [label_count] = header::<1>(label_path, &mut data, LABELS)?;
     if label_count != count {
