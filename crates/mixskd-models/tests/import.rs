@@ -193,7 +193,8 @@ fn files_for_timm_come_back() {
         }
     }
     let metadata = Metadata::usual(small("cifar_resnet18", 3));
-    let error = weights::save_timm(&path, &Default::default(), &metadata).unwrap_err();
+    let error =
+        weights::save_timm(&path, &std::collections::BTreeMap::default(), &metadata).unwrap_err();
     assert!(error.to_string().contains("timm has no such"), "{error}");
 }
 
