@@ -165,12 +165,13 @@ impl Sides<'_> {
             &threads,
         ]);
         if row.kind == Kind::Infer {
-            other.push("--eval".into());
+            // Without the branches that a MixSKD step would have.
+            other.extend(strings(&["--eval", "--method", "ce"]));
         } else {
             own.extend(strings(&["--method", row.method]));
             other.extend(strings(&["--method", row.method]));
         }
-        let layout = self.faster_layout(&other)?;
+        let layout = self.faster_layout(&other, (row.steps / 4).max(2))?;
         let steps = (row.steps / 2).max(2).to_string();
         other.extend(strings(&["--layout", &layout, "--steps", &steps]));
         let (ours, theirs) = self.turns(
@@ -190,7 +191,8 @@ impl Sides<'_> {
     }
 
     /// The memory layout in which PyTorch is faster at this work.
-    fn faster_layout(&self, args: &[String]) -> Result<String> {
+    fn faster_layout(&self, args: &[String], steps: usize) -> Result<String> {
+        let steps = steps.to_string();
         let mut best: Option<(f64, String)> = None;
         for layout in ["channels_last", "contiguous"] {
             let mut args = args.to_vec();
@@ -198,7 +200,7 @@ impl Sides<'_> {
                 "--layout",
                 layout,
                 "--steps",
-                "2",
+                &steps,
                 "--warm-up",
                 "1",
             ]));
