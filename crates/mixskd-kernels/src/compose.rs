@@ -9,7 +9,7 @@ pub use losses::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
 };
 
-use crate::{BatchStats, Conv2dConfig, Pool2dConfig, Result, SgdConfig};
+use crate::{Activation, BatchStats, Conv2dConfig, Pool2dConfig, Result, SgdConfig};
 
 fn nchw(x: &Tensor) -> Result<Tensor> {
     Ok(x.permute((0, 3, 1, 2))?.contiguous()?)
@@ -32,6 +32,33 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tenso
         config.groups,
     )?;
     nhwc(&y)
+}
+
+/// See [`crate::PreparedConv2d::forward`].
+///
+/// # Errors
+/// candle's.
+pub fn conv2d_infer(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    config: Conv2dConfig,
+    activation: Activation,
+) -> Result<Tensor> {
+    let mut y = conv2d(x, weight, config)?;
+    if let Some(bias) = bias {
+        y = y.broadcast_add(bias)?;
+    }
+    if let Some(residual) = residual {
+        y = (y + residual)?;
+    }
+    Ok(match activation {
+        Activation::None => y,
+        Activation::Relu => y.relu()?,
+        Activation::Relu6 => y.clamp(0.0, 6.0)?,
+        Activation::Silu => y.silu()?,
+    })
 }
 
 fn epilogue(y: Tensor, residual: Option<&Tensor>, relu: bool) -> Result<Tensor> {

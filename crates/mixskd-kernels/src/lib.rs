@@ -52,7 +52,7 @@ mod storage;
 pub use activation::{relu6, silu};
 pub use attention::attention_pool2d;
 pub use channels::{concat_channels, shuffle_channels, slice_channels};
-pub use conv::{Conv2dConfig, conv2d};
+pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
 pub use error::{Error, Result};
 pub use gate::{add_bias, scale_channels, shift_channels};
 pub use linear::linear;

@@ -47,6 +47,17 @@ pub(crate) fn with_slice<T: Element, R>(
     }
 }
 
+/// [`with_slice`] where there is a tensor.
+pub(crate) fn with_optional<T: Element, R>(
+    tensor: Option<&Tensor>,
+    work: impl FnOnce(Option<&[T]>) -> candle_core::Result<R>,
+) -> candle_core::Result<R> {
+    match tensor {
+        Some(tensor) => with_slice(tensor, |slice| work(Some(slice))),
+        None => work(None),
+    }
+}
+
 /// Wraps a result for candle.
 pub(crate) fn own<T: Element>(data: Vec<T>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
     (T::to_cpu_storage_owned(data), shape.into())

@@ -168,3 +168,41 @@ fn independent_of_threads() {
     };
     assert!(run(1) == run(2));
 }
+
+/// Depthwise and narrow groups, at channel counts around a vector's.
+#[test]
+fn depthwise_and_groups() {
+    let case = |size: (usize, usize), group: usize, groups, kernel, stride, dilation| Case {
+        batch: 2,
+        h: size.0,
+        w: size.1,
+        in_group: group,
+        out_group: group,
+        kernel: (kernel, kernel),
+        config: Conv2dConfig {
+            stride,
+            padding: dilation * (kernel / 2),
+            dilation,
+            groups,
+        },
+    };
+    for channels in [2, 15, 16, 33, 72] {
+        for (kernel, stride, dilation) in [
+            (3, 1, 1),
+            (3, 2, 1),
+            (5, 1, 1),
+            (5, 2, 1),
+            (3, 1, 2),
+            (7, 3, 1),
+        ] {
+            check(case((13, 22), 1, channels, kernel, stride, dilation));
+        }
+    }
+    check(case((1, 1), 1, 24, 3, 1, 1));
+    check(case((2, 1), 1, 24, 5, 2, 1));
+    for (group, groups) in [(4, 8), (8, 4), (4, 3), (3, 7), (16, 2), (20, 3)] {
+        check(case((7, 10), group, groups, 3, 1, 1));
+        check(case((7, 10), group, groups, 3, 2, 1));
+        check(case((7, 10), group, groups, 1, 1, 1));
+    }
+}

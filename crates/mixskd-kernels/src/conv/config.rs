@@ -1,6 +1,8 @@
 //! Geometry of a convolution.
 
-use crate::{Result, shape};
+use candle_core::Tensor;
+
+use crate::{Error, Result, shape};
 
 /// Geometry of a 2-D convolution, the same along both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,43 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
+    /// Checks and collects the sizes; `weight` is `[out, in / groups, kernel_h, kernel_w]`.
+    pub(crate) fn new(x: &Tensor, weight: &[usize], config: Conv2dConfig) -> Result<Self> {
+        let (batch, in_h, in_w, in_c) = shape::nhwc("conv2d", "input", x)?;
+        let bad_weight = |wanted: String| Error::Shape {
+            op: "conv2d",
+            what: "weight",
+            wanted,
+            got: weight.to_vec(),
+        };
+        let &[out_c, in_group, kernel_h, kernel_w] = weight else {
+            return Err(bad_weight("[out, in / groups, kernel_h, kernel_w]".into()));
+        };
+        if config.groups == 0 || in_c != in_group * config.groups || out_c % config.groups != 0 {
+            return Err(bad_weight(format!(
+                "[out, {in_c} / {}, kernel_h, kernel_w] with out a multiple of the groups",
+                config.groups
+            )));
+        }
+        Ok(Self {
+            batch,
+            in_h,
+            in_w,
+            in_c,
+            out_h: config.out_size(in_h, kernel_h)?,
+            out_w: config.out_size(in_w, kernel_w)?,
+            out_c,
+            kernel_h,
+            kernel_w,
+            config,
+        })
+    }
+
+    /// Whether there is nothing to sum or nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.output_len() == 0 || self.in_c == 0
+    }
+
     pub(crate) fn taps(&self) -> usize {
         self.kernel_h * self.kernel_w
     }

@@ -7,45 +7,46 @@
 
 use crate::gemm::micro::{Active, ROWS, Rows};
 use crate::gemm::pack::{Packed, Strides, Width};
-use crate::par::{self, Scratch, Shared};
+use crate::par::{self, Shared};
 use crate::simd::Element;
 
 use super::config::Geometry;
+use super::epilogue::Epilogue;
+use super::padded;
 
 /// One term of the sum: where to read relative to the output pixel, and which matrix to multiply with.
 #[derive(Debug, Clone, Copy)]
-struct Tap {
-    dy: isize,
-    dx: isize,
-    segment: u32,
+pub(super) struct Tap {
+    pub(super) dy: isize,
+    pub(super) dx: isize,
+    pub(super) segment: u32,
 }
 
 /// A grid of output pixels and the taps they sum over.
 pub(super) struct Gather {
-    batch: usize,
-    src_h: usize,
-    src_w: usize,
-    src_c: usize,
-    dst_h: usize,
-    dst_w: usize,
-    dst_c: usize,
+    pub(super) batch: usize,
+    pub(super) src_h: usize,
+    pub(super) src_w: usize,
+    pub(super) src_c: usize,
+    pub(super) dst_h: usize,
+    pub(super) dst_w: usize,
+    pub(super) dst_c: usize,
     /// Grid pixel `(i, j)` is output pixel `(y0 + i·dst_step, x0 + j·dst_step)` and reads around `(i·src_step, j·src_step)`.
-    grid_h: usize,
-    grid_w: usize,
-    y0: usize,
-    x0: usize,
-    dst_step: usize,
-    src_step: usize,
-    taps: Vec<Tap>,
-    groups: usize,
+    pub(super) grid_h: usize,
+    pub(super) grid_w: usize,
+    pub(super) y0: usize,
+    pub(super) x0: usize,
+    pub(super) dst_step: usize,
+    pub(super) src_step: usize,
+    pub(super) taps: Vec<Tap>,
+    /// Least and greatest `dy` of the taps, and `dx`.
+    reach: ([isize; 2], [isize; 2]),
 }
 
 /// Pixels of one task: a multiple of the register tile's rows, small enough for its input and output to stay in cache.
-const BLOCK: usize = 16 * ROWS;
+const BLOCK: usize = 8 * ROWS;
 /// Rows of a packed panel that are used before going on to the next tile: 128 KiB at most.
 const K_BLOCK: usize = 512;
-/// Below this many input channels the window is copied out first, so that the inner loop is long enough.
-pub(super) const COPY_BELOW: usize = 12;
 /// Maps up to this many pixels go position by position, so that tiles share their outside taps.
 const SMALL_MAP: usize = 64;
 
@@ -65,6 +66,16 @@ impl Gather {
         (b, at / self.grid_w, at % self.grid_w)
     }
 
+    /// Whether no tap leaves the map from a grid position.
+    fn is_inside(&self, i: usize, j: usize) -> bool {
+        let (y, x) = ((i * self.src_step) as isize, (j * self.src_step) as isize);
+        let ([top, bottom], [left, right]) = self.reach;
+        y + top >= 0
+            && y + bottom < self.src_h as isize
+            && x + left >= 0
+            && x + right < self.src_w as isize
+    }
+
     /// Offset of the source pixel a tap reads, or none outside the map.
     fn source(&self, b: usize, i: usize, j: usize, tap: Tap) -> Option<usize> {
         let y = (i * self.src_step) as isize + tap.dy;
@@ -73,7 +84,7 @@ impl Gather {
         inside.then(|| ((b * self.src_h + y as usize) * self.src_w + x as usize) * self.src_c)
     }
 
-    fn destination(&self, b: usize, i: usize, j: usize) -> usize {
+    pub(super) fn destination(&self, b: usize, i: usize, j: usize) -> usize {
         let y = self.y0 + i * self.dst_step;
         let x = self.x0 + j * self.dst_step;
         ((b * self.dst_h + y) * self.dst_w + x) * self.dst_c
@@ -87,6 +98,7 @@ struct Block<'a, T> {
     first: usize,
     src: &'a [T],
     zeros: &'a [T],
+    epilogue: Option<Epilogue<'a, T>>,
     dst: Shared<T>,
 }
 
@@ -107,6 +119,22 @@ impl<T: Element> Block<'_, T> {
         c
     }
 
+    /// Applies the epilogue to what the block has written, which is still in the cache.
+    fn finish(&self) {
+        let Some(epilogue) = self.epilogue else {
+            return;
+        };
+        let count = self.count();
+        let mut pixels = [0; BLOCK];
+        for (p, pixel) in pixels.iter_mut().enumerate().take(count) {
+            let (b, i, j) = self.plan.locate(self.first + p);
+            *pixel = self.plan.destination(b, i, j);
+        }
+        let n = self.weights.n;
+        // SAFETY: the pixels and the group's channels are inside the output, and this block's own.
+        unsafe { epilogue.finish(self.dst, &pixels[..count], self.group * n, n) };
+    }
+
     /// Reads the source in place.
     fn in_place(&self) {
         let (plan, weights) = (self.plan, self.weights);
@@ -117,12 +145,28 @@ impl<T: Element> Block<'_, T> {
         let c = self.destinations();
         let mut rows = vec![self.zeros.as_ptr(); weights.segments * BLOCK];
         let mut used = vec![false; taps * tiles];
+        let offset = self.group * k;
+        // Where a tap reads relative to the first element of the pixel at the window's origin.
+        let shifts: Vec<isize> = plan
+            .taps
+            .iter()
+            .map(|tap| (tap.dy * plan.src_w as isize + tap.dx) * plan.src_c as isize)
+            .collect();
         for p in 0..count {
             let (b, i, j) = plan.locate(self.first + p);
+            if plan.is_inside(i, j) {
+                let (y, x) = (i * plan.src_step, j * plan.src_step);
+                let at = ((b * plan.src_h + y) * plan.src_w + x) * plan.src_c + offset;
+                let at = self.src.as_ptr().wrapping_add(at);
+                for (t, (tap, &shift)) in plan.taps.iter().zip(&shifts).enumerate() {
+                    rows[tap.segment as usize * BLOCK + p] = at.wrapping_offset(shift);
+                    used[t * tiles + p / ROWS] = true;
+                }
+                continue;
+            }
             for (t, &tap) in plan.taps.iter().enumerate() {
                 if let Some(at) = plan.source(b, i, j, tap) {
-                    let row = self.src[at + self.group * k..].as_ptr();
-                    rows[tap.segment as usize * BLOCK + p] = row;
+                    rows[tap.segment as usize * BLOCK + p] = self.src[at + offset..].as_ptr();
                     used[t * tiles + p / ROWS] = true;
                 }
             }
@@ -164,111 +208,13 @@ impl<T: Element> Block<'_, T> {
             }
         }
     }
-
-    /// For few input channels: copies the windows of the block out, so that one segment holds all taps.
-    fn copied(&self) {
-        let (plan, weights) = (self.plan, self.weights);
-        let count = self.count();
-        let (k, n) = (weights.k, weights.n);
-        let c = self.destinations();
-        let mut windows = Scratch::<T>::take(count * k);
-        let offset = self.group * (k / plan.taps.len());
-        plan.copy_windows(self.src, self.first, offset, &mut windows);
-        let mut rows = [std::ptr::null::<T>(); BLOCK];
-        for (row, window) in rows.iter_mut().zip(windows.chunks_exact(k)) {
-            *row = window.as_ptr();
-        }
-        let width = Width::of::<T>();
-        for i in 0..width.panels(n) {
-            let panel = width.panel(n, i);
-            // SAFETY: as `in_place`; rows are `k` elements of `windows`.
-            unsafe {
-                Rows {
-                    pointers: &rows,
-                    stride: BLOCK,
-                    active: Active::Same(&[0]),
-                    k,
-                    b: weights.panel(panel),
-                    panel,
-                    c: &c[..count],
-                    c_offset: panel.column,
-                    accumulate: false,
-                }
-                .run();
-            }
-        }
-    }
 }
 
 impl Gather {
-    /// Copies the windows of the pixels from `first` on, `[pixel][tap][channel]`, as many as fit into `to`.
-    fn copy_windows<T: Element>(&self, src: &[T], first: usize, offset: usize, to: &mut [T]) {
-        self.copy_each_window(src, offset, to, |p| self.locate(first + p));
-    }
-
-    /// The same with pixels in the order of memory.
-    pub(super) fn copy_windows_in_order<T: Element>(
-        &self,
-        src: &[T],
-        first: usize,
-        offset: usize,
-        to: &mut [T],
-    ) {
-        let map = self.grid_h * self.grid_w;
-        self.copy_each_window(src, offset, to, |p| {
-            let (b, at) = ((first + p) / map, (first + p) % map);
-            (b, at / self.grid_w, at % self.grid_w)
-        });
-    }
-
-    fn copy_each_window<T: Element>(
-        &self,
-        src: &[T],
-        offset: usize,
-        to: &mut [T],
-        locate: impl Fn(usize) -> (usize, usize, usize),
-    ) {
-        let taps = self.taps.len();
-        let k = self.src_c / self.groups;
-        // Neighbouring taps are neighbours in memory when the window is dense and has all channels.
-        let dense = self.groups == 1
-            && self
-                .taps
-                .windows(2)
-                .all(|t| t[1].dy != t[0].dy || t[1].dx == t[0].dx + 1);
-        let row = self
-            .taps
-            .iter()
-            .take_while(|t| t.dy == self.taps[0].dy)
-            .count();
-        for (p, window) in to.chunks_exact_mut(taps * k).enumerate() {
-            let (b, i, j) = locate(p);
-            for (part, taps) in window
-                .chunks_exact_mut(row * k)
-                .zip(self.taps.chunks_exact(row))
-            {
-                let (head, tail) = (taps[0], taps[row - 1]);
-                match (self.source(b, i, j, head), self.source(b, i, j, tail)) {
-                    (Some(at), Some(_)) if dense => part.copy_from_slice(&src[at..at + row * k]),
-                    _ => {
-                        for (part, &tap) in part.chunks_exact_mut(k).zip(taps) {
-                            match self.source(b, i, j, tap) {
-                                Some(at) => {
-                                    part.copy_from_slice(&src[at + offset..at + offset + k]);
-                                }
-                                None => part.fill(T::default()),
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     /// The taps of the forward pass.
     pub(super) fn forward(g: &Geometry) -> Self {
         let c = g.config;
-        let taps = (0..g.taps())
+        let taps: Vec<Tap> = (0..g.taps())
             .map(|tap| {
                 let (ky, kx) = (tap / g.kernel_w, tap % g.kernel_w);
                 Tap {
@@ -292,9 +238,25 @@ impl Gather {
             x0: 0,
             dst_step: 1,
             src_step: c.stride,
+            reach: reach(&taps),
             taps,
-            groups: c.groups,
         }
+    }
+
+    /// The same sum with one tap for each row of a window: its taps are neighbours in memory where there is no dilation,
+    /// a single group, and no padding to leave the map by.
+    fn by_row(mut self) -> Self {
+        self.taps.retain(|tap| tap.dx == 0);
+        for (row, tap) in self.taps.iter_mut().enumerate() {
+            tap.segment = row as u32;
+        }
+        self
+    }
+
+    /// The plans that make up the input gradient.
+    pub(super) fn phases(g: &Geometry) -> impl Iterator<Item = Self> {
+        let (rows, columns) = (g.config.stride.min(g.in_h), g.config.stride.min(g.in_w));
+        (0..rows * columns).map(move |i| Self::input_gradient(g, i / columns, i % columns))
     }
 
     /// The input gradient at the input pixels `(y0 + i·stride, x0 + j·stride)`: input pixel y meets output pixel
@@ -306,7 +268,7 @@ impl Gather {
             let stride = c.stride as isize;
             (from.rem_euclid(stride) == 0).then(|| from.div_euclid(stride))
         };
-        let taps = (0..g.taps())
+        let taps: Vec<Tap> = (0..g.taps())
             .filter_map(|tap| {
                 let (ky, kx) = (tap / g.kernel_w, tap % g.kernel_w);
                 Some(Tap {
@@ -330,13 +292,19 @@ impl Gather {
             x0,
             dst_step: c.stride,
             src_step: 1,
+            reach: reach(&taps),
             taps,
-            groups: c.groups,
         }
     }
 
     /// Runs the plan; `weights` has one entry per group.
-    fn run<T: Element>(&self, src: &[T], weights: &[Packed<T>], copied: bool, dst: Shared<T>) {
+    fn run<T: Element>(
+        &self,
+        src: &[T],
+        weights: &[Packed<T>],
+        epilogue: Option<Epilogue<'_, T>>,
+        dst: Shared<T>,
+    ) {
         let blocks = self.pixels().div_ceil(BLOCK);
         let zeros = vec![T::default(); weights.first().map_or(0, |w| w.k)];
         par::each(blocks * weights.len(), |task| {
@@ -348,35 +316,66 @@ impl Gather {
                 first: task / weights.len() * BLOCK,
                 src,
                 zeros: &zeros,
+                epilogue,
                 dst,
             };
-            if copied {
-                block.copied();
-            } else {
-                block.in_place();
-            }
+            block.in_place();
+            block.finish();
         });
     }
 }
 
-/// The output of a convolution.
-pub(super) fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T]) -> Vec<T> {
-    let (taps, k, n) = (g.taps(), g.in_group(), g.out_group());
-    let at = Strides {
-        segment: 1,
-        k: taps,
-        n: k * taps,
+/// How far taps reach along each axis.
+fn reach(taps: &[Tap]) -> ([isize; 2], [isize; 2]) {
+    let along = |of: fn(&Tap) -> isize| {
+        let least = taps.iter().map(of).min().unwrap_or(0);
+        [least, taps.iter().map(of).max().unwrap_or(0)]
     };
-    let copied = k < COPY_BELOW && taps > 1;
-    let packed: Vec<_> = w
-        .chunks_exact(n * k * taps)
-        .map(|w| Packed::new(w, at, taps, k, n))
-        .map(|p| if copied { p.flattened() } else { p })
-        .collect();
-    // SAFETY: every output pixel is in the grid, and every group of channels in `packed`.
+    (along(|tap| tap.dy), along(|tap| tap.dx))
+}
+
+/// A forward pass's weights, packed group by group.
+#[derive(Debug)]
+pub(super) struct Weights<T>(Vec<Packed<T>>);
+
+impl<T: Element> Weights<T> {
+    /// Packs `[out, in / groups, kernel_h, kernel_w]`.
+    pub(super) fn new(g: &Geometry, w: &[T]) -> Self {
+        let (taps, k, n) = (g.taps(), g.in_group(), g.out_group());
+        let at = Strides {
+            segment: 1,
+            k: taps,
+            n: k * taps,
+        };
+        let by_row = padded::applies(g);
+        let groups = w
+            .chunks_exact(n * k * taps)
+            .map(|w| Packed::new(w, at, taps, k, n))
+            .map(|p| if by_row { p.joined(g.kernel_w) } else { p })
+            .collect();
+        Self(groups)
+    }
+}
+
+/// The output of a convolution.
+pub(super) fn forward<T: Element>(
+    g: &Geometry,
+    x: &[T],
+    weights: &Weights<T>,
+    epilogue: Option<Epilogue<'_, T>>,
+) -> Vec<T> {
+    // SAFETY: every output pixel is in the grid, and every group of channels in `weights`.
     unsafe {
         par::filled(g.output_len(), |dst| {
-            Gather::forward(g).run(x, &packed, copied, dst);
+            if padded::applies(g) {
+                let wide = padded::geometry(g);
+                let x = padded::pad(g, x);
+                Gather::forward(&wide)
+                    .by_row()
+                    .run(&x, &weights.0, epilogue, dst);
+            } else {
+                Gather::forward(g).run(x, &weights.0, epilogue, dst);
+            }
         })
     }
 }
@@ -393,13 +392,11 @@ pub(super) fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec
         .chunks_exact(n * k * taps)
         .map(|w| Packed::new(w, at, taps, k, n))
         .collect();
-    let s = g.config.stride;
     // SAFETY: the phases cover all input pixels; a phase that no tap meets writes zeros.
     unsafe {
         par::filled(g.input_len(), |dst| {
-            for phase in 0..s.min(g.in_h) * s.min(g.in_w) {
-                let (y0, x0) = (phase / s.min(g.in_w), phase % s.min(g.in_w));
-                Gather::input_gradient(g, y0, x0).run(dy, &packed, false, dst);
+            for plan in Gather::phases(g) {
+                plan.run(dy, &packed, None, dst);
             }
         })
     }

@@ -1,7 +1,12 @@
 //! 2-D convolution.
 
 mod config;
+mod depthwise;
+mod epilogue;
 mod gather;
+mod grouped;
+mod padded;
+mod prepared;
 mod weight_gradient;
 mod winograd;
 
@@ -10,10 +15,13 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
-use crate::{Error, Result, compose, shape};
+use crate::{Result, compose};
+
+use config::Geometry;
 
 pub use config::Conv2dConfig;
-use config::Geometry;
+pub use epilogue::Activation;
+pub use prepared::PreparedConv2d;
 
 /// 2-D cross-correlation, what deep learning calls convolution, without bias.
 ///
@@ -25,37 +33,8 @@ use config::Geometry;
 /// # Errors
 /// When a shape does not fit, or the window does not fit the padded input.
 pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
-    let (batch, in_h, in_w, in_c) = shape::nhwc("conv2d", "input", x)?;
-    let (out_c, in_group, kernel_h, kernel_w) = weight.dims4().map_err(|_| Error::Shape {
-        op: "conv2d",
-        what: "weight",
-        wanted: "[out, in / groups, kernel_h, kernel_w]".into(),
-        got: weight.dims().to_vec(),
-    })?;
-    if config.groups == 0 || in_c != in_group * config.groups || out_c % config.groups != 0 {
-        return Err(Error::Shape {
-            op: "conv2d",
-            what: "weight",
-            wanted: format!(
-                "[out, {in_c} / {}, kernel_h, kernel_w] with out a multiple of the groups",
-                config.groups
-            ),
-            got: weight.dims().to_vec(),
-        });
-    }
-    let geometry = Geometry {
-        batch,
-        in_h,
-        in_w,
-        in_c,
-        out_h: config.out_size(in_h, kernel_h)?,
-        out_w: config.out_size(in_w, kernel_w)?,
-        out_c,
-        kernel_h,
-        kernel_w,
-        config,
-    };
-    if !storage::has_kernel(&[x, weight]) || geometry.output_len() == 0 || in_c == 0 {
+    let geometry = Geometry::new(x, weight.dims(), config)?;
+    if !storage::has_kernel(&[x, weight]) || geometry.is_empty() {
         return compose::conv2d(x, weight, config);
     }
     Ok(x.contiguous()?
@@ -63,15 +42,23 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tenso
 }
 
 fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T]) -> Vec<T> {
-    if winograd::wins(g) {
+    if depthwise::applies(g) {
+        depthwise::forward(g, x, &depthwise::by_tap(g, w), None)
+    } else if let Some(wide) = grouped::joined(g) {
+        forward(&wide, x, &grouped::join(g, &wide, w))
+    } else if winograd::wins(g) {
         winograd::forward(g, x, w)
     } else {
-        gather::forward(g, x, w)
+        gather::forward(g, x, &gather::Weights::new(g, w), None)
     }
 }
 
 fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
-    if winograd::wins(g) {
+    if depthwise::applies(g) {
+        depthwise::input_gradient(g, dy, &depthwise::by_tap(g, w))
+    } else if let Some(wide) = grouped::joined(g) {
+        input_gradient(&wide, dy, &grouped::join(g, &wide, w))
+    } else if winograd::wins(g) {
         winograd::input_gradient(g, dy, w)
     } else {
         gather::input_gradient(g, dy, w)
@@ -79,7 +66,11 @@ fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
 }
 
 fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
-    if winograd::wins(g) {
+    if depthwise::applies(g) {
+        depthwise::weight_gradient(g, x, dy)
+    } else if let Some(wide) = grouped::joined(g) {
+        grouped::split(g, &wide, &weight_gradient(&wide, x, dy))
+    } else if winograd::wins(g) {
         winograd::weight_gradient(g, x, dy)
     } else {
         weight_gradient::weight_gradient(g, x, dy)

@@ -7,7 +7,7 @@ use crate::par::{self, Scratch, Shared};
 use crate::simd::Element;
 
 use super::config::Geometry;
-use super::gather::{COPY_BELOW, Gather};
+use super::padded;
 
 /// Largest number of slices that the batch is cut into; their sums are added in order.
 const SLICES: usize = 16;
@@ -25,9 +25,9 @@ struct Plan<'a, T> {
     dy: &'a [T],
     slices: usize,
     split: bool,
-    copied: bool,
-    /// Taps and channels as the multiplication sees them (all taps in one when windows are copied).
+    /// Taps and channels as the multiplication sees them, and the window's taps that each of these stands for.
     taps: usize,
+    tap_step: usize,
     k: usize,
     /// Row length of the sums.
     ldc: usize,
@@ -49,8 +49,8 @@ impl<T: Element> Task<'_, T> {
             dy,
             slices,
             split,
-            copied,
             taps,
+            tap_step,
             k,
             ldc,
         } = *self.plan;
@@ -59,11 +59,7 @@ impl<T: Element> Task<'_, T> {
         let panels = width.panels(n);
         let out_rows = g.batch * g.out_h;
         let rows = out_rows * self.slice / slices..out_rows * (self.slice + 1) / slices;
-        let per_block = if copied {
-            (CACHED / (g.out_w * (k + g.out_c))).max(1)
-        } else {
-            (CACHED / (g.out_w * (g.in_c + g.out_c))).max(1)
-        };
+        let per_block = (CACHED / (g.out_w * (g.in_c + g.out_c))).max(1);
         let (taps_here, panels_here) = if split {
             let tap = self.part / panels;
             let panel = self.part % panels;
@@ -76,38 +72,19 @@ impl<T: Element> Task<'_, T> {
         let mut start = rows.start;
         while start < rows.end {
             let block = start..(start + per_block).min(rows.end);
-            let pixels = (block.end - block.start) * g.out_w;
-            let window_len = if copied { pixels * k } else { 0 };
-            let mut windows = Scratch::<T>::take(window_len);
-            if copied {
-                Gather::forward(g).copy_windows_in_order(
-                    x,
-                    block.start * g.out_w,
-                    self.group * g.in_group(),
-                    &mut windows,
-                );
-            }
             for panel in panels_here.clone() {
                 let panel = width.panel(n, panel);
                 for tap in taps_here.clone() {
                     runs.clear();
-                    if copied {
-                        runs.push(Run {
-                            a: windows.as_ptr(),
-                            b: dy[block.start * g.out_w * g.out_c..].as_ptr(),
-                            len: pixels,
-                        });
-                    } else {
-                        tap_runs(g, x, dy, tap, block.clone(), &mut runs);
-                    }
-                    // SAFETY: runs stay inside `x` (or `windows`) and `dy`; slices, groups and parts have sums of
+                    tap_runs(g, x, dy, tap * tap_step, block.clone(), &mut runs);
+                    // SAFETY: runs stay inside `x` and `dy`; slices, groups and parts have sums of
                     // their own, whose rows hold whole vectors.
                     unsafe {
                         Outer {
                             runs: &runs,
-                            a_step: if copied { k } else { g.config.stride * g.in_c },
+                            a_step: g.config.stride * g.in_c,
                             b_step: g.out_c,
-                            a_offset: if copied { 0 } else { self.group * k },
+                            a_offset: self.group * k,
                             b_offset: self.group * n + panel.column,
                             k,
                             panel,
@@ -175,12 +152,16 @@ fn tap_runs<T>(
 
 /// The gradient of a convolution's weight, `[out, in / groups, kernel_h, kernel_w]`.
 pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
-    let copied = g.in_group() < COPY_BELOW && g.taps() > 1;
-    let (taps, k) = if copied {
-        (1, g.taps() * g.in_group())
-    } else {
-        (g.taps(), g.in_group())
-    };
+    if padded::applies(g) {
+        // Each row of a window is one run of memory.
+        return sums(&padded::geometry(g), &padded::pad(g, x), dy, g.kernel_w);
+    }
+    sums(g, x, dy, 1)
+}
+
+/// The gradient with `joined` neighbouring taps of a row at a time.
+fn sums<T: Element>(g: &Geometry, x: &[T], dy: &[T], joined: usize) -> Vec<T> {
+    let (taps, k) = (g.taps() / joined, g.in_group() * joined);
     let n = g.out_group();
     // Wide enough for whole vectors of every instruction set.
     let ldc = n.next_multiple_of(16);
@@ -198,8 +179,8 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         dy,
         slices,
         split,
-        copied,
         taps,
+        tap_step: joined,
         k,
         ldc,
     };

@@ -4,8 +4,9 @@ use crate::simd::{Element, Kernel, Lanes};
 
 use super::pack::Panel;
 
-/// Rows of a register tile: with [`Lanes::TILE`] vectors side by side it fills the register file.
-pub(crate) const ROWS: usize = 6;
+/// Rows that a register tile may have. Six with [`Lanes::TILE`] vectors side by side fill the register file, and so do
+/// twelve with half as many; one alone would leave the multipliers waiting for their own sums.
+pub(crate) const ROWS: usize = 12;
 
 /// A run of pixels whose neighbours lie a fixed step apart, in both operands of an outer product.
 #[derive(Clone, Copy)]
@@ -97,6 +98,7 @@ impl<T: Element> Rows<'_, T> {
                 // SAFETY: the promises of `run`, for a part of the rows.
                 unsafe {
                     at += match end - at {
+                        12.. if NV * 2 <= L::TILE => self.tile::<L, 12, NV>(lanes, active, at),
                         6.. => self.tile::<L, 6, NV>(lanes, active, at),
                         4 | 5 => self.tile::<L, 4, NV>(lanes, active, at),
                         2 | 3 => self.tile::<L, 2, NV>(lanes, active, at),
@@ -240,6 +242,7 @@ impl<T: Element> Outer<'_, T> {
             // SAFETY: the promises of `run`, for a part of the rows.
             unsafe {
                 i += match self.k - i {
+                    12.. if NV * 2 <= L::TILE => self.tile::<L, 12, NV, WHOLE>(lanes, i),
                     6.. => self.tile::<L, 6, NV, WHOLE>(lanes, i),
                     4 | 5 => self.tile::<L, 4, NV, WHOLE>(lanes, i),
                     2 | 3 => self.tile::<L, 2, NV, WHOLE>(lanes, i),

@@ -45,7 +45,7 @@ impl<'a, T> Matrix<'a, T> {
 }
 
 /// Rows of one task.
-const BLOCK: usize = 16 * ROWS;
+const BLOCK: usize = 8 * ROWS;
 
 /// Computes rows `first..` of a product, as many as a task has, in one panel of columns.
 fn block<T: Element>(a: Matrix<'_, T>, b: &Packed<T>, first: usize, panel: Panel, c: Shared<T>) {

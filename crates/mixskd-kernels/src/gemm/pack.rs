@@ -5,6 +5,7 @@ use crate::simd::{Element, Kernel, Lanes};
 
 /// A matrix per segment, `[segment][k][n]`, cut along `n` into panels of [`Lanes::TILE`] vectors; inside a panel the order
 /// is `[segment][k][column]` and the last panel is padded with zeros to whole vectors.
+#[derive(Debug)]
 pub(crate) struct Packed<T> {
     data: Vec<T>,
     /// Matrices.
@@ -130,11 +131,11 @@ impl<T: Element> Packed<T> {
         }
     }
 
-    /// The same memory seen as one segment of `segments · k` rows.
-    pub(crate) fn flattened(self) -> Self {
+    /// The same memory seen with every `by` neighbouring segments as one.
+    pub(crate) fn joined(self, by: usize) -> Self {
         Self {
-            k: self.k * self.segments,
-            segments: 1,
+            k: self.k * by,
+            segments: self.segments / by,
             ..self
         }
     }

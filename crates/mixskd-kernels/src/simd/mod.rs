@@ -5,6 +5,8 @@
 //! machine. `run` and all it calls with vectors must be `#[inline(always)]`: code takes on the caller's instruction set
 //! only by being inlined into it.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod exp;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -32,8 +34,13 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, fused where the processor can.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `e^x`, to a few units in the last place; never zero or infinite.
+    fn exp(self, x: Self::V) -> Self::V;
     /// `a` where it is above `b`, else `b`: a NaN in `b` survives.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where it is below `b`, else `b`: a NaN in `b` survives.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `x` where `gate` is above zero, else zero.
     fn gate(self, gate: Self::V, x: Self::V) -> Self::V;
 

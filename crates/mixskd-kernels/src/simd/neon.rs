@@ -1,11 +1,13 @@
 //! NEON, which every 64-bit ARM processor has.
 
 use std::arch::aarch64::{
-    float32x4_t, vaddq_f32, vandq_u32, vcgtq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmaxq_f32,
-    vmulq_f32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vst1q_f32, vsubq_f32,
+    float32x4_t, vaddq_f32, vaddq_s32, vandq_u32, vcgtq_f32, vcvtnq_s32_f32, vdivq_f32,
+    vdupq_n_f32, vdupq_n_s32, vfmaq_f32, vld1q_f32, vmaxq_f32, vminq_f32, vmulq_f32,
+    vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vshlq_n_s32, vst1q_f32,
+    vsubq_f32,
 };
 
-use super::{Kernel, Lanes};
+use super::{Kernel, Lanes, exp};
 
 /// Proof of NEON; made by [`detect`] alone.
 #[derive(Clone, Copy)]
@@ -57,6 +59,24 @@ impl Lanes for Neon {
     fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: NEON is in the baseline of this architecture.
         unsafe { vmaxq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: NEON is in the baseline of this architecture.
+        unsafe { vminq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: NEON is in the baseline of this architecture.
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn exp(self, x: float32x4_t) -> float32x4_t {
+        // SAFETY: NEON is in the baseline of this architecture.
+        exp::exp(self, x, |p, n| unsafe {
+            let whole = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+            vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32::<23>(whole)))
+        })
     }
     #[inline(always)]
     fn gate(self, gate: float32x4_t, x: float32x4_t) -> float32x4_t {

@@ -39,6 +39,18 @@ macro_rules! portable {
                 if a > b { a } else { b }
             }
             #[inline(always)]
+            fn min(self, a: $t, b: $t) -> $t {
+                if a < b { a } else { b }
+            }
+            #[inline(always)]
+            fn div(self, a: $t, b: $t) -> $t {
+                a / b
+            }
+            #[inline(always)]
+            fn exp(self, x: $t) -> $t {
+                x.clamp(-87.0, 88.0).exp()
+            }
+            #[inline(always)]
             fn gate(self, gate: $t, x: $t) -> $t {
                 if gate > 0.0 { x } else { 0.0 }
             }

@@ -2,25 +2,30 @@
 
 use candle_core::{D, Tensor};
 use mixskd_kernels::{
-    attention_pool2d, avg_pool2d, batch_norm_eval, conv2d, global_avg_pool2d, linear, max_pool2d,
+    self as kernels, PreparedConv2d, attention_pool2d, avg_pool2d, batch_norm_eval,
+    concat_channels, global_avg_pool2d, linear, max_pool2d, relu6, scale_channels, shift_channels,
+    shuffle_channels, silu, slice_channels,
 };
 
 use super::{Activation, Affine, Conv, Graph, Node, Op};
 use crate::{Error, Result};
 
-/// Runs a graph again and again. Each intermediate map is freed as soon as its last reader has run.
+/// Runs a graph again and again. Each intermediate map is freed as soon as its last reader has run, and convolutions keep their
+/// weights in the form they are multiplied in, made when first wanted.
 #[derive(Debug)]
 pub struct Executor {
     graph: Graph,
+    /// For each node that is a convolution, its weights and what follows it.
+    convolutions: Vec<Option<PreparedConv2d>>,
     /// For each node, the values that nobody reads after it.
     spent: Vec<Vec<usize>>,
 }
 
 impl Executor {
-    /// Prepares `graph`.
+    /// Prepares `graph`, whose parameters must not change from now on.
     ///
     /// # Errors
-    /// candle's.
+    /// When a convolution's bias does not fit its weight.
     pub fn new(graph: &Graph) -> Result<Self> {
         let mut last_reader: Vec<Option<usize>> = vec![None; graph.nodes().len()];
         for (index, node) in graph.nodes().iter().enumerate() {
@@ -35,8 +40,17 @@ impl Executor {
                 spent[reader].push(value);
             }
         }
+        let convolutions = graph
+            .nodes()
+            .iter()
+            .map(|node| match &node.op {
+                Op::Conv(conv) => prepare(conv).map(Some),
+                _ => Ok(None),
+            })
+            .collect::<Result<_>>()?;
         Ok(Self {
             graph: graph.clone(),
+            convolutions,
             spent,
         })
     }
@@ -57,7 +71,12 @@ impl Executor {
                     .iter()
                     .map(|input| values[input.0].as_ref().ok_or_else(|| lost(node)))
                     .collect::<Result<Vec<&Tensor>>>()?;
-                compute(node, &inputs, x)?
+                match (&self.convolutions[index], &node.op, inputs.as_slice()) {
+                    (Some(kernel), Op::Conv(conv), [x, residual @ ..]) => {
+                        convolve(conv, kernel, x, residual.first().copied())?
+                    }
+                    _ => compute(node, &inputs, x)?,
+                }
             };
             values[index] = Some(result);
             for &value in &self.spent[index] {
@@ -96,7 +115,7 @@ fn compute(node: &Node, inputs: &[&Tensor], image: &Tensor) -> Result<Tensor> {
     let x = *inputs.first().ok_or_else(|| lost(node))?;
     Ok(match &node.op {
         Op::Input { .. } => x.clone(),
-        Op::Conv(conv) => convolve(conv, x, inputs.get(1).copied())?,
+        Op::Conv(conv) => convolve(conv, &prepare(conv)?, x, inputs.get(1).copied())?,
         Op::Norm(norm) => batch_norm_eval(
             x,
             &norm.weight,
@@ -110,15 +129,18 @@ fn compute(node: &Node, inputs: &[&Tensor], image: &Tensor) -> Result<Tensor> {
         Op::Affine(affine) => scale_shift(affine, x, None)?,
         Op::Activation(activation) => activate(Some(*activation), x.clone())?,
         Op::Add if x.dims() == inputs[1].dims() => (x + inputs[1])?,
-        Op::Add => x.broadcast_add(inputs[1])?,
-        Op::Multiply => x.broadcast_mul(inputs[1])?,
-        Op::Concat => Tensor::cat(inputs, 3)?,
-        Op::Shuffle { groups } => {
-            let (n, h, w, c) = x.dims4()?;
-            let table = x.reshape((n, h, w, *groups, c / groups))?;
-            table.transpose(3, 4)?.reshape((n, h, w, c))?
+        Op::Add => shift_channels(x, &inputs[1].flatten_from(1)?)?,
+        Op::Multiply if x.dims() == inputs[1].dims() => (x * inputs[1])?,
+        Op::Multiply => scale_channels(x, &inputs[1].flatten_from(1)?)?,
+        Op::Concat => {
+            let mut all = x.clone();
+            for other in &inputs[1..] {
+                all = concat_channels(&all, other)?;
+            }
+            all
         }
-        Op::Slice { start, channels } => x.narrow(3, *start, *channels)?.contiguous()?,
+        Op::Shuffle { groups } => shuffle_channels(x, *groups)?,
+        Op::Slice { start, channels } => slice_channels(x, *start, *channels)?,
         Op::MaxPool(config) => max_pool2d(x, *config)?,
         Op::AvgPool(config) => avg_pool2d(x, *config)?,
         Op::AttentionPool => attention_pool2d(x, inputs[1])?,
@@ -140,21 +162,34 @@ fn one_pixel(rows: &Tensor) -> Result<Tensor> {
     Ok(rows.reshape((n, 1, 1, c))?)
 }
 
-fn convolve(conv: &Conv, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-    let y = conv2d(x, &conv.weight, conv.config)?;
-    if let Some(bias) = &conv.bias {
-        let affine = Affine {
-            scale: bias.ones_like()?,
-            shift: bias.clone(),
-            activation: conv.activation,
-        };
-        return scale_shift(&affine, &y, residual);
-    }
-    let y = match residual {
-        Some(residual) => (y + residual)?,
-        None => y,
+/// The kernel of a convolution, with its bias and, but for the sigmoid, its activation.
+fn prepare(conv: &Conv) -> Result<PreparedConv2d> {
+    let activation = match conv.activation {
+        None | Some(Activation::Sigmoid) => kernels::Activation::None,
+        Some(Activation::Relu) => kernels::Activation::Relu,
+        Some(Activation::Relu6) => kernels::Activation::Relu6,
+        Some(Activation::Silu) => kernels::Activation::Silu,
     };
-    activate(conv.activation, y)
+    let bias = conv.bias.as_ref();
+    Ok(PreparedConv2d::new(
+        &conv.weight,
+        bias,
+        conv.config,
+        activation,
+    )?)
+}
+
+fn convolve(
+    conv: &Conv,
+    kernel: &PreparedConv2d,
+    x: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let y = kernel.forward(x, residual)?;
+    match conv.activation {
+        Some(Activation::Sigmoid) => activate(conv.activation, y),
+        _ => Ok(y),
+    }
 }
 
 /// `act(x · scale + shift + residual)` in one pass where the activation is ReLU or none.
@@ -182,8 +217,8 @@ fn activate(activation: Option<Activation>, x: Tensor) -> Result<Tensor> {
     Ok(match activation {
         None => x,
         Some(Activation::Relu) => x.relu()?,
-        Some(Activation::Relu6) => x.clamp(0.0, 6.0)?,
-        Some(Activation::Silu) => x.silu()?,
+        Some(Activation::Relu6) => relu6(&x)?,
+        Some(Activation::Silu) => silu(&x)?,
         Some(Activation::Sigmoid) => (x.neg()?.exp()? + 1.0)?.recip()?,
     })
 }

@@ -3,6 +3,7 @@
 use crate::par::Shared;
 use crate::simd::{Element, Kernel, Lanes};
 
+use super::super::epilogue::Epilogue;
 use super::transform::{self, OUT, POINTS, SIDE};
 
 /// A map read through 3×3 windows of stride 1.
@@ -28,14 +29,21 @@ pub(super) struct Transformed {
     pub(super) plane: usize,
 }
 
+/// Elements between planes, a cache line: it keeps the points of a tile out of one another's cache sets.
+const GAP: usize = 16;
+
 impl Transformed {
-    /// For `tiles` tiles of `row` elements. A cache line more than they need keeps the points of a tile out of one
-    /// another's cache sets.
+    /// For `tiles` tiles of `row` elements.
     pub(super) fn new(tiles: usize, row: usize) -> Self {
         Self {
             row,
-            plane: tiles * row + 16,
+            plane: tiles * row + GAP,
         }
+    }
+
+    /// Tiles there is room for.
+    pub(super) fn tiles(self) -> usize {
+        (self.plane - GAP) / self.row
     }
 
     pub(super) fn len(self) -> usize {
@@ -147,6 +155,7 @@ pub(super) struct Output<'a, T> {
     pub(super) count: usize,
     pub(super) column: usize,
     pub(super) n: usize,
+    pub(super) epilogue: Option<Epilogue<'a, T>>,
     pub(super) dst: Shared<T>,
 }
 
@@ -173,6 +182,7 @@ impl<T: Element> Kernel<T> for OutputKernel<'_, T> {
             count,
             column,
             n,
+            epilogue,
             dst,
         } = self.0;
         for t in 0..count {
@@ -196,7 +206,13 @@ impl<T: Element> Kernel<T> for OutputKernel<'_, T> {
                     for j in 0..columns {
                         let at = base + (i * s.dst_w + j) * s.dst_c + c;
                         // SAFETY: the pixel is inside the output and so are the channels.
-                        unsafe { lanes.store_part(dst.at(at), out[i][j], part) };
+                        unsafe {
+                            let y = match &epilogue {
+                                Some(e) => e.apply(lanes, out[i][j], at, column + c, part),
+                                None => out[i][j],
+                            };
+                            lanes.store_part(dst.at(at), y, part);
+                        }
                     }
                 }
                 c += L::N;

@@ -1,5 +1,7 @@
 //! Windows into and out of the transformed domain.
 
+use std::ops::Range;
+
 use crate::gemm::pack::{Panel, Width};
 use crate::par::{self, Scratch, Shared};
 use crate::simd::{Element, Kernel, Lanes};
@@ -23,9 +25,13 @@ const K_CHUNK: usize = 8;
 
 struct Transform<'a, T> {
     weights: Weights<'a, T>,
-    u: Shared<T>,
     panel: Panel,
-    first: usize,
+    /// Rows to transform.
+    rows: Range<usize>,
+    /// Where `(point, row, column)` goes: `[point][row − base][column]`, `height` rows a point.
+    u: *mut T,
+    base: usize,
+    height: usize,
 }
 
 impl<T: Element> Kernel<T> for Transform<'_, T> {
@@ -36,12 +42,13 @@ impl<T: Element> Kernel<T> for Transform<'_, T> {
         let Self {
             weights: w,
             panel,
-            first,
-            ..
+            rows,
+            u: to,
+            base,
+            height,
         } = self;
         let width = panel.vectors * L::N;
-        let base = panel.column * POINTS * w.k;
-        for k in first..(first + K_CHUNK).min(w.k) {
+        for k in rows {
             for v in 0..panel.vectors {
                 let column = panel.column + v * L::N;
                 let mut windows = [[T::default(); 16]; 9];
@@ -59,9 +66,9 @@ impl<T: Element> Kernel<T> for Transform<'_, T> {
                 }
                 let u = transform::weight_tile(lanes, &g);
                 for point in 0..POINTS {
-                    let at = base + (point * w.k + k) * width + v * L::N;
-                    // SAFETY: inside `u`; tasks differ in panel or rows.
-                    unsafe { lanes.store(self.u.at(at), u[point / 6][point % 6]) };
+                    let at = (point * height + k - base) * width + v * L::N;
+                    // SAFETY: inside the caller's buffer; tasks differ in panel or rows.
+                    unsafe { lanes.store(to.add(at), u[point / 6][point % 6]) };
                 }
             }
         }
@@ -69,35 +76,70 @@ impl<T: Element> Kernel<T> for Transform<'_, T> {
 }
 
 impl<T: Element> Weights<'_, T> {
-    /// `G g Gᵀ` of all windows, in panels like [`Packed`](crate::gemm::pack::Packed)'s with a segment per point.
+    /// Length of the transformed weights.
+    pub(super) fn transformed_len(&self) -> usize {
+        POINTS * self.k * self.n.next_multiple_of(16)
+    }
+
+    /// [`Weights::transform_into`] scratch memory.
     pub(super) fn transformed(self) -> Scratch<T> {
-        let mut u = Scratch::take(POINTS * self.k * self.n.next_multiple_of(16));
-        let shared = Shared::new(&mut u);
+        let mut u = Scratch::take(self.transformed_len());
+        self.transform_into(&mut u);
+        u
+    }
+
+    /// `G g Gᵀ` of all windows, in panels like [`Packed`](crate::gemm::pack::Packed)'s with a segment per point; `u` is of
+    /// [`Weights::transformed_len`].
+    pub(super) fn transform_into(self, u: &mut [T]) {
+        let shared = Shared::new(u);
         let width = Width::of::<T>();
         let chunks = self.k.div_ceil(K_CHUNK);
         par::each(width.panels(self.n) * chunks, |task| {
+            let panel = width.panel(self.n, task / chunks);
+            let first = task % chunks * K_CHUNK;
             T::dispatch(Transform {
                 weights: self,
-                u: shared,
-                panel: width.panel(self.n, task / chunks),
-                first: task % chunks * K_CHUNK,
+                panel,
+                rows: first..(first + K_CHUNK).min(self.k),
+                // SAFETY: the panel begins inside `u`.
+                u: unsafe { shared.at(panel.column * POINTS * self.k) },
+                base: 0,
+                height: self.k,
             });
         });
-        u
+    }
+
+    /// `G g Gᵀ` of some rows of one panel: `[point][row][column]`. `u` has room for all of them.
+    pub(super) fn transform_block(self, panel: Panel, rows: Range<usize>, u: &mut [T]) {
+        T::dispatch(Transform {
+            weights: self,
+            panel,
+            base: rows.start,
+            height: rows.len(),
+            rows,
+            u: u.as_mut_ptr(),
+        });
     }
 }
 
-/// Sums in the transformed domain, `[slice][point][in][out padded to ldc]`, on their way back to the weight's gradient.
+/// Sums in the transformed domain, `[slice][point][row][column]`, on their way back to the weight's gradient. A row is an
+/// input channel, a column an output channel.
 pub(super) struct Sums<'a, T> {
     pub(super) data: &'a [T],
     pub(super) slices: usize,
-    pub(super) in_c: usize,
-    pub(super) out_c: usize,
+    pub(super) rows: usize,
+    /// Elements from row to row, whole vectors.
     pub(super) ldc: usize,
 }
 
+/// A block of columns of [`Sums`] on its way to the weight.
 struct Back<'a, T> {
     sums: &'a Sums<'a, T>,
+    /// First column in the sums, and the output channels that it and the following ones stand for.
+    column: usize,
+    channels: Range<usize>,
+    /// Input channels of the weight, and the one that the first row stands for.
+    in_c: usize,
     first: usize,
     dw: Shared<T>,
 }
@@ -111,27 +153,30 @@ impl<T: Element> Kernel<T> for Back<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<T = T>>(self, lanes: L) {
         let s = self.sums;
-        let per_slice = POINTS * s.in_c * s.ldc;
-        for i in 0..s.in_c {
-            for column in (self.first..(self.first + COLUMNS).min(s.out_c)).step_by(L::N) {
+        let per_slice = POINTS * s.rows * s.ldc;
+        for i in 0..s.rows {
+            for channel in self.channels.clone().step_by(L::N) {
+                let column = self.column + channel - self.channels.start;
                 let mut u = [[lanes.splat(T::default()); 6]; 6];
                 for point in 0..POINTS {
                     for slice in 0..s.slices {
-                        let at = slice * per_slice + (point * s.in_c + i) * s.ldc + column;
+                        let at = slice * per_slice + (point * s.rows + i) * s.ldc + column;
                         // SAFETY: rows are padded to whole vectors.
                         let x = unsafe { lanes.load(s.data.as_ptr().add(at)) };
                         u[point / 6][point % 6] = lanes.add(u[point / 6][point % 6], x);
                     }
                 }
                 let g = transform::weight_adjoint_tile(lanes, &u);
+                let mut values = [[T::default(); 16]; 9];
                 for tap in 0..9 {
-                    let mut values = [T::default(); 16];
                     // SAFETY: sixteen elements, and no vector is longer.
-                    unsafe { lanes.store(values.as_mut_ptr(), g[tap / 3][tap % 3]) };
-                    for lane in 0..L::N.min(s.out_c - column) {
-                        let at = ((column + lane) * s.in_c + i) * 9 + tap;
-                        // SAFETY: inside the weight; tasks differ in output channels.
-                        unsafe { *self.dw.at(at) = values[lane] };
+                    unsafe { lanes.store(values[tap].as_mut_ptr(), g[tap / 3][tap % 3]) };
+                }
+                for lane in 0..L::N.min(self.channels.end - channel) {
+                    let at = ((channel + lane) * self.in_c + self.first + i) * 9;
+                    for tap in 0..9 {
+                        // SAFETY: inside the weight; tasks differ in input or output channels.
+                        unsafe { *self.dw.at(at + tap) = values[tap][lane] };
                     }
                 }
             }
@@ -141,18 +186,41 @@ impl<T: Element> Kernel<T> for Back<'_, T> {
 
 impl<T: Element> Sums<'_, T> {
     /// `Gᵀ u G` of the slices' total, `[out, in, 3, 3]`.
-    pub(super) fn weight_gradient(&self) -> Vec<T> {
+    pub(super) fn weight_gradient(&self, in_c: usize, out_c: usize) -> Vec<T> {
         // SAFETY: tasks cover all output channels.
         unsafe {
-            par::filled(self.out_c * self.in_c * 9, |dw| {
-                par::each(self.out_c.div_ceil(COLUMNS), |task| {
+            par::filled(out_c * in_c * 9, |dw| {
+                par::each(out_c.div_ceil(COLUMNS), |task| {
                     T::dispatch(Back {
                         sums: self,
-                        first: task * COLUMNS,
+                        column: task * COLUMNS,
+                        channels: task * COLUMNS..((task + 1) * COLUMNS).min(out_c),
+                        in_c,
+                        first: 0,
                         dw,
                     });
                 });
             })
         }
+    }
+
+    /// The same for sums of one panel and of the input channels from `first` of `in_c` on.
+    ///
+    /// # Safety
+    /// `dw` is the whole weight's gradient, and no other thread writes these channels of it.
+    pub(super) unsafe fn write_block(
+        &self,
+        (in_c, first): (usize, usize),
+        panel: Panel,
+        dw: Shared<T>,
+    ) {
+        T::dispatch(Back {
+            sums: self,
+            column: 0,
+            channels: panel.column..panel.column + panel.n,
+            in_c,
+            first,
+            dw,
+        });
     }
 }
