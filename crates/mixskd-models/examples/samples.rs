@@ -29,12 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             width,
             ..ModelConfig::new(spec.name, classes)?
         };
-        write(&folder, model, which == "all")?;
+        write(&folder, &model, which == "all")?;
     }
     Ok(())
 }
 
-fn write(folder: &Path, model: ModelConfig, all: bool) -> Result<(), Box<dyn Error>> {
+fn write(folder: &Path, model: &ModelConfig, all: bool) -> Result<(), Box<dyn Error>> {
     let store = ParamStore::new(5, DType::F32, &Device::Cpu);
     let backbone = model.build(store.builder())?;
     let metadata = Metadata::usual(model.clone());
