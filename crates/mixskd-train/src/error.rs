@@ -109,6 +109,9 @@ pub enum Error {
     /// A kernel failed.
     #[error(transparent)]
     Kernel(#[from] mixskd_kernels::Error),
+    /// A chart could not be drawn.
+    #[error(transparent)]
+    Chart(#[from] mixskd_chart::Error),
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

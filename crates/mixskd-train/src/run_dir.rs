@@ -97,7 +97,7 @@ impl RunDir {
         files::sync_dir(&self.path);
     }
 
-    fn metrics_path(&self) -> PathBuf {
+    pub(crate) fn metrics_path(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }
 

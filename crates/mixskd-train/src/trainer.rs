@@ -243,6 +243,8 @@ impl Trainer {
                 self.method.load_state(&checkpoint.method)?;
                 self.progress = checkpoint.progress;
             }
+            // Of a run that was prepared and never begun there is nothing to tell.
+            None if passed_over.is_empty() && !run.metrics_path().exists() => {}
             None => observer.notice("no whole checkpoint found: the run begins anew"),
         }
         Ok(())

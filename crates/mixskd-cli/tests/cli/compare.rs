@@ -31,6 +31,7 @@ fn a_comparison_is_written_taken_up_and_extended() {
         "compare.csv",
         "compare.md",
         "compare.svg",
+        "compare.png",
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }

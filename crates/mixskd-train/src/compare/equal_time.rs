@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{CompareConfig, Done};
-use crate::{Error, Result, files};
+use crate::{Error, Report, Result, files};
 
 const FILE: &str = "equal-time.toml";
 
@@ -43,10 +43,18 @@ impl EqualTime {
     }
 
     fn measure(config: &CompareConfig, done: &Done) -> Option<Self> {
+        let rate = |(entry, report): &(usize, Report)| {
+            (config.entries[*entry].name.clone(), report.samples_per_s)
+        };
+        Self::plan(config.settings.run.epochs, done.iter().map(rate))
+    }
+
+    /// For every entry as many epochs as fit the time that `epochs` epochs take of the slowest, from images per second of each
+    /// run, by entry. `None` without a run.
+    fn plan(epochs: usize, rates: impl Iterator<Item = (String, f64)>) -> Option<Self> {
         let mut times = BTreeMap::<String, Vec<f64>>::new();
-        for (entry, report) in done {
-            let name = config.entries[*entry].name.clone();
-            let time = 1e3 / report.samples_per_s.max(f64::MIN_POSITIVE);
+        for (name, rate) in rates {
+            let time = 1e3 / rate.max(f64::MIN_POSITIVE);
             times.entry(name).or_default().push(time);
         }
         let times: BTreeMap<_, _> = times
@@ -54,10 +62,9 @@ impl EqualTime {
             .map(|(name, times)| (name, median(times)))
             .collect();
         let most = times.values().copied().reduce(f64::max)?;
-        let first = config.settings.run.epochs;
         let epochs = times
             .iter()
-            .map(|(name, time)| (name.clone(), (first as f64 * most / time).round() as usize))
+            .map(|(name, time)| (name.clone(), (epochs as f64 * most / time).round() as usize))
             .collect();
         Some(Self {
             milliseconds_per_image: times,
@@ -83,5 +90,31 @@ fn median(mut values: Vec<f64>) -> f64 {
         values[half]
     } else {
         0.5 * (values[half - 1] + values[half])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_gets_the_epochs_that_fit_the_slowest_ones_time() {
+        let rates = [
+            ("ce", 900.0),
+            ("ce", 1000.0),
+            ("ce", 10.0),
+            ("mixup", 800.0),
+            ("mixskd", 200.0),
+            ("mixskd", 160.0),
+        ];
+        let rates = rates.map(|(name, rate)| (name.to_string(), rate));
+        let plan = EqualTime::plan(20, rates.into_iter()).unwrap();
+        // The middle of ce's three; for mixskd the mean of 5 and 6.25 ms an image.
+        assert_eq!(plan.milliseconds_per_image["mixskd"], 5.625);
+        assert_eq!(plan.epochs_of("mixskd"), Some(20));
+        assert_eq!(plan.epochs_of("mixup"), Some(90));
+        assert_eq!(plan.epochs_of("ce"), Some(101));
+        assert_eq!(plan.epochs_of("cutmix"), None);
+        assert_eq!(EqualTime::plan(20, std::iter::empty()), None);
     }
 }

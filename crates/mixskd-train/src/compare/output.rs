@@ -8,15 +8,21 @@ use super::statistics::{Gain, Spread};
 use super::{Row, Summary};
 use crate::{Error, Result, files};
 
-/// Writes `compare.json`, `.csv`, `.md` and `.svg`.
+/// Pixels of the PNG for each of the SVG.
+const PNG_SCALE: f32 = 2.0;
+
+/// Writes `compare.json`, `.csv`, `.md`, `.svg` and `.png`.
 pub(super) fn write(dir: &Path, summary: &Summary) -> Result<()> {
     let json = serde_json::to_string_pretty(summary)
         .map_err(|error| Error::config("compare.json", error.to_string()))?;
+    let chart = chart::svg(summary);
+    let picture = mixskd_chart::png(&chart, PNG_SCALE)?;
     for (name, data) in [
         ("compare.json", format!("{json}\n").into_bytes()),
         ("compare.csv", csv(summary).into_bytes()),
         ("compare.md", summary.markdown().into_bytes()),
-        ("compare.svg", chart::svg(summary).into_bytes()),
+        ("compare.png", picture),
+        ("compare.svg", chart.into_bytes()),
     ] {
         files::write_atomically(&dir.join(name), &data)?;
     }

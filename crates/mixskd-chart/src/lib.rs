@@ -1,0 +1,26 @@
+//! Charts of figures: axes with round marks, labels that keep clear of each other, SVG text, and the same picture as PNG.
+//!
+//! ```
+//! use mixskd_chart::{Anchor, Axis, Svg, png};
+//!
+//! # fn main() -> mixskd_chart::Result<()> {
+//! let seconds = Axis::new(12.0, 1900.0, 80.0, 830.0);
+//! let mut svg = Svg::new(860.0, 560.0);
+//! svg.text((seconds.at(600.0), 500.0), Anchor::Middle, "ten minutes");
+//! let picture = svg.finish();
+//! assert!(png(&picture, 2.0)?.starts_with(b"\x89PNG"));
+//! # Ok(())
+//! # }
+//! ```
+
+mod axis;
+mod error;
+mod labels;
+mod raster;
+mod svg;
+
+pub use axis::Axis;
+pub use error::{Error, Result};
+pub use labels::Labels;
+pub use raster::png;
+pub use svg::{Anchor, Svg, escape};
