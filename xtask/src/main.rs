@@ -1,8 +1,9 @@
-//! The project's own tools: `cargo xtask check | tidy | golden | bench | interop | crash | fuzz | soak`.
+//! The project's own tools: `cargo xtask check | tidy | golden | bench | interop | cuda-check | crash | fuzz | soak`.
 
 mod bench;
 mod check;
 mod crash;
+mod cuda_check;
 mod fuzz;
 mod golden;
 mod interop;
@@ -37,6 +38,8 @@ enum Command {
     Interop(interop::InteropArgs),
     /// Run the criterion benches, or whole rows of work beside PyTorch
     Bench(bench::BenchArgs),
+    /// The cuda feature without a GPU: kernels to PTX, kernels on the processor, clippy
+    CudaCheck(cuda_check::CudaCheckArgs),
     /// Kill a training run at random moments, resume it, and compare the bits at the end
     Crash(crash::CrashArgs),
     /// Feed damaged files to everything that reads files
@@ -63,6 +66,7 @@ fn dispatch(args: Args) -> Result<()> {
         Command::Golden(args) => golden::run(&root, &args),
         Command::Interop(args) => interop::run(&root, &args),
         Command::Bench(args) => bench::run(&root, &args),
+        Command::CudaCheck(args) => cuda_check::run(&root, &args),
         Command::Crash(args) => crash::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),
         Command::Soak(args) => soak::run(&root, &args),

@@ -38,6 +38,7 @@ mod conv;
 mod error;
 mod gate;
 mod gemm;
+mod gpu;
 mod linear;
 mod loss;
 mod mix;
@@ -55,6 +56,8 @@ pub use channels::{concat_channels, shuffle_channels, slice_channels};
 pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
 pub use error::{Error, Result};
 pub use gate::{add_bias, scale_channels, shift_channels};
+#[cfg(feature = "cuda")]
+pub use gpu::set_tf32;
 pub use linear::linear;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use crate::gemm::{self, Matrix};
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
-use crate::{Error, Result, compose, shape};
+use crate::{Error, Result, compose, gpu, shape};
 
 /// `x · weightᵀ + bias`.
 ///
@@ -27,6 +27,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     shape::exactly("linear", "weight", weight, &[out, input])?;
     if let Some(bias) = bias {
         shape::exactly("linear", "bias", bias, &[out])?;
+    }
+    if let Some(y) = gpu::linear(x, weight, bias)? {
+        return Ok(y);
     }
     if !storage::has_kernel(&[x, weight]) || x.elem_count() == 0 || out == 0 {
         return compose::linear(x, weight, bias);

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use crate::par::{self, Shared};
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
-use crate::{Error, Result, compose, shape};
+use crate::{Error, Result, compose, gpu, shape};
 
 /// `λ·x + (1 − λ)·x[partner]`, row by row (Zhang et al., mixup, 2018): images, feature maps and logits alike.
 ///
@@ -28,6 +28,9 @@ pub fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Result<Tens
     };
     shape::exactly("interpolate", "partner", partner, &[batch])?;
     shape::exactly("interpolate", "lambda", lambda, &[batch])?;
+    if let Some(y) = gpu::interpolate(x, partner, lambda)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x, lambda]) || x.elem_count() == 0 {
         return compose::interpolate(x, partner, lambda);
     }

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Storage, Tensor, V
 use crate::par::{self, Shared};
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, shape};
+use crate::{Result, compose, gpu, shape};
 
 /// Settings of one SGD update, PyTorch's semantics (`torch.optim.SGD`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +35,9 @@ pub struct SgdConfig {
 pub fn sgd_step(param: &Var, grad: &Tensor, velocity: &Var, config: SgdConfig) -> Result<()> {
     shape::exactly("sgd_step", "gradient", grad, param.dims())?;
     shape::exactly("sgd_step", "velocity", velocity, param.dims())?;
+    if gpu::sgd_step(param, grad, velocity, config)?.is_some() {
+        return Ok(());
+    }
     let contiguous = param.is_contiguous() && velocity.is_contiguous();
     let tensors: [&Tensor; 3] = [param, grad, velocity];
     if !contiguous || !storage::has_kernel(&tensors) || shares_storage(&tensors)? {

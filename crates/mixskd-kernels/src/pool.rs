@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use crate::par::{self, Shared};
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, shape};
+use crate::{Result, compose, gpu, shape};
 
 /// Geometry of a pooling window, the same along both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Pool2dConfig {
 
 /// What a window is reduced to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reduction {
+pub(crate) enum Reduction {
     Max,
     Mean,
 }
@@ -44,7 +44,11 @@ enum Reduction {
 /// # Errors
 /// When the input is not four-dimensional or the window does not fit.
 pub fn max_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
-    match Pool::new(x, config, Reduction::Max)? {
+    let op = Pool::new(x, config, Reduction::Max)?;
+    if let Some(y) = gpu::pool2d(x, config, Reduction::Max)? {
+        return Ok(y);
+    }
+    match op {
         Some(op) => Ok(x.contiguous()?.apply_op1(op)?),
         None => compose::max_pool2d(x, config),
     }
@@ -58,7 +62,11 @@ pub fn max_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
 /// # Errors
 /// When the input is not four-dimensional or the window does not fit.
 pub fn avg_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
-    match Pool::new(x, config, Reduction::Mean)? {
+    let op = Pool::new(x, config, Reduction::Mean)?;
+    if let Some(y) = gpu::pool2d(x, config, Reduction::Mean)? {
+        return Ok(y);
+    }
+    match op {
         Some(op) => Ok(x.contiguous()?.apply_op1(op)?),
         None => compose::avg_pool2d(x, config),
     }
@@ -73,6 +81,9 @@ pub fn avg_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
 /// When the input is not four-dimensional.
 pub fn global_avg_pool2d(x: &Tensor) -> Result<Tensor> {
     let (b, h, w, c) = shape::nhwc("global_avg_pool2d", "input", x)?;
+    if let Some(y) = gpu::global_avg_pool2d(x)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x]) || x.elem_count() == 0 {
         return compose::global_avg_pool2d(x);
     }

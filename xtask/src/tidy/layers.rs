@@ -15,6 +15,7 @@ pub(super) const RULE: Rule = Rule {
 
 /// The crates from the ground up. Those of one row know nothing of each other.
 const ROWS: &[&[&str]] = &[
+    &["mixskd-cuda"],
     &["mixskd-chart", "mixskd-kernels"],
     &["mixskd-data", "mixskd-models", "mixskd-losses"],
     &["mixskd-train"],

@@ -15,9 +15,9 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose};
+use crate::{Result, compose, gpu};
 
-use config::Geometry;
+pub(crate) use config::Geometry;
 
 pub use config::Conv2dConfig;
 pub use epilogue::Activation;
@@ -34,6 +34,9 @@ pub use prepared::PreparedConv2d;
 /// When a shape does not fit, or the window does not fit the padded input.
 pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tensor> {
     let geometry = Geometry::new(x, weight.dims(), config)?;
+    if let Some(y) = gpu::conv2d(x, weight, &geometry)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x, weight]) || geometry.is_empty() {
         return compose::conv2d(x, weight, config);
     }

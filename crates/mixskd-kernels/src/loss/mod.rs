@@ -8,7 +8,7 @@ mod mse;
 use candle_core::{DType, Tensor};
 
 use crate::storage;
-use crate::{Error, Result, compose, shape};
+use crate::{Error, Result, compose, gpu, shape};
 
 /// Cross-entropy of the softmax with one label a sample: `−mean_i log softmax(logits_i)[y_i]`.
 ///
@@ -22,6 +22,9 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
     let (batch, classes) = matrix(OP, "logits", logits)?;
     shape::exactly(OP, "labels", labels, &[batch])?;
+    if let Some(loss) = gpu::label_loss(logits, labels, None)? {
+        return Ok(loss);
+    }
     if !storage::has_kernel(&[logits]) {
         return compose::cross_entropy(logits, labels);
     }
@@ -50,6 +53,10 @@ pub fn mix_cross_entropy(
     shape::exactly(OP, "labels", labels, &[batch])?;
     shape::exactly(OP, "partner labels", partner_labels, &[batch])?;
     shape::exactly(OP, "lambda", lambda, &[batch])?;
+    let pairs = Some((partner_labels, lambda));
+    if let Some(loss) = gpu::label_loss(logits, labels, pairs)? {
+        return Ok(loss);
+    }
     if !storage::has_kernel(&[logits]) {
         return compose::mix_cross_entropy(logits, labels, partner_labels, lambda);
     }
@@ -78,6 +85,9 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     const OP: &str = "soft_cross_entropy";
     let (batch, classes) = matrix(OP, "logits", logits)?;
     shape::exactly(OP, "targets", targets, &[batch, classes])?;
+    if let Some(loss) = gpu::soft_loss(logits, targets)? {
+        return Ok(loss);
+    }
     if !storage::has_kernel(&[logits, targets]) {
         return compose::soft_cross_entropy(logits, targets);
     }
@@ -106,6 +116,9 @@ pub fn kl_divergence(student: &Tensor, teacher: &Tensor, temperature: f64) -> Re
             message: format!("temperature must be finite and above 0, got {temperature}"),
         });
     }
+    if let Some(loss) = gpu::divergence(student, teacher, temperature)? {
+        return Ok(loss);
+    }
     if !storage::has_kernel(&[student, teacher]) {
         return compose::kl_divergence(student, teacher, temperature);
     }
@@ -126,6 +139,9 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     const OP: &str = "mse";
     not_empty(OP, "a", a)?;
     shape::exactly(OP, "b", b, a.dims())?;
+    if let Some(loss) = gpu::mean_square(a, None, b)? {
+        return Ok(loss);
+    }
     if !storage::has_kernel(&[a, b]) {
         return compose::mse(a, b);
     }
@@ -154,6 +170,11 @@ pub fn interpolated_mse(
     shape::exactly(OP, "y", y, x.dims())?;
     shape::exactly(OP, "partner", partner, &[batch])?;
     shape::exactly(OP, "lambda", lambda, &[batch])?;
+    if x.rank() > 0
+        && let Some(loss) = gpu::mean_square(x, Some((partner, lambda)), y)?
+    {
+        return Ok(loss);
+    }
     if !storage::has_kernel(&[x, y]) || x.rank() == 0 {
         return compose::interpolated_mse(x, partner, lambda, y);
     }

@@ -7,7 +7,7 @@ mod stats;
 use candle_core::{DType, Tensor};
 
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, shape};
+use crate::{Result, compose, gpu, shape};
 use op::Normalise;
 
 /// PyTorch's default ε, added to the variance.
@@ -53,6 +53,9 @@ pub fn batch_norm_train(
     relu: bool,
 ) -> Result<(Tensor, BatchStats)> {
     check(x, &[weight, bias], residual)?;
+    if let Some(done) = gpu::batch_norm_train(x, [weight, bias], eps, residual, relu)? {
+        return Ok(done);
+    }
     if !can_run(x, &[weight, bias], residual) {
         return compose::batch_norm_train(x, weight, bias, eps, residual, relu);
     }
@@ -96,6 +99,9 @@ pub fn batch_norm_eval(
     relu: bool,
 ) -> Result<Tensor> {
     check(x, &[weight, bias, mean, var], residual)?;
+    if let Some(y) = gpu::batch_norm_eval(x, [weight, bias, mean, var], eps, residual, relu)? {
+        return Ok(y);
+    }
     if !can_run(x, &[weight, bias, mean, var], residual) {
         return compose::batch_norm_eval(x, weight, bias, mean, var, eps, residual, relu);
     }

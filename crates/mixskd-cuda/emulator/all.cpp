@@ -1,0 +1,2 @@
+// The kernels, for the processor at hand.
+#include "../kernels/all.cu"

@@ -1,0 +1,73 @@
+// CUDA's words for an ordinary C++ compiler: kernels become functions, a block's threads become fibers that take turns, one
+// block after the other. Slow, and exact about indices, barriers and the order of sums.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#define __global__ __attribute__((unused))
+#define __device__
+// Blocks run one after the other, so that one copy serves them all.
+#define __shared__ static
+#define CUDART_INF_F (std::numeric_limits<float>::infinity())
+#define CUDART_NAN_F (std::numeric_limits<float>::quiet_NaN())
+
+struct Index {
+    unsigned x, y;
+};
+extern Index threadIdx, blockIdx, gridDim;
+
+// Waits for all threads of the block.
+void __syncthreads();
+
+using std::min;
+
+inline unsigned atomicAdd(unsigned *to, unsigned value) {
+    unsigned before = *to;
+    *to += value;
+    return before;
+}
+
+// The upper half of a float, rounded to even.
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+
+inline float __bfloat162float(__nv_bfloat16 x) {
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+inline __nv_bfloat16 __float2bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    if (value != value) return {0x7fff};
+    return {(uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+typedef void (*Runner)(void (*kernel)(), void **arguments);
+
+// Calls a kernel with the arguments that CUDA's launch takes: pointers to the values.
+template <class... A> struct Call {
+    template <size_t... I> static void spread(void (*kernel)(A...), void **a, std::index_sequence<I...>) {
+        kernel(*(A *)a[I]...);
+    }
+    static void run(void (*kernel)(), void **a) {
+        spread((void (*)(A...))kernel, a, std::index_sequence_for<A...>());
+    }
+};
+
+struct Registrar {
+    template <class... A> Registrar(const char *name, void (*kernel)(A...)) {
+        add(name, (void (*)())kernel, Call<A...>::run, sizeof...(A));
+    }
+    static void add(const char *name, void (*kernel)(), Runner runner, unsigned arguments);
+};
+
+#define REGISTER(name) static Registrar registrar_##name(#name, name);

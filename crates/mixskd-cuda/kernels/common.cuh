@@ -1,0 +1,87 @@
+// What every kernel uses: number types, packs of neighbouring elements, sums over a block in a fixed order.
+//
+// The same text is compiled by nvcc for a GPU and, with emulator/host.h in place of CUDA's own words, by any C++ compiler for the
+// processor at hand. A block has BLOCK threads; no kernel uses atomics on memory that outlives it, so results repeat bit by bit.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <math_constants.h>
+#define REGISTER(name)
+#else
+#include "../emulator/host.h"
+#endif
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef __nv_bfloat16 bf16;
+
+constexpr u32 BLOCK = 256;
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline float widen(bf16 x) { return __bfloat162float(x); }
+
+template <class T> __device__ inline T narrow(float x);
+template <> __device__ inline float narrow<float>(float x) { return x; }
+template <> __device__ inline bf16 narrow<bf16>(float x) { return __float2bfloat16(x); }
+
+// V neighbouring elements, read and written at once.
+template <class T, u32 V> struct alignas(sizeof(T) * V) Pack {
+    T v[V];
+};
+
+template <class T, u32 V> __device__ inline Pack<T, V> load(const T *from) {
+    return *reinterpret_cast<const Pack<T, V> *>(from);
+}
+
+template <class T, u32 V> __device__ inline void store(T *to, const Pack<T, V> &pack) {
+    *reinterpret_cast<Pack<T, V> *>(to) = pack;
+}
+
+__device__ inline u64 thread_index() { return (u64)blockIdx.x * BLOCK + threadIdx.x; }
+
+// The sum over a block, known to all of its threads. Halves are added pairwise: the order is that of the thread numbers.
+template <class S> __device__ S block_sum(S value) {
+    __shared__ S part[BLOCK];
+    part[threadIdx.x] = value;
+    __syncthreads();
+    for (u32 half = BLOCK / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        __syncthreads();
+    }
+    S total = part[0];
+    __syncthreads();
+    return total;
+}
+
+__device__ inline float block_max(float value) {
+    __shared__ float part[BLOCK];
+    part[threadIdx.x] = value;
+    __syncthreads();
+    for (u32 half = BLOCK / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) part[threadIdx.x] = fmaxf(part[threadIdx.x], part[threadIdx.x + half]);
+        __syncthreads();
+    }
+    float top = part[0];
+    __syncthreads();
+    return top;
+}
+
+// Defines the kernels `name_f32` and `name_bf16` from a template over the element.
+#define BOTH(name, parameters, arguments)                                                                             \
+    extern "C" __global__ void name##_f32 parameters(float) { name<float> arguments; }                                \
+    extern "C" __global__ void name##_bf16 parameters(bf16) { name<bf16> arguments; }                                 \
+    REGISTER(name##_f32)                                                                                              \
+    REGISTER(name##_bf16)
+
+// The same from a template over the element and the pack's width: 16 bytes, or one element where channels or addresses forbid.
+#define PACKED(name, parameters, arguments)                                                                           \
+    extern "C" __global__ void name##_f32_1 parameters(float) { name<float, 1> arguments; }                           \
+    extern "C" __global__ void name##_f32_4 parameters(float) { name<float, 4> arguments; }                           \
+    extern "C" __global__ void name##_bf16_1 parameters(bf16) { name<bf16, 1> arguments; }                            \
+    extern "C" __global__ void name##_bf16_8 parameters(bf16) { name<bf16, 8> arguments; }                            \
+    REGISTER(name##_f32_1)                                                                                            \
+    REGISTER(name##_f32_4)                                                                                            \
+    REGISTER(name##_bf16_1)                                                                                           \
+    REGISTER(name##_bf16_8)

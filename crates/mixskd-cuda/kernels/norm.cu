@@ -1,0 +1,226 @@
+// Batch norm over [rows, channels] with the residual sum and ReLU that follow it; statistics and parameters in float.
+//
+// A tile is `lanes` packs of channels wide; the block's other threads take further rows. Slabs of rows are reduced to one pair of
+// numbers a channel each, and the pairs joined in order in double precision (Chan, Golub & LeVeque 1979).
+#include "common.cuh"
+
+// Writes the slab's mean and sum of squared deviations. Grid: (tiles, slabs).
+template <class T, u32 V>
+__device__ void norm_partial(const T *x, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes) {
+    __shared__ float sums[2][BLOCK * V];
+    u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
+    u32 c = (blockIdx.x * lanes + lane) * V;
+    u32 first = blockIdx.y * slab;
+    u32 end = min(first + slab, rows);
+    float shift[V], s[V], q[V];
+    for (u32 k = 0; k < V; k++) shift[k] = s[k] = q[k] = 0;
+    if (c < channels) {
+        // Around the slab's first row sums are small, and so exact.
+        Pack<T, V> row = load<T, V>(x + (u64)first * channels + c);
+        for (u32 k = 0; k < V; k++) shift[k] = widen(row.v[k]);
+        for (u32 r = first + line; r < end; r += lines) {
+            row = load<T, V>(x + (u64)r * channels + c);
+            for (u32 k = 0; k < V; k++) {
+                float d = widen(row.v[k]) - shift[k];
+                s[k] += d;
+                q[k] = fmaf(d, d, q[k]);
+            }
+        }
+    }
+    for (u32 k = 0; k < V; k++) {
+        sums[0][threadIdx.x * V + k] = s[k];
+        sums[1][threadIdx.x * V + k] = q[k];
+    }
+    __syncthreads();
+    if (line == 0 && c < channels) {
+        float n = (float)(end - first);
+        for (u32 k = 0; k < V; k++) {
+            float sum = 0, square = 0;
+            for (u32 l = 0; l < lines; l++) {
+                sum += sums[0][(l * lanes + lane) * V + k];
+                square += sums[1][(l * lanes + lane) * V + k];
+            }
+            float *out = partial + (u64)blockIdx.y * 2 * channels + c + k;
+            out[0] = shift[k] + sum / n;
+            out[channels] = fmaxf(square - sum * sum / n, 0.0f);
+        }
+    }
+}
+#define PARAMETERS(T) (const T *x, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes)
+PACKED(norm_partial, PARAMETERS, (x, partial, rows, channels, slab, lanes))
+#undef PARAMETERS
+
+constexpr u32 WIDTH = 32;
+constexpr u32 DEPTH = BLOCK / WIDTH;
+
+// Adds up what the threads of one channel hold, in the order of their depth.
+__device__ inline double column_sum(double value) {
+    __shared__ double part[DEPTH][WIDTH];
+    u32 lane = threadIdx.x % WIDTH;
+    part[threadIdx.x / WIDTH][lane] = value;
+    __syncthreads();
+    double total = 0;
+    for (u32 d = 0; d < DEPTH; d++) total += part[d][lane];
+    __syncthreads();
+    return total;
+}
+
+// Joins the slabs. Grid: channels / WIDTH.
+extern "C" __global__ void norm_finish(const float *partial, float *mean, float *var, float *inv_std, u32 rows,
+                                       u32 channels, u32 slab, u32 slabs, float eps) {
+    u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
+    double sum = 0;
+    if (c < channels) {
+        for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
+            double n = min(slab, rows - s * slab);
+            sum += n * partial[(u64)s * 2 * channels + c];
+        }
+    }
+    double centre = column_sum(sum) / rows;
+    double m2 = 0;
+    if (c < channels) {
+        for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
+            double n = min(slab, rows - s * slab);
+            double d = partial[(u64)s * 2 * channels + c] - centre;
+            m2 += partial[((u64)s * 2 + 1) * channels + c] + n * d * d;
+        }
+    }
+    double variance = column_sum(m2) / rows;
+    if (threadIdx.x < WIDTH && c < channels) {
+        mean[c] = (float)centre;
+        var[c] = (float)variance;
+        inv_std[c] = (float)(1.0 / sqrt(variance + (double)eps));
+    }
+}
+REGISTER(norm_finish)
+
+// 1 / √(var + eps) of given statistics. Grid: channels / BLOCK.
+extern "C" __global__ void norm_inverse(const float *var, float *inv_std, u32 channels, float eps) {
+    u64 c = thread_index();
+    if (c < channels) inv_std[c] = (float)(1.0 / sqrt((double)var[c] + (double)eps));
+}
+REGISTER(norm_inverse)
+
+// y = act(weight · (x − mean) · inv_std + bias + residual); `params` is weights, then biases. Grid: packs / BLOCK.
+template <class T, u32 V>
+__device__ void norm_apply(const T *x, const T *residual, const float *params, const float *mean, const float *inv_std,
+                           T *y, u32 packs, u32 channels, u32 relu) {
+    u64 i = thread_index();
+    if (i >= packs) return;
+    u32 c = (u32)(i % (channels / V)) * V;
+    Pack<T, V> in = load<T, V>(x + i * V), add = in, out;
+    if (residual) add = load<T, V>(residual + i * V);
+    for (u32 k = 0; k < V; k++) {
+        float scale = params[c + k] * inv_std[c + k];
+        float value = fmaf(widen(in.v[k]) - mean[c + k], scale, params[channels + c + k]);
+        if (residual) value += widen(add.v[k]);
+        // Written so that NaN passes.
+        if (relu && value < 0) value = 0;
+        out.v[k] = narrow<T>(value);
+    }
+    store<T, V>(y + i * V, out);
+}
+#define PARAMETERS(T)                                                                                                 \
+    (const T *x, const T *residual, const float *params, const float *mean, const float *inv_std, T *y, u32 packs,    \
+     u32 channels, u32 relu)
+PACKED(norm_apply, PARAMETERS, (x, residual, params, mean, inv_std, y, packs, channels, relu))
+#undef PARAMETERS
+
+// Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU where `y` is given. Grid: (tiles, slabs).
+template <class T, u32 V>
+__device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const float *mean, float *partial, u32 rows,
+                                      u32 channels, u32 slab, u32 lanes) {
+    __shared__ float sums[2][BLOCK * V];
+    u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
+    u32 c = (blockIdx.x * lanes + lane) * V;
+    u32 first = blockIdx.y * slab;
+    u32 end = min(first + slab, rows);
+    float s[V], p[V];
+    for (u32 k = 0; k < V; k++) s[k] = p[k] = 0;
+    if (c < channels) {
+        for (u32 r = first + line; r < end; r += lines) {
+            u64 at = (u64)r * channels + c;
+            Pack<T, V> in = load<T, V>(x + at), g = load<T, V>(dy + at), out = g;
+            if (y) out = load<T, V>(y + at);
+            for (u32 k = 0; k < V; k++) {
+                float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
+                s[k] += value;
+                p[k] = fmaf(value, widen(in.v[k]) - mean[c + k], p[k]);
+            }
+        }
+    }
+    for (u32 k = 0; k < V; k++) {
+        sums[0][threadIdx.x * V + k] = s[k];
+        sums[1][threadIdx.x * V + k] = p[k];
+    }
+    __syncthreads();
+    if (line == 0 && c < channels) {
+        for (u32 k = 0; k < V; k++) {
+            float sum = 0, product = 0;
+            for (u32 l = 0; l < lines; l++) {
+                sum += sums[0][(l * lanes + lane) * V + k];
+                product += sums[1][(l * lanes + lane) * V + k];
+            }
+            float *out = partial + (u64)blockIdx.y * 2 * channels + c + k;
+            out[0] = sum;
+            out[channels] = product;
+        }
+    }
+}
+#define PARAMETERS(T)                                                                                                 \
+    (const T *x, const T *y, const T *dy, const float *mean, float *partial, u32 rows, u32 channels, u32 slab,        \
+     u32 lanes)
+PACKED(norm_backward_partial, PARAMETERS, (x, y, dy, mean, partial, rows, channels, slab, lanes))
+#undef PARAMETERS
+
+// The parameters' gradients, and the lines `dx = scale·g + slope·(x − mean) + shift` as `coefficients` [3, channels].
+// With statistics that are not the batch's own, slope and shift are 0. Grid: channels / WIDTH.
+extern "C" __global__ void norm_backward_finish(const float *partial, const float *params, const float *inv_std,
+                                                float *d_params, float *coefficients, u32 rows, u32 channels,
+                                                u32 slabs, u32 own) {
+    u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
+    double sum = 0, product = 0;
+    if (c < channels) {
+        for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
+            sum += partial[(u64)s * 2 * channels + c];
+            product += partial[((u64)s * 2 + 1) * channels + c];
+        }
+    }
+    sum = column_sum(sum);
+    product = column_sum(product);
+    if (threadIdx.x < WIDTH && c < channels) {
+        double inverse = inv_std[c];
+        double scale = params[c] * inverse;
+        d_params[c] = (float)(product * inverse);
+        d_params[channels + c] = (float)sum;
+        coefficients[c] = (float)scale;
+        coefficients[channels + c] = own ? (float)(-scale * inverse * inverse * product / rows) : 0.0f;
+        coefficients[2 * channels + c] = own ? (float)(-scale * sum / rows) : 0.0f;
+    }
+}
+REGISTER(norm_backward_finish)
+
+// dx and, where wanted, the residual's gradient g. Grid: packs / BLOCK.
+template <class T, u32 V>
+__device__ void norm_backward_apply(const T *x, const T *y, const T *dy, const float *mean, const float *coefficients,
+                                    T *dx, T *d_residual, u32 packs, u32 channels) {
+    u64 i = thread_index();
+    if (i >= packs) return;
+    u32 c = (u32)(i % (channels / V)) * V;
+    Pack<T, V> in = load<T, V>(x + i * V), g = load<T, V>(dy + i * V), out = g;
+    if (y) out = load<T, V>(y + i * V);
+    for (u32 k = 0; k < V; k++) {
+        float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
+        g.v[k] = narrow<T>(value);
+        float slope = coefficients[channels + c + k], shift = coefficients[2 * channels + c + k];
+        float line = fmaf(slope, widen(in.v[k]) - mean[c + k], shift);
+        out.v[k] = narrow<T>(fmaf(coefficients[c + k], value, line));
+    }
+    if (dx) store<T, V>(dx + i * V, out);
+    if (d_residual) store<T, V>(d_residual + i * V, g);
+}
+#define PARAMETERS(T)                                                                                                 \
+    (const T *x, const T *y, const T *dy, const float *mean, const float *coefficients, T *dx, T *d_residual,         \
+     u32 packs, u32 channels)
+PACKED(norm_backward_apply, PARAMETERS, (x, y, dy, mean, coefficients, dx, d_residual, packs, channels))
+#undef PARAMETERS

@@ -1,0 +1,38 @@
+//! What can go wrong on the way to a kernel.
+
+/// Shorthand for a result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of a launch.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A size is beyond what a kernel counts with.
+    #[error("{what} of {size} is more than a kernel counts: 2³² − 1\nhint: use a smaller batch")]
+    Size {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        size: usize,
+    },
+    /// A launch did not come about.
+    #[error("kernel {kernel}: {message}")]
+    Launch {
+        /// The kernel.
+        kernel: String,
+        /// Why not.
+        message: String,
+    },
+    /// The driver refused.
+    #[cfg(feature = "cuda")]
+    #[error("CUDA driver: {0}")]
+    Driver(#[from] cudarc::driver::DriverError),
+    /// cuDNN refused.
+    #[cfg(feature = "cuda")]
+    #[error("cuDNN, {what}: {status:?}")]
+    Cudnn {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        status: cudarc::cudnn::sys::cudnnStatus_t,
+    },
+}

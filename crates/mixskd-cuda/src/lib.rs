@@ -1,0 +1,30 @@
+//! CUDA kernels for training convolutional networks, and what launches them.
+//!
+//! Kernels are the `.cu` files of `kernels/`. Each module here knows the grid, the arguments and the scratch memory of some of
+//! them, and speaks of memory by address alone: whose memory it is, is the [`Engine`]'s affair. With feature `cuda` an engine
+//! puts them on a GPU's stream, and convolutions are cuDNN's; with feature `emulator` one runs the same text on the processor,
+//! which is how indices, barriers and arguments are tested on machines that have no GPU. Without either nothing is compiled but
+//! the tables of arguments.
+//!
+//! Activations are channels-last in float or bfloat16; parameters, statistics, losses and gradients of parameters are float.
+
+mod engine;
+mod error;
+pub mod loss;
+pub mod norm;
+pub mod pool;
+pub mod update;
+
+#[cfg(feature = "cuda")]
+pub mod convolution;
+#[cfg(feature = "emulator")]
+mod emulator;
+#[cfg(feature = "cuda")]
+mod stream;
+
+#[cfg(feature = "emulator")]
+pub use emulator::Emulator;
+pub use engine::{Address, Arg, Element, Engine, NULL};
+pub use error::{Error, Result};
+#[cfg(feature = "cuda")]
+pub use stream::Stream;

@@ -1,0 +1,260 @@
+//! Batch norm with the residual sum and ReLU that follow it.
+
+use crate::engine::{args, blocks, count};
+use crate::{Address, Element, Engine, Result};
+
+/// Slabs of rows that are summed side by side, at most.
+const SLABS: usize = 256;
+/// Rows of a slab, at least.
+const ROWS: usize = 64;
+/// Channels that a block of the finishing kernels has.
+const WIDTH: usize = 32;
+
+/// `[rows, channels]`, rows being batch · height · width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Samples of each channel.
+    pub rows: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Type of the maps.
+    pub element: Element,
+}
+
+/// How the sums over rows are cut.
+struct Cut {
+    lanes: usize,
+    tiles: usize,
+    slab: usize,
+    slabs: usize,
+}
+
+impl Shape {
+    /// Floats of scratch memory that [`statistics`] and [`backward`] need.
+    pub fn scratch(self) -> usize {
+        2 * self.slabs() * self.channels
+    }
+
+    fn slab(self) -> usize {
+        self.rows.div_ceil(SLABS).max(ROWS)
+    }
+
+    fn slabs(self) -> usize {
+        self.rows.div_ceil(self.slab())
+    }
+
+    fn cut(self, width: usize) -> Cut {
+        let packs = self.channels / width;
+        let lanes = packs.next_power_of_two().min(WIDTH);
+        Cut {
+            lanes,
+            tiles: packs.div_ceil(lanes),
+            slab: self.slab(),
+            slabs: self.slabs(),
+        }
+    }
+
+    fn packed(self, name: &str, width: usize) -> String {
+        format!("{name}_{}_{width}", self.element.suffix())
+    }
+
+    fn packs(self, width: usize) -> Result<u32> {
+        count("map", self.rows * self.channels / width)
+    }
+}
+
+/// Mean, biased variance and `1 / √(variance + eps)` per channel.
+///
+/// # Safety
+/// Arrays: `x` `[rows, channels]`; `scratch` [`Shape::scratch`] floats; `mean`, `var`, `inv_std` `[channels]` floats. No dimension
+/// is 0.
+///
+/// # Errors
+/// When a launch fails.
+pub unsafe fn statistics(
+    engine: &dyn Engine,
+    shape: Shape,
+    x: Address,
+    eps: f32,
+    scratch: Address,
+    [mean, var, inv_std]: [Address; 3],
+) -> Result<()> {
+    let width = shape.element.width(shape.channels, &[x]);
+    let cut = shape.cut(width);
+    let (rows, channels) = (count("map", shape.rows)?, count("map", shape.channels)?);
+    let (slab, slabs) = (cut.slab as u32, cut.slabs as u32);
+    // SAFETY: the caller's promise.
+    unsafe {
+        engine.launch(
+            &shape.packed("norm_partial", width),
+            (cut.tiles as u32, slabs),
+            args![x, scratch, rows, channels, slab, cut.lanes as u32],
+        )?;
+        engine.launch(
+            "norm_finish",
+            (channels.div_ceil(WIDTH as u32), 1),
+            args![
+                scratch, mean, var, inv_std, rows, channels, slab, slabs, eps
+            ],
+        )
+    }
+}
+
+/// `1 / √(var + eps)` of given variances.
+///
+/// # Safety
+/// Arrays: `var` and `inv_std` of `channels` floats.
+///
+/// # Errors
+/// When the launch fails.
+pub unsafe fn inverse(
+    engine: &dyn Engine,
+    channels: usize,
+    var: Address,
+    eps: f32,
+    inv_std: Address,
+) -> Result<()> {
+    let grid = blocks("channels", channels)?;
+    let channels = count("channels", channels)?;
+    // SAFETY: the caller's promise.
+    unsafe { engine.launch("norm_inverse", grid, args![var, inv_std, channels, eps]) }
+}
+
+/// `y = act(weight · (x − mean) · inv_std + bias + residual)`.
+///
+/// # Safety
+/// Arrays: `x`, `y` and, unless [`NULL`](crate::NULL), `residual` `[rows, channels]`; `params` weights, then biases; `mean` and
+/// `inv_std` `[channels]`.
+///
+/// # Errors
+/// When the launch fails.
+pub unsafe fn forward(
+    engine: &dyn Engine,
+    shape: Shape,
+    x: Address,
+    residual: Address,
+    params: Address,
+    [mean, inv_std]: [Address; 2],
+    relu: bool,
+    y: Address,
+) -> Result<()> {
+    let width = shape.element.width(shape.channels, &[x, residual, y]);
+    let packs = shape.packs(width)?;
+    let channels = count("map", shape.channels)?;
+    // SAFETY: the caller's promise.
+    unsafe {
+        engine.launch(
+            &shape.packed("norm_apply", width),
+            blocks("map", packs as usize)?,
+            args![x, residual, params, mean, inv_std, y, packs, channels, relu],
+        )
+    }
+}
+
+/// What the backward pass reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming {
+    /// The input, `[rows, channels]`.
+    pub x: Address,
+    /// The output where a ReLU followed, else [`NULL`](crate::NULL).
+    pub y: Address,
+    /// The output's gradient.
+    pub dy: Address,
+    /// Weights, then biases.
+    pub params: Address,
+    /// Mean of each channel.
+    pub mean: Address,
+    /// `1 / √(variance + eps)` of each channel.
+    pub inv_std: Address,
+    /// Whether the statistics are those of `x`, so that its gradient flows through them too.
+    pub own: bool,
+}
+
+/// Where the backward pass writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing {
+    /// Scratch memory, [`Shape::scratch`] floats.
+    pub scratch: Address,
+    /// Scratch memory, three floats a channel.
+    pub coefficients: Address,
+    /// Gradients of weights and biases, `[2, channels]`.
+    pub d_params: Address,
+    /// Gradient of the input, or [`NULL`](crate::NULL).
+    pub dx: Address,
+    /// Gradient of the residual, or [`NULL`](crate::NULL).
+    pub d_residual: Address,
+}
+
+/// All gradients.
+///
+/// # Safety
+/// The arrays are as their fields say.
+///
+/// # Errors
+/// When a launch fails.
+pub unsafe fn backward(
+    engine: &dyn Engine,
+    shape: Shape,
+    from: Incoming,
+    to: Outgoing,
+) -> Result<()> {
+    let maps = [from.x, from.y, from.dy, to.dx, to.d_residual];
+    let width = shape.element.width(shape.channels, &maps);
+    let cut = shape.cut(width);
+    let (rows, channels) = (count("map", shape.rows)?, count("map", shape.channels)?);
+    let (slab, slabs) = (cut.slab as u32, cut.slabs as u32);
+    let Incoming { x, y, dy, mean, .. } = from;
+    let (scratch, coefficients) = (to.scratch, to.coefficients);
+    // SAFETY: the caller's promise.
+    unsafe {
+        engine.launch(
+            &shape.packed("norm_backward_partial", width),
+            (cut.tiles as u32, slabs),
+            args![
+                x,
+                y,
+                dy,
+                mean,
+                scratch,
+                rows,
+                channels,
+                slab,
+                cut.lanes as u32
+            ],
+        )?;
+        engine.launch(
+            "norm_backward_finish",
+            (channels.div_ceil(WIDTH as u32), 1),
+            args![
+                scratch,
+                from.params,
+                from.inv_std,
+                to.d_params,
+                coefficients,
+                rows,
+                channels,
+                slabs,
+                from.own
+            ],
+        )?;
+        if to.dx == crate::NULL && to.d_residual == crate::NULL {
+            return Ok(());
+        }
+        let packs = shape.packs(width)?;
+        engine.launch(
+            &shape.packed("norm_backward_apply", width),
+            blocks("map", packs as usize)?,
+            args![
+                x,
+                y,
+                dy,
+                mean,
+                coefficients,
+                to.dx,
+                to.d_residual,
+                packs,
+                channels
+            ],
+        )
+    }
+}

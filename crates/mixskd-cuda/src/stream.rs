@@ -1,0 +1,82 @@
+//! Kernels on a GPU's stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::{CudaFunction, CudaModule, CudaStream, result};
+
+use crate::engine::BLOCK;
+use crate::{Arg, Engine, Error, Result};
+
+/// The kernels as nvcc left them: the driver compiles them for the GPU at hand, and keeps that for the next time.
+const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+
+/// Runs kernels on a stream, in the order of the calls. Addresses are those of the stream's GPU.
+#[derive(Debug)]
+pub struct Stream {
+    cuda: Arc<CudaStream>,
+    module: Arc<CudaModule>,
+    functions: Mutex<HashMap<String, CudaFunction>>,
+}
+
+impl Stream {
+    /// Loads the kernels into the stream's GPU.
+    ///
+    /// # Errors
+    /// The driver's: among others that it is older than what compiled the kernels.
+    pub fn new(stream: Arc<CudaStream>) -> Result<Self> {
+        let module = stream.context().load_module(PTX.into())?;
+        Ok(Self {
+            cuda: stream,
+            module,
+            functions: Mutex::default(),
+        })
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.cuda
+    }
+
+    fn function(&self, name: &str) -> Result<CudaFunction> {
+        let mut functions = self
+            .functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(function.clone());
+        }
+        let function = self
+            .module
+            .load_function(name)
+            .map_err(|error| Error::Launch {
+                kernel: name.into(),
+                message: error.to_string(),
+            })?;
+        functions.insert(name.into(), function.clone());
+        Ok(function)
+    }
+}
+
+impl Engine for Stream {
+    unsafe fn launch(&self, kernel: &str, grid: (u32, u32), args: &[Arg]) -> Result<()> {
+        let function = self.function(kernel)?;
+        let mut places: Vec<_> = args.iter().map(Arg::place).collect();
+        self.cuda.context().bind_to_thread()?;
+        // SAFETY: the values outlive the call, which copies them; that they are the kernel's is the caller's promise.
+        unsafe {
+            result::launch_kernel(
+                function.cu_function(),
+                (grid.0, grid.1, 1),
+                (BLOCK as u32, 1, 1),
+                0,
+                self.cuda.cu_stream(),
+                &mut places,
+            )
+        }
+        .map_err(|error| Error::Launch {
+            kernel: kernel.into(),
+            message: error.to_string(),
+        })
+    }
+}

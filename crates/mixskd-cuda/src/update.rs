@@ -1,0 +1,260 @@
+//! Interpolation between samples, the optimiser's update, weights in the convolution's order, and batches of images.
+
+use crate::engine::{args, blocks, count, parts};
+use crate::{Address, Element, Engine, Error, Result};
+
+/// Samples of a batch, at most, that [`interpolate_backward`] finds partners in.
+pub const MOST_SAMPLES: usize = 1024;
+
+/// Pairs of a batch: samples of `length` elements, π as u32 and λ as floats.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs {
+    /// Samples.
+    pub batch: usize,
+    /// Elements of a sample.
+    pub length: usize,
+    /// π.
+    pub partner: Address,
+    /// λ.
+    pub lambda: Address,
+    /// Type of the samples.
+    pub element: Element,
+}
+
+/// `y_i = λ_i·x_i + (1 − λ_i)·x_π(i)`.
+///
+/// # Safety
+/// `x` and `y` are `[batch, length]`; partners are samples.
+///
+/// # Errors
+/// When the launch fails.
+pub unsafe fn interpolate(engine: &dyn Engine, pairs: Pairs, x: Address, y: Address) -> Result<()> {
+    let name = format!("interpolate_{}", pairs.element.suffix());
+    let grid = parts(pairs.batch, pairs.length)?;
+    let length = count("sample", pairs.length)?;
+    // SAFETY: the caller's promise.
+    unsafe {
+        engine.launch(
+            &name,
+            grid,
+            args![x, pairs.partner, pairs.lambda, y, length],
+        )
+    }
+}
+
+/// `dx_j = scale · (λ_j·dy_j + Σ_{i: π(i) = j} (1 − λ_i)·dy_i)`.
+///
+/// # Safety
+/// `dy` and `dx` are `[batch, length]` and not the same memory.
+///
+/// # Errors
+/// When there are more than [`MOST_SAMPLES`] samples or the launch fails.
+pub unsafe fn interpolate_backward(
+    engine: &dyn Engine,
+    pairs: Pairs,
+    dy: Address,
+    scale: f32,
+    dx: Address,
+) -> Result<()> {
+    let name = format!("interpolate_backward_{}", pairs.element.suffix());
+    if pairs.batch > MOST_SAMPLES {
+        return Err(Error::Launch {
+            kernel: name,
+            message: format!("{} samples, {MOST_SAMPLES} at most", pairs.batch),
+        });
+    }
+    let grid = parts(pairs.batch, pairs.length)?;
+    let (batch, length) = (grid.1, count("sample", pairs.length)?);
+    // SAFETY: the caller's promise.
+    unsafe {
+        engine.launch(
+            &name,
+            grid,
+            args![dy, pairs.partner, pairs.lambda, dx, batch, length, scale],
+        )
+    }
+}
+
+/// Settings of one update of stochastic gradient descent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f32,
+    /// Momentum.
+    pub momentum: f32,
+    /// L2 penalty.
+    pub decay: f32,
+    /// Nesterov momentum.
+    pub nesterov: bool,
+}
+
+impl Sgd {
+    /// Updates `parameter` and `velocity` in place.
+    ///
+    /// # Safety
+    /// All three have `len` floats.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    pub unsafe fn step(
+        self,
+        engine: &dyn Engine,
+        len: usize,
+        [parameter, gradient, velocity]: [Address; 3],
+    ) -> Result<()> {
+        let grid = blocks("parameter", len)?;
+        let len = count("parameter", len)?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            engine.launch(
+                "sgd",
+                grid,
+                args![
+                    parameter,
+                    gradient,
+                    velocity,
+                    len,
+                    self.lr,
+                    self.momentum,
+                    self.decay,
+                    self.nesterov
+                ],
+            )
+        }
+    }
+}
+
+/// A convolution's weight: `[out, in, taps]` floats as parameters have it, `[out, taps, in]` as channels-last convolutions do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// Output channels.
+    pub out: usize,
+    /// Input channels of a group.
+    pub input: usize,
+    /// Height · width of the window.
+    pub taps: usize,
+    /// Type of the second form.
+    pub element: Element,
+}
+
+impl Weight {
+    fn convert(self, engine: &dyn Engine, name: &str, from: Address, to: Address) -> Result<()> {
+        let all = self.out * self.input * self.taps;
+        let name = format!("{name}_{}", self.element.suffix());
+        let input = count("weight", self.input)?;
+        let taps = count("weight", self.taps)?;
+        // SAFETY: the promise of both callers' callers.
+        unsafe {
+            engine.launch(
+                &name,
+                blocks("weight", all)?,
+                args![from, to, count("weight", all)?, input, taps],
+            )
+        }
+    }
+
+    /// From the parameter's order to the convolution's.
+    ///
+    /// # Safety
+    /// Both arrays are as long as the sizes say.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    pub unsafe fn taps_first(
+        self,
+        engine: &dyn Engine,
+        weight: Address,
+        to: Address,
+    ) -> Result<()> {
+        self.convert(engine, "taps_first", weight, to)
+    }
+
+    /// From the convolution's order to the parameter's, for the gradient.
+    ///
+    /// # Safety
+    /// Both arrays are as long as the sizes say.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    pub unsafe fn taps_last(self, engine: &dyn Engine, weight: Address, to: Address) -> Result<()> {
+        self.convert(engine, "taps_last", weight, to)
+    }
+}
+
+/// A data set in the engine's memory, bytes `[image, height, width, channel]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Images {
+    /// The bytes.
+    pub pixels: Address,
+    /// Height and width of an image.
+    pub size: (usize, usize),
+    /// Channels of an image.
+    pub channels: usize,
+    /// Mean of each channel, floats.
+    pub mean: Address,
+    /// `1 / standard deviation` of each channel, floats.
+    pub inv_std: Address,
+}
+
+/// Which images, and what becomes of them: one entry a sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Draws {
+    /// Samples.
+    pub batch: usize,
+    /// Image of the set, u32.
+    pub index: Address,
+    /// Row of the image that the output's first shows, i32, possibly outside.
+    pub top: Address,
+    /// The same of columns.
+    pub left: Address,
+    /// 1 to mirror, u32.
+    pub flip: Address,
+    /// Whether outside is black before normalisation; else it is 0 after it.
+    pub black: bool,
+}
+
+impl Images {
+    /// A normalised batch `[batch, height, width, channel]` of `size` into `to`.
+    ///
+    /// # Safety
+    /// The arrays are as their fields say, and indices are images of the set.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    pub unsafe fn batch(
+        &self,
+        engine: &dyn Engine,
+        draws: Draws,
+        size: (usize, usize),
+        element: Element,
+        to: Address,
+    ) -> Result<()> {
+        let all = draws.batch * size.0 * size.1 * self.channels;
+        let name = format!("batch_images_{}", element.suffix());
+        let pixels = |value| count("image", value);
+        // SAFETY: the caller's promise.
+        unsafe {
+            engine.launch(
+                &name,
+                blocks("batch", all)?,
+                args![
+                    self.pixels,
+                    draws.index,
+                    draws.top,
+                    draws.left,
+                    draws.flip,
+                    self.mean,
+                    self.inv_std,
+                    to,
+                    count("batch", all)?,
+                    pixels(self.size.0)?,
+                    pixels(self.size.1)?,
+                    pixels(size.0)?,
+                    pixels(size.1)?,
+                    pixels(self.channels)?,
+                    draws.black
+                ],
+            )
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! A build without CUDA.
+
+use candle_core::{Tensor, Var};
+
+use crate::conv::Geometry;
+use crate::pool::Reduction;
+use crate::{BatchStats, Pool2dConfig, Result, SgdConfig};
+
+/// Defines functions that never have a kernel.
+macro_rules! nothing {
+    ($($name:ident($($type:ty),* $(,)?) -> $out:ty;)*) => {
+        $(
+            #[inline(always)]
+            pub(crate) fn $name($(_: $type),*) -> Result<Option<$out>> {
+                Ok(None)
+            }
+        )*
+    };
+}
+
+type Pairs<'a> = Option<(&'a Tensor, &'a Tensor)>;
+
+nothing! {
+    conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
+    batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);
+    batch_norm_eval(&Tensor, [&Tensor; 4], f64, Option<&Tensor>, bool) -> Tensor;
+    pool2d(&Tensor, Pool2dConfig, Reduction) -> Tensor;
+    global_avg_pool2d(&Tensor) -> Tensor;
+    linear(&Tensor, &Tensor, Option<&Tensor>) -> Tensor;
+    label_loss(&Tensor, &Tensor, Pairs<'_>) -> Tensor;
+    soft_loss(&Tensor, &Tensor) -> Tensor;
+    divergence(&Tensor, &Tensor, f64) -> Tensor;
+    mean_square(&Tensor, Pairs<'_>, &Tensor) -> Tensor;
+    interpolate(&Tensor, &Tensor, &Tensor) -> Tensor;
+    sgd_step(&Var, &Tensor, &Var, SgdConfig) -> ();
+}

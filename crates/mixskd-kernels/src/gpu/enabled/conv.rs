@@ -1,0 +1,136 @@
+//! Convolution by cuDNN.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{DType, Tensor};
+use mixskd_cuda::Element;
+use mixskd_cuda::convolution::{Arithmetic, Convolution};
+use mixskd_cuda::update::Weight;
+
+use super::memory::{Gpu, address, failed, kernel_for, start};
+use super::recorded::record;
+use crate::Result;
+use crate::conv::Geometry;
+
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Whether float convolutions and matrix products on a GPU may cut factors to TensorFloat-32's ten bits; at first they may not.
+pub fn set_tf32(on: bool) {
+    TF32.store(on, Ordering::Relaxed);
+    candle_core::cuda_backend::set_gemm_reduced_precision_f32(on);
+}
+
+fn sizes(g: &Geometry, element: Element) -> Convolution {
+    Convolution {
+        input: [g.batch, g.in_h, g.in_w, g.in_c],
+        output: [g.batch, g.out_h, g.out_w, g.out_c],
+        kernel: [g.kernel_h, g.kernel_w],
+        stride: g.config.stride,
+        padding: g.config.padding,
+        dilation: g.config.dilation,
+        groups: g.config.groups,
+        element,
+        arithmetic: if TF32.load(Ordering::Relaxed) {
+            Arithmetic::Tf32
+        } else {
+            Arithmetic::Exact
+        },
+    }
+}
+
+/// The weight in the order and type of the maps.
+fn turned(gpu: &Gpu, weight: Weight, w: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    if weight.taps == 1 && dtype == DType::F32 {
+        return Ok(w.detach());
+    }
+    let to = gpu.empty(dtype, w.elem_count())?;
+    // SAFETY: both have as many elements as the weight.
+    unsafe { weight.taps_first(&gpu.stream, address(w)?, address(&to)?) }.map_err(failed)?;
+    Ok(to)
+}
+
+pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tensor>> {
+    let Some((gpu, element)) = kernel_for(&[x], &[w])? else {
+        return Ok(None);
+    };
+    if g.is_empty() {
+        return Ok(None);
+    }
+    let sizes = sizes(g, element);
+    let weight = Weight {
+        out: g.out_c,
+        input: g.in_group(),
+        taps: g.taps(),
+        element,
+    };
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let dtype = x.dtype();
+    let turned = turned(&gpu, weight, &w, dtype)?;
+    let y = gpu.storage(dtype, g.output_len())?;
+    // SAFETY: the arrays have the geometry's sizes.
+    unsafe {
+        gpu.cudnn
+            .forward(sizes, address(&x)?, address(&turned)?, start(&y)?)
+            .map_err(failed)?;
+    }
+    let shape = (g.batch, g.out_h, g.out_w, g.out_c);
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let (x, w) = (inputs[0], inputs[1]);
+        let back = Back {
+            gpu: &gpu,
+            sizes,
+            weight,
+            dy,
+        };
+        let dx = x.track_op().then(|| back.input(x, &turned)).transpose()?;
+        let dw = w.track_op().then(|| back.weight(x, w)).transpose()?;
+        Ok(vec![dx, dw])
+    };
+    let y = record("mixskd-cuda-conv2d", &[&x, &w], y, shape, backward)?;
+    Ok(Some(y))
+}
+
+/// The way back through one convolution.
+struct Back<'a> {
+    gpu: &'a Arc<Gpu>,
+    sizes: Convolution,
+    weight: Weight,
+    dy: &'a Tensor,
+}
+
+impl Back<'_> {
+    fn input(&self, x: &Tensor, turned: &Tensor) -> candle_core::Result<Tensor> {
+        let dx = self.gpu.empty(x.dtype(), x.shape())?;
+        // SAFETY: the arrays have the convolution's sizes.
+        unsafe {
+            let (w, dy, dx) = (address(turned)?, address(self.dy)?, address(&dx)?);
+            let cudnn = &self.gpu.cudnn;
+            cudnn.data_gradient(self.sizes, w, dy, dx).map_err(failed)?;
+        }
+        Ok(dx)
+    }
+
+    fn weight(&self, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+        let gpu = self.gpu;
+        let turned = gpu.empty(x.dtype(), w.elem_count())?;
+        // SAFETY: the arrays have the convolution's sizes.
+        unsafe {
+            let (x, dy, dw) = (address(x)?, address(self.dy)?, address(&turned)?);
+            gpu.cudnn
+                .filter_gradient(self.sizes, x, dy, dw)
+                .map_err(failed)?;
+        }
+        if self.weight.taps == 1 && x.dtype() == DType::F32 {
+            return turned.reshape(w.shape());
+        }
+        let dw = gpu.empty(DType::F32, w.shape())?;
+        // SAFETY: both have as many elements as the weight.
+        unsafe {
+            self.weight
+                .taps_last(&gpu.stream, address(&turned)?, address(&dw)?)
+        }
+        .map_err(failed)?;
+        Ok(dw)
+    }
+}

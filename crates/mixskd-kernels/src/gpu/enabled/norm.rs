@@ -1,0 +1,195 @@
+//! Batch norm with the residual sum and ReLU that follow it.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use mixskd_cuda::NULL;
+use mixskd_cuda::norm::{self, Incoming, Outgoing, Shape};
+
+use super::memory::{Gpu, address, failed, kernel_for, start};
+use super::recorded::record;
+use crate::{BatchStats, Result};
+
+pub(crate) fn batch_norm_train(
+    x: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    eps: f64,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Option<(Tensor, BatchStats)>> {
+    let Some((gpu, shape)) = kernel(x, &[weight, bias], residual)? else {
+        return Ok(None);
+    };
+    let x = x.contiguous()?;
+    let scratch = gpu.empty(DType::F32, shape.scratch())?;
+    let float = || gpu.empty(DType::F32, shape.channels);
+    let (mean, var, inv_std) = (float()?, float()?, float()?);
+    // SAFETY: the arrays are as long as the functions ask.
+    unsafe {
+        let to = [address(&mean)?, address(&var)?, address(&inv_std)?];
+        let (from, scratch) = (address(&x)?, address(&scratch)?);
+        norm::statistics(&gpu.stream, shape, from, eps as f32, scratch, to).map_err(failed)?;
+    }
+    let stats = BatchStats {
+        mean: mean.clone(),
+        var,
+        count: shape.rows,
+    };
+    let op = Normalise {
+        gpu,
+        shape,
+        mean,
+        inv_std,
+        relu,
+        own: true,
+    };
+    Ok(Some((op.apply(&x, [weight, bias], residual)?, stats)))
+}
+
+pub(crate) fn batch_norm_eval(
+    x: &Tensor,
+    [weight, bias, mean, var]: [&Tensor; 4],
+    eps: f64,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Option<Tensor>> {
+    // Gradients into given statistics are left to candle.
+    if mean.track_op() || var.track_op() {
+        return Ok(None);
+    }
+    let Some((gpu, shape)) = kernel(x, &[weight, bias, mean, var], residual)? else {
+        return Ok(None);
+    };
+    let inv_std = gpu.empty(DType::F32, shape.channels)?;
+    let var = var.contiguous()?;
+    // SAFETY: both arrays have a float for each channel.
+    unsafe {
+        let (from, to) = (address(&var)?, address(&inv_std)?);
+        norm::inverse(&gpu.stream, shape.channels, from, eps as f32, to).map_err(failed)?;
+    }
+    let op = Normalise {
+        gpu,
+        shape,
+        mean: mean.contiguous()?,
+        inv_std,
+        relu,
+        own: false,
+    };
+    op.apply(&x.contiguous()?, [weight, bias], residual)
+        .map(Some)
+}
+
+fn kernel(
+    x: &Tensor,
+    channels: &[&Tensor],
+    residual: Option<&Tensor>,
+) -> Result<Option<(Arc<Gpu>, Shape)>> {
+    let maps: Vec<_> = std::iter::once(x).chain(residual).collect();
+    let found = kernel_for(&maps, channels)?;
+    Ok(found.map(|(gpu, element)| {
+        let channels = channels[0].elem_count();
+        let shape = Shape {
+            rows: x.elem_count() / channels,
+            channels,
+            element,
+        };
+        (gpu, shape)
+    }))
+}
+
+struct Normalise {
+    gpu: Arc<Gpu>,
+    shape: Shape,
+    mean: Tensor,
+    inv_std: Tensor,
+    relu: bool,
+    own: bool,
+}
+
+impl Normalise {
+    fn apply(
+        self,
+        x: &Tensor,
+        [weight, bias]: [&Tensor; 2],
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let params = Tensor::stack(&[weight, bias], 0)?;
+        let residual = residual.map(Tensor::contiguous).transpose()?;
+        let y = self.gpu.storage(x.dtype(), x.elem_count())?;
+        // SAFETY: the arrays are as long as the function asks.
+        unsafe {
+            let statistics = [address(&self.mean)?, address(&self.inv_std)?];
+            let added = residual.as_ref().map_or(Ok(NULL), address)?;
+            norm::forward(
+                &self.gpu.stream,
+                self.shape,
+                address(x)?,
+                added,
+                address(&params)?,
+                statistics,
+                self.relu,
+                start(&y)?,
+            )
+            .map_err(failed)?;
+        }
+        let shape = x.shape().clone();
+        let mut inputs = vec![x, &params];
+        inputs.extend(&residual);
+        let backward =
+            move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| self.gradients(inputs, y, dy);
+        Ok(record(
+            "mixskd-cuda-batch-norm",
+            &inputs,
+            y,
+            shape,
+            backward,
+        )?)
+    }
+
+    fn gradients(
+        &self,
+        inputs: &[&Tensor],
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<Vec<Option<Tensor>>> {
+        let (gpu, channels) = (&self.gpu, self.shape.channels);
+        let (x, params) = (inputs[0], inputs[1]);
+        let scratch = gpu.empty(DType::F32, self.shape.scratch())?;
+        let coefficients = gpu.empty(DType::F32, 3 * channels)?;
+        let d_params = gpu.empty(DType::F32, (2, channels))?;
+        let wanted = |t: &Tensor| {
+            t.track_op()
+                .then(|| gpu.empty(t.dtype(), t.shape()))
+                .transpose()
+        };
+        let dx = wanted(x)?;
+        let d_residual = match inputs.get(2) {
+            Some(residual) => wanted(residual)?,
+            None => None,
+        };
+        let place = |t: &Option<Tensor>| t.as_ref().map_or(Ok(NULL), address);
+        let from = Incoming {
+            x: address(x)?,
+            y: if self.relu { address(y)? } else { NULL },
+            dy: address(dy)?,
+            params: address(params)?,
+            mean: address(&self.mean)?,
+            inv_std: address(&self.inv_std)?,
+            own: self.own,
+        };
+        let to = Outgoing {
+            scratch: address(&scratch)?,
+            coefficients: address(&coefficients)?,
+            d_params: address(&d_params)?,
+            dx: place(&dx)?,
+            d_residual: place(&d_residual)?,
+        };
+        // SAFETY: the arrays are as long as the fields say.
+        unsafe { norm::backward(&gpu.stream, self.shape, from, to) }.map_err(failed)?;
+        let mut gradients = vec![dx, Some(d_params)];
+        if inputs.len() == 3 {
+            gradients.push(d_residual);
+        }
+        Ok(gradients)
+    }
+}

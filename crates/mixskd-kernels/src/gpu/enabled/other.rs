@@ -1,0 +1,130 @@
+//! Pools, the fully connected layer and the optimiser's update.
+
+use candle_core::{Tensor, Var};
+use mixskd_cuda::pool::{self, GlobalPool, Pool};
+use mixskd_cuda::update::Sgd;
+
+use super::memory::{address, element, failed, kernel_for, start};
+use super::recorded::record;
+use crate::pool::Reduction;
+use crate::{Pool2dConfig, Result, SgdConfig};
+
+pub(crate) fn pool2d(
+    x: &Tensor,
+    config: Pool2dConfig,
+    reduction: Reduction,
+) -> Result<Option<Tensor>> {
+    let Some((gpu, element)) = kernel_for(&[x], &[])? else {
+        return Ok(None);
+    };
+    let (batch, h, w, channels) = x.dims4()?;
+    let output = (config.out_size(h)?, config.out_size(w)?);
+    let sizes = Pool {
+        batch,
+        input: (h, w),
+        output,
+        channels,
+        kernel: config.kernel,
+        stride: config.stride,
+        padding: config.padding,
+        reduction: match reduction {
+            Reduction::Max => pool::Reduction::Max,
+            Reduction::Mean => pool::Reduction::Mean,
+        },
+        element,
+    };
+    let x = x.contiguous()?;
+    let shape = (batch, output.0, output.1, channels);
+    let y = gpu.storage(x.dtype(), batch * output.0 * output.1 * channels)?;
+    // SAFETY: the arrays are as long as the sizes say.
+    unsafe { sizes.forward(&gpu.stream, address(&x)?, start(&y)?) }.map_err(failed)?;
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let x = inputs[0];
+        let dx = gpu.empty(x.dtype(), x.shape())?;
+        // SAFETY: as above.
+        unsafe { sizes.backward(&gpu.stream, address(x)?, address(dy)?, address(&dx)?) }
+            .map_err(failed)?;
+        Ok(vec![Some(dx)])
+    };
+    Ok(Some(record(
+        "mixskd-cuda-pool2d",
+        &[&x],
+        y,
+        shape,
+        backward,
+    )?))
+}
+
+pub(crate) fn global_avg_pool2d(x: &Tensor) -> Result<Option<Tensor>> {
+    let Some((gpu, element)) = kernel_for(&[x], &[])? else {
+        return Ok(None);
+    };
+    let (batch, h, w, channels) = x.dims4()?;
+    let sizes = GlobalPool {
+        batch,
+        pixels: h * w,
+        channels,
+        element,
+    };
+    let x = x.contiguous()?;
+    let y = gpu.storage(x.dtype(), batch * channels)?;
+    // SAFETY: the arrays are as long as the sizes say.
+    unsafe { sizes.forward(&gpu.stream, address(&x)?, start(&y)?) }.map_err(failed)?;
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let dx = gpu.empty(inputs[0].dtype(), inputs[0].shape())?;
+        // SAFETY: as above.
+        unsafe { sizes.backward(&gpu.stream, address(dy)?, address(&dx)?) }.map_err(failed)?;
+        Ok(vec![Some(dx)])
+    };
+    let shape = (batch, channels);
+    Ok(Some(record(
+        "mixskd-cuda-global-pool",
+        &[&x],
+        y,
+        shape,
+        backward,
+    )?))
+}
+
+/// cuBLAS's product, through candle; parameters are brought to the input's type, and their gradients back.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+    if !x.device().is_cuda() || element(x.dtype()).is_none() || x.elem_count() == 0 {
+        return Ok(None);
+    }
+    let y = x.matmul(&weight.to_dtype(x.dtype())?.t()?)?;
+    Ok(Some(match bias {
+        Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
+        None => y,
+    }))
+}
+
+/// Updates the memory behind both variables in place.
+pub(crate) fn sgd_step(
+    param: &Var,
+    grad: &Tensor,
+    velocity: &Var,
+    config: SgdConfig,
+) -> Result<Option<()>> {
+    if !param.is_contiguous() || !velocity.is_contiguous() {
+        return Ok(None);
+    }
+    let floats: [&Tensor; 2] = [grad, velocity];
+    let Some((gpu, mixskd_cuda::Element::F32)) = kernel_for(&[param], &floats)? else {
+        return Ok(None);
+    };
+    let grad = grad.contiguous()?;
+    let places = [address(param)?, address(&grad)?, address(velocity)?];
+    // Two names of one array would be read after they are written.
+    if places[0] == places[1] || places[1] == places[2] || places[0] == places[2] {
+        return Ok(None);
+    }
+    let sgd = Sgd {
+        lr: config.lr as f32,
+        momentum: config.momentum as f32,
+        decay: config.weight_decay as f32,
+        nesterov: config.nesterov,
+    };
+    // SAFETY: all three have as many floats as the parameter.
+    unsafe { sgd.step(&gpu.stream, param.elem_count(), places) }.map_err(failed)?;
+    Ok(Some(()))
+}

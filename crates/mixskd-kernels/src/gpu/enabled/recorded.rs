@@ -1,0 +1,171 @@
+//! A result that has been computed already, put into candle's graph with the way back.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::cuda_backend::CudaStorage;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
+};
+
+/// Gradients of the inputs from inputs, output and the output's gradient.
+type Backward =
+    Box<dyn Fn(&[&Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+
+struct Recorded {
+    name: &'static str,
+    /// Handed over to candle when it runs the operation, which it does once.
+    storage: Mutex<Option<CudaStorage>>,
+    shape: Shape,
+    backward: Backward,
+}
+
+/// The tensor of `storage`, a function of one to three `inputs`.
+pub(super) fn record(
+    name: &'static str,
+    inputs: &[&Tensor],
+    storage: CudaStorage,
+    shape: impl Into<Shape>,
+    backward: impl Fn(&[&Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>>
+    + Send
+    + Sync
+    + 'static,
+) -> Result<Tensor> {
+    let op = Recorded {
+        name,
+        storage: Mutex::new(Some(storage)),
+        shape: shape.into(),
+        backward: Box::new(backward),
+    };
+    match inputs {
+        [a] => a.apply_op1(op),
+        [a, b] => a.apply_op2(b, op),
+        [a, b, c] => a.apply_op3(b, c, op),
+        _ => bail!("{name}: {} inputs", inputs.len()),
+    }
+}
+
+impl Recorded {
+    fn hand_over(&self) -> Result<(CudaStorage, Shape)> {
+        let mut storage = self.storage.lock().unwrap_or_else(PoisonError::into_inner);
+        match storage.take() {
+            Some(storage) => Ok((storage, self.shape.clone())),
+            None => bail!("{}: run twice", self.name),
+        }
+    }
+
+    fn no_cpu<T>(&self) -> Result<T> {
+        bail!("{}: on the GPU alone", self.name)
+    }
+
+    /// Gradients, as many as there are inputs.
+    fn gradients<const N: usize>(
+        &self,
+        inputs: [&Tensor; N],
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<[Option<Tensor>; N]> {
+        let gradients = (self.backward)(&inputs, y, &dy.contiguous()?)?;
+        match gradients.try_into() {
+            Ok(gradients) => Ok(gradients),
+            Err(_) => bail!("{}: not a gradient for each input", self.name),
+        }
+    }
+}
+
+impl CustomOp1 for Recorded {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.no_cpu()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.hand_over()
+    }
+
+    fn bwd(&self, a: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let [da] = self.gradients([a], y, dy)?;
+        Ok(da)
+    }
+}
+
+impl CustomOp2 for Recorded {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.no_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.hand_over()
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [da, db] = self.gradients([a, b], y, dy)?;
+        Ok((da, db))
+    }
+}
+
+impl CustomOp3 for Recorded {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.no_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.hand_over()
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [da, db, dc] = self.gradients([a, b, c], y, dy)?;
+        Ok((da, db, dc))
+    }
+}
