@@ -3,11 +3,13 @@
 //! its rounding of exp and log, cuDNN, and candle's own CUDA operations.
 #![allow(clippy::unwrap_used)]
 
+mod array;
+#[path = "../common/mod.rs"]
 mod common;
 
+use array::{Array, INCOMING, check, float, incoming, one, rounded, var};
 use candle_core::{Device, Tensor, Var};
-use common::{random, relative};
-use half::bf16;
+use common::random;
 use mixskd_cuda::loss::{Logits, MeanSquare, Target};
 use mixskd_cuda::pool::{GlobalPool, Pool, Reduction};
 use mixskd_cuda::update::{Draws, Images, Pairs, Sgd, Weight};
@@ -19,106 +21,6 @@ use mixskd_kernels::{
 };
 
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
-
-/// What the project asks of a GPU's kernels.
-fn bound(element: Element) -> f64 {
-    match element {
-        Element::F32 => 1e-4,
-        Element::Bf16 => 1e-2,
-    }
-}
-
-/// Memory of the emulated GPU, on a boundary of 16 bytes as CUDA's is.
-struct Array {
-    data: Vec<u128>,
-    len: usize,
-    element: Element,
-}
-
-impl Array {
-    fn empty(len: usize, element: Element) -> Self {
-        // Not zero: a kernel that leaves something unwritten is to be found out.
-        let data = vec![u128::MAX; (len * element.size()).div_ceil(16)];
-        Self { data, len, element }
-    }
-
-    fn of(tensor: &Tensor, element: Element) -> Self {
-        let values = common::values(tensor);
-        let mut array = Self::empty(values.len(), element);
-        for (i, value) in values.into_iter().enumerate() {
-            // SAFETY: inside the array.
-            unsafe {
-                match element {
-                    Element::F32 => array
-                        .data
-                        .as_mut_ptr()
-                        .cast::<f32>()
-                        .add(i)
-                        .write(value as f32),
-                    Element::Bf16 => {
-                        let value = bf16::from_f64(value);
-                        array.data.as_mut_ptr().cast::<bf16>().add(i).write(value);
-                    }
-                }
-            }
-        }
-        array
-    }
-
-    fn at(&self) -> Address {
-        self.data.as_ptr() as Address
-    }
-
-    fn tensor(&self, like: &Tensor) -> Tensor {
-        let value = |i| {
-            // SAFETY: inside the array.
-            unsafe {
-                match self.element {
-                    Element::F32 => f64::from(*self.data.as_ptr().cast::<f32>().add(i)),
-                    Element::Bf16 => self.data.as_ptr().cast::<bf16>().add(i).read().to_f64(),
-                }
-            }
-        };
-        let values: Vec<f64> = (0..self.len).map(value).collect();
-        Tensor::from_vec(values, like.dims(), &Device::Cpu).unwrap()
-    }
-}
-
-/// Random numbers that `element` represents exactly, so that both sides begin with the same.
-fn rounded(shape: &[usize], seed: u64, element: Element) -> Tensor {
-    let exact = random(shape, seed);
-    Array::of(&exact, element).tensor(&exact)
-}
-
-#[track_caller]
-fn check(got: &Array, want: &Tensor, what: &str) {
-    let error = relative(&got.tensor(want), want);
-    let most = bound(got.element);
-    assert!(
-        error <= most,
-        "{what}, {:?}: {error:.2e} > {most:.0e}",
-        got.element
-    );
-}
-
-fn var(tensor: &Tensor) -> Var {
-    Var::from_tensor(tensor).unwrap()
-}
-
-fn float(tensor: &Tensor) -> Array {
-    Array::of(tensor, Element::F32)
-}
-
-fn one() -> Array {
-    Array::empty(1, Element::F32)
-}
-
-/// A number other than 1 that arrives as the loss's gradient.
-const INCOMING: f64 = 1.75;
-
-fn incoming() -> Array {
-    float(&Tensor::new(&[INCOMING], &Device::Cpu).unwrap())
-}
 
 fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own: bool) {
     let what = format!("norm {dims:?} residual {residual} relu {relu} own {own}");
