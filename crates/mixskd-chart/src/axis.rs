@@ -1,3 +1,5 @@
+//! One axis of a chart.
+
 /// One axis: values to pixels, with round marks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {

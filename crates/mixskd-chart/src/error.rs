@@ -1,3 +1,5 @@
+//! What can go wrong on the way to a picture.
+
 /// Why a picture could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -1,3 +1,5 @@
+//! Where labels go, so that they do not lie on each other.
+
 use crate::{Anchor, Svg};
 
 /// Mean width of a letter, and height of a line, at 13 px: labels are kept apart by these.

@@ -1,3 +1,5 @@
+//! From SVG to PNG.
+
 use std::sync::{Arc, OnceLock};
 
 use resvg::tiny_skia::{Pixmap, Transform};

@@ -1,3 +1,5 @@
+//! The pieces an SVG file is made of.
+
 use std::fmt::Write as _;
 
 /// What of a text lies at its place.
