@@ -27,6 +27,8 @@ pub enum Purpose {
     Split,
     /// Whatever a training method draws of its own; the index is the step.
     Method,
+    /// The order in which an analysis takes its images; the index is 0 for test images, 1 for training images.
+    Analysis,
 }
 
 /// The generator of (seed, epoch, index, purpose).
@@ -54,6 +56,7 @@ pub fn stream(seed: u64, epoch: u64, index: u64, purpose: Purpose) -> ChaCha8Rng
         Purpose::Companions => 7,
         Purpose::Box => 8,
         Purpose::Depth => 9,
+        Purpose::Analysis => 10,
         // Above every other purpose, whatever the block.
         Purpose::Block(block) => (1 << 32) + u64::from(block),
     };

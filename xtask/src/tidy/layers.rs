@@ -18,7 +18,7 @@ const ROWS: &[&[&str]] = &[
     &["mixskd-cuda"],
     &["mixskd-chart", "mixskd-kernels"],
     &["mixskd-data", "mixskd-models", "mixskd-losses"],
-    &["mixskd-train"],
+    &["mixskd-train", "mixskd-analyze"],
     &["mixskd-cli"],
 ];
 
