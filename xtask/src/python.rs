@@ -22,7 +22,14 @@ pub(crate) struct Environment {
 /// What golden scripts and benches' peers import.
 pub(crate) const TORCH: Environment = Environment {
     folder: "python",
-    packages: &["torch", "torchvision", "numpy", "pillow", "safetensors"],
+    packages: &[
+        "torch",
+        "torchvision",
+        "torchmetrics",
+        "numpy",
+        "pillow",
+        "safetensors",
+    ],
     bare_packages: &[],
 };
 

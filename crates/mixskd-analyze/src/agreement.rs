@@ -64,7 +64,7 @@ impl Agreement {
         };
         Self {
             edges: (0..=BARS)
-                .map(|k| low * (1.0 - k as f64 / BARS as f64))
+                .map(|k| low - low * (k as f64 / BARS as f64))
                 .collect(),
             both_wrong: common(false),
             both_right: common(true),

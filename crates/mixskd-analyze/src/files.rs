@@ -7,9 +7,12 @@ use crate::{Analysis, Error, Result};
 
 /// The result's file.
 pub const ANALYSIS_JSON: &str = "analysis.json";
+/// The page's file.
+pub const ANALYSIS_HTML: &str = "analysis.html";
 
 impl Analysis {
-    /// Writes `analysis.json` and the pictures into `dir`, which is made where it is missing. Files of the same names are replaced.
+    /// Writes `analysis.json`, `analysis.html`, the charts and the pictures into `dir`, which is made where it is missing. Files of the
+    /// same names are replaced.
     ///
     /// # Errors
     /// When something cannot be written.
@@ -20,6 +23,11 @@ impl Analysis {
         })?;
         json.push(b'\n');
         write(&dir.join(ANALYSIS_JSON), &json)?;
+        let figures = self.figures();
+        write(&dir.join(ANALYSIS_HTML), self.html(&figures).as_bytes())?;
+        for figure in &figures {
+            write(&dir.join(&figure.file), figure.svg.as_bytes())?;
+        }
         for picture in &self.pictures {
             let views = picture.views.iter();
             let heats = views.flat_map(|view| [Some(&view.for_predicted), view.for_class.as_ref()]);

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, compare, completions, datasets, doctor, eval, export, import, methods, models, predict,
-    train,
+    analyze, bench, compare, completions, datasets, doctor, eval, export, import, methods, models,
+    predict, train,
 };
 use crate::failure::Result;
 
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Compare(Box<compare::Args>),
     /// Score trained weights on test images: top-1, top-5, loss
     Eval(eval::Args),
+    /// Measure what trained weights are worth besides accuracy: calibration, robustness, where they look
+    Analyze(Box<analyze::Args>),
     /// Classify image files with trained weights
     Predict(predict::Args),
     /// Take weights of PyTorch, torchvision or timm
@@ -65,6 +67,7 @@ impl Command {
             Self::Train(args) => args.run(),
             Self::Compare(args) => args.run(),
             Self::Eval(args) => args.run(),
+            Self::Analyze(args) => args.run(),
             Self::Predict(args) => args.run(),
             Self::Import(args) => args.run(),
             Self::Export(args) => args.run(),

@@ -141,6 +141,36 @@ impl From<mixskd_losses::Error> for Failure {
     }
 }
 
+impl From<mixskd_analyze::Error> for Failure {
+    fn from(error: mixskd_analyze::Error) -> Self {
+        use mixskd_analyze::Error as Analyze;
+        let status = match error {
+            Analyze::Data(error) => return error.into(),
+            Analyze::Model(error) => return error.into(),
+            Analyze::Loss(error) => return error.into(),
+            Analyze::Candle(error) => return error.into(),
+            Analyze::Config { .. } | Analyze::Fit { .. } => USAGE,
+            _ => FAILED,
+        };
+        let text = error.to_string();
+        let (cause, hint) = match text.split_once("\nhint: ") {
+            Some((cause, hint)) => (cause, Some(hint.to_string())),
+            None => (text.as_str(), None),
+        };
+        let written =
+            "check that the path is right, that you may write there and that the disk has room";
+        let hint = match error {
+            Analyze::File { .. } => Some(written.to_string()),
+            _ => hint,
+        };
+        Self {
+            cause: cause.to_string(),
+            hint,
+            status,
+        }
+    }
+}
+
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
         mixskd_train::Error::from(error).into()

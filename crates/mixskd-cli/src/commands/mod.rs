@@ -1,5 +1,6 @@
 //! One file per command: its flags and what it calls.
 
+pub(crate) mod analyze;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod completions;
