@@ -1,18 +1,18 @@
 //! What a run finds: processor, memory, GPU.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::device;
 
 /// The machine this process runs on. What the system does not tell is `None`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Operating system and architecture, `linux x86_64`.
     pub system: String,
     /// The processor's own name.
     pub processor: Option<String>,
     /// Instruction set of the float32 kernels: `AVX-512`, `AVX2`, `NEON` or `portable`.
-    pub instruction_set: &'static str,
+    pub instruction_set: String,
     /// Threads that can run at once.
     pub threads: usize,
     /// Physical memory, in bytes.
@@ -34,7 +34,7 @@ impl Machine {
             processor: std::fs::read_to_string("/proc/cpuinfo")
                 .ok()
                 .and_then(|text| field(&text, "model name").map(str::to_string)),
-            instruction_set: mixskd_kernels::instruction_set(),
+            instruction_set: mixskd_kernels::instruction_set().into(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: kibibytes(&memory, "MemTotal"),
             memory_available_bytes: kibibytes(&memory, "MemAvailable"),

@@ -286,7 +286,8 @@ pub(crate) fn is_occupied(dir: &Path) -> bool {
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect()
     };
-    let begun = ["config.toml", "lock", "checkpoints"];
+    // `run.json` is the command line's: who began the run, where.
+    let begun = ["config.toml", "lock", "checkpoints", "run.json"];
     let counts = |name: &String| !begun.contains(&name.as_str()) && !files::is_unfinished(name);
     names(dir).iter().any(counts) || names(&dir.join("checkpoints")).iter().any(counts)
 }

@@ -19,6 +19,7 @@ const ROWS: &[&[&str]] = &[
     &["mixskd-chart", "mixskd-kernels"],
     &["mixskd-data", "mixskd-models", "mixskd-losses"],
     &["mixskd-train", "mixskd-analyze"],
+    &["mixskd-report"],
     &["mixskd-cli"],
 ];
 

@@ -61,7 +61,7 @@ impl Args {
             ("features", list),
             ("system", machine.system),
             ("processor", machine.processor.unwrap_or_else(unknown)),
-            ("kernels", machine.instruction_set.to_string()),
+            ("kernels", machine.instruction_set),
             (
                 "threads",
                 format!("{} of {}", rayon::current_num_threads(), machine.threads),

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_losses::ObjectiveConfig;
+use mixskd_report::Recorder;
 use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
 
 use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
+use crate::summary::shell_word;
 use crate::{output, plan, style, summary};
 
 const EXAMPLES: &str = "\
@@ -156,7 +158,7 @@ impl Args {
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
         let run = RunDir::create(&out, trainer.config())?;
         listen(trainer.control())?;
-        let report = trainer.run(&run, &mut progress)?;
+        let report = trainer.run(&run, &mut Recorder::new(&mut progress, &command_line()))?;
         Ok((report, DataArgs::of(&trainer.config().data)))
     }
 
@@ -287,7 +289,7 @@ fn resume(dir: &Path) -> Result<(Report, String)> {
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
     listen(trainer.control())?;
-    let report = trainer.run(&run, &mut progress)?;
+    let report = trainer.run(&run, &mut Recorder::new(&mut progress, &command_line()))?;
     Ok((report, DataArgs::of(&trainer.config().data)))
 }
 
@@ -301,6 +303,13 @@ fn listen(control: Control) -> Result<()> {
         Request::Now => {}
         Request::Checkpoint => control.checkpoint(),
     })
+}
+
+/// What was typed, as a shell would take it again.
+fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| shell_word(&word));
+    let words: Vec<_> = std::iter::once("mixskd".to_string()).chain(words).collect();
+    words.join(" ")
 }
 
 /// `runs/NNN-METHOD-MODEL-DATA`.

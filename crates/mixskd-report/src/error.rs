@@ -1,0 +1,71 @@
+//! What can go wrong with reports and analyses.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for a result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of reading a run, analysing a network or writing a page.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{}: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The run failed.
+    #[error(transparent)]
+    Train(#[from] mixskd_train::Error),
+}
+
+impl Error {
+    /// An [`Error::File`], as a closure for `map_err`.
+    pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::File {
+            path,
+            action,
+            source,
+        }
+    }
+
+    /// What went wrong, without the hint.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Train(error) => error.cause(),
+            _ => self.to_string(),
+        }
+    }
+
+    /// What the user can do about it, in one line.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File { .. } => {
+                Some("check that the path is right and that you may read and write there".into())
+            }
+            Self::Damaged { .. } => None,
+            Self::Train(error) => error.hint(),
+        }
+    }
+
+    /// Whether the caller asked for something that cannot be, as against something that failed on the way.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Train(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}

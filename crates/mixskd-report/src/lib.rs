@@ -1,0 +1,33 @@
+//! What a training run shows beside its numbers.
+//!
+//! [`Recorder`] watches a run and writes `metrics.csv`, TensorBoard event files and `run.json` into its directory.
+//!
+//! ```no_run
+//! use mixskd_report::Recorder;
+//! use mixskd_train::{RunDir, TrainConfig, Trainer};
+//!
+//! # fn main() -> mixskd_train::Result<()> {
+//! let config = TrainConfig::default()
+//!     .with("model.width=0.03125")?
+//!     .with("run.batch=500")?
+//!     .with("run.epochs=1")?;
+//! let mut trainer = Trainer::new(&config)?;
+//! let run = RunDir::create(&std::env::temp_dir().join("mixskd-recorded"), trainer.config())?;
+//! trainer.run(&run, &mut Recorder::new(&mut (), "a program of my own"))?;
+//! assert!(run.path().join("metrics.csv").is_file());
+//! # std::fs::remove_dir_all(run.path()).ok();
+//! # Ok(())
+//! # }
+//! ```
+
+mod csv;
+mod error;
+mod recorder;
+mod run_files;
+mod session;
+pub mod tensorboard;
+
+pub use error::{Error, Result};
+pub use recorder::Recorder;
+pub use run_files::{METRICS_CSV, METRICS_JSONL, read_records};
+pub use session::{RUN_JSON, Session, read_sessions};

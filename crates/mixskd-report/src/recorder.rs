@@ -1,0 +1,187 @@
+//! Watches a run and writes what other programs read of it.
+
+use std::path::PathBuf;
+
+use mixskd_train::{EpochRecord, Observer, Report, RunStart, StepEvent};
+
+use crate::session::{Session, add_session};
+use crate::tensorboard::EventFile;
+use crate::{Error, METRICS_CSV, Result, csv, read_records, run_files};
+
+/// Writes `run.json` when a run begins or goes on, `metrics.csv` and TensorBoard's event file beside `metrics.jsonl` after each
+/// epoch, and passes everything on to another observer.
+///
+/// What cannot be written is told to that observer, once, and stops no run: `metrics.jsonl` holds the same.
+pub struct Recorder<'a> {
+    inner: &'a mut dyn Observer,
+    session: Session,
+    dir: PathBuf,
+    records: Vec<EpochRecord>,
+    events: Option<EventFile>,
+    given_up: bool,
+}
+
+impl<'a> Recorder<'a> {
+    /// A recorder before `inner`; `command` is what was typed to start the run.
+    pub fn new(inner: &'a mut dyn Observer, command: &str) -> Self {
+        Self {
+            inner,
+            session: Session::now(command),
+            dir: PathBuf::new(),
+            records: Vec::new(),
+            events: None,
+            given_up: false,
+        }
+    }
+
+    fn give_up(&mut self, error: &Error) {
+        self.given_up = true;
+        self.inner.notice(&format!(
+            "{error}; the run goes on without run.json, metrics.csv and TensorBoard's events, metrics.jsonl holds the same"
+        ));
+    }
+
+    fn record(&mut self, record: &EpochRecord) -> Result<()> {
+        // The trainer begins a run anew where it finds no whole checkpoint: its records are the truth.
+        self.records.retain(|earlier| earlier.epoch < record.epoch);
+        let events = match &mut self.events {
+            Some(events) => events,
+            None => {
+                let mut events = EventFile::create(&self.dir)?;
+                for earlier in &self.records {
+                    events.add(earlier)?;
+                }
+                self.events.insert(events)
+            }
+        };
+        events.add(record)?;
+        self.records.push(record.clone());
+        let table = csv::table(&self.records);
+        run_files::write(&self.dir.join(METRICS_CSV), table.as_bytes())
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn started(&mut self, start: &RunStart) {
+        self.inner.started(start);
+        self.dir = start.dir.to_path_buf();
+        self.session.first_epoch = start.first_epoch + 1;
+        self.session.steps_before = start.first_step;
+        if let Err(error) = add_session(&self.dir, &self.session) {
+            self.give_up(&error);
+        }
+        if start.first_epoch > 0 {
+            match read_records(start.dir) {
+                Ok(records) => self.records = records,
+                Err(error) => self.inner.notice(&error.to_string()),
+            }
+            self.records.truncate(start.first_epoch);
+        }
+    }
+
+    fn step(&mut self, event: &StepEvent) {
+        self.inner.step(event);
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        if !self.given_up
+            && let Err(error) = self.record(record)
+        {
+            self.give_up(&error);
+        }
+        self.inner.epoch(record);
+    }
+
+    fn finished(&mut self, report: &Report) {
+        self.inner.finished(report);
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.inner.notice(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_sessions;
+    use crate::run_files::METRICS_JSONL;
+    use crate::run_files::tests::record;
+    use crate::tensorboard::tests::scalars;
+
+    fn start(dir: &std::path::Path, first_epoch: usize) -> RunStart<'_> {
+        RunStart {
+            dir,
+            first_epoch,
+            first_step: 0,
+            epochs: 4,
+            steps: 10,
+            batch: 8,
+        }
+    }
+
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Observer for Told {
+        fn epoch(&mut self, record: &EpochRecord) {
+            self.0.push(format!("epoch {}", record.epoch));
+        }
+        fn notice(&mut self, text: &str) {
+            self.0.push(text.into());
+        }
+    }
+
+    #[test]
+    fn a_resumed_run_leaves_one_event_file_with_every_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |epoch| serde_json::to_string(&record(epoch)).unwrap() + "\n";
+        let mut told = Told::default();
+        let mut recorder = Recorder::new(&mut told, "mixskd train");
+        recorder.started(&start(dir.path(), 0));
+        (1..=3).for_each(|epoch| recorder.epoch(&record(epoch)));
+        std::fs::write(
+            dir.path().join(METRICS_JSONL),
+            [line(1), line(2), line(3)].concat(),
+        )
+        .unwrap();
+        // The checkpoint of epoch 3 was lost: the run goes on inside it.
+        let mut recorder = Recorder::new(&mut told, "mixskd train --resume");
+        recorder.started(&RunStart {
+            first_step: 7,
+            ..start(dir.path(), 2)
+        });
+        (3..=4).for_each(|epoch| recorder.epoch(&record(epoch)));
+
+        assert_eq!(
+            told.0,
+            ["epoch 1", "epoch 2", "epoch 3", "epoch 3", "epoch 4"]
+        );
+        let table = std::fs::read_to_string(dir.path().join(METRICS_CSV)).unwrap();
+        let epochs: Vec<_> = table.lines().map(|line| line.split(',').next()).collect();
+        assert_eq!(epochs[1..], ["1", "2", "3", "4"].map(Some));
+        let steps: Vec<_> = scalars(dir.path())
+            .into_iter()
+            .filter(|(tag, _, _)| tag == "loss/total")
+            .map(|(_, step, _)| step)
+            .collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+        let sessions = read_sessions(dir.path()).unwrap();
+        let began: Vec<_> = sessions
+            .iter()
+            .map(|session| (session.first_epoch, session.steps_before))
+            .collect();
+        assert_eq!(began, [(1, 0), (3, 7)]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_once_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut told = Told::default();
+        let mut recorder = Recorder::new(&mut told, "mixskd train");
+        recorder.started(&start(&dir.path().join("gone"), 0));
+        (1..=2).for_each(|epoch| recorder.epoch(&record(epoch)));
+        assert_eq!(told.0.len(), 3);
+        assert!(told.0[0].contains("goes on without"), "{:?}", told.0);
+    }
+}

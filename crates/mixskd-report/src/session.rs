@@ -1,0 +1,142 @@
+//! Who ran what where: one entry for each process that worked on a run.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mixskd_train::Machine;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, run_files};
+
+/// The sessions of a run, as a JSON list.
+pub const RUN_JSON: &str = "run.json";
+
+/// One process that worked on a run: the first, and one more for each resume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Version of mixskd.
+    pub version: String,
+    /// The command, as it was typed.
+    pub command: String,
+    /// When it began, in UTC, as `YYYY-MM-DDThh:mm:ssZ`.
+    pub started: String,
+    /// The first epoch it trained, counted from 1.
+    pub first_epoch: usize,
+    /// Steps of that epoch that were done before.
+    pub steps_before: usize,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Where.
+    pub machine: Machine,
+}
+
+impl Session {
+    /// This process, now.
+    pub(crate) fn now(command: &str) -> Self {
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            command: command.into(),
+            started: utc(seconds),
+            first_epoch: 1,
+            steps_before: 0,
+            threads: rayon::current_num_threads(),
+            machine: Machine::detect(),
+        }
+    }
+
+    fn place(&self) -> (usize, usize) {
+        (self.first_epoch, self.steps_before)
+    }
+}
+
+/// The sessions of the run in `dir`, oldest first; none where the run was not recorded.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn read_sessions(dir: &Path) -> Result<Vec<Session>> {
+    let path = dir.join(RUN_JSON);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::file(&path, "read")(error)),
+    };
+    serde_json::from_str(&text).map_err(|error| Error::Damaged {
+        path,
+        message: error.to_string(),
+    })
+}
+
+/// Adds `session` to those of `dir`. One whose work was lost, because the new one begins no later, is left out.
+pub(crate) fn add_session(dir: &Path, session: &Session) -> Result<()> {
+    let mut sessions = read_sessions(dir)?;
+    sessions.retain(|earlier| earlier.place() < session.place());
+    sessions.push(session.clone());
+    let path = dir.join(RUN_JSON);
+    let text = serde_json::to_string_pretty(&sessions).map_err(|error| Error::Damaged {
+        path: path.clone(),
+        message: error.to_string(),
+    })?;
+    run_files::write(&path, format!("{text}\n").as_bytes())
+}
+
+/// Seconds since 1970 as a date and time of day in UTC (the civil-from-days arithmetic of the Gregorian calendar).
+fn utc(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01: years then end with February and its leap day.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z",
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), date);
+        }
+    }
+
+    #[test]
+    fn each_resume_adds_a_session() {
+        let dir = tempfile::tempdir().unwrap();
+        for (first_epoch, steps_before) in [(1, 0), (1, 40), (3, 20), (3, 20), (3, 10), (5, 0)] {
+            let session = Session {
+                first_epoch,
+                steps_before,
+                ..Session::now("mixskd train")
+            };
+            add_session(dir.path(), &session).unwrap();
+        }
+        let sessions = read_sessions(dir.path()).unwrap();
+        let places: Vec<_> = sessions.iter().map(Session::place).collect();
+        assert_eq!(places, [(1, 0), (1, 40), (3, 10), (5, 0)]);
+        assert!(sessions[0].machine.threads >= 1);
+    }
+}
