@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 
 const WIDTH: f64 = 560.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 544.0;
+const RIGHT: f64 = 528.0;
 const TOP: f64 = 62.0;
 
 /// Classes of every chart, alone or in a page.
-const STYLE: &str = "<style>.c-back{fill:#fff}.c-text{fill:#1d2126;font:13px system-ui,sans-serif}.c-title{font-weight:600;font-size:14px}.c-grid{stroke:#d9dce1;fill:none}.c-ink{stroke:#1d2126;fill:none}.c-a{stroke:#0b5cad;fill:none;stroke-width:2}.c-b{stroke:#b34700;fill:none;stroke-width:2;stroke-dasharray:7 4}.c-fa{fill:#0b5cad;stroke:#fff}.c-fb{fill:#b34700;stroke:#fff}.c-bar{fill:#8fb8de;stroke:#1d2126}.c-wa{fill:#0b5cad;fill-opacity:.22}.c-wb{fill:#b34700;fill-opacity:.14}@media screen and (prefers-color-scheme:dark){.c-back{fill:#15181c}.c-text{fill:#e6e8eb}.c-grid{stroke:#3b4047}.c-ink{stroke:#e6e8eb}.c-a{stroke:#6cb0ff}.c-b{stroke:#ffa25e}.c-fa{fill:#6cb0ff;stroke:#15181c}.c-fb{fill:#ffa25e;stroke:#15181c}.c-bar{fill:#33567a;stroke:#e6e8eb}.c-wa{fill:#6cb0ff}.c-wb{fill:#ffa25e}}</style>";
+const STYLE: &str = "<style>.c-back{fill:#fff}.c-text{fill:#1d2126;font:13px system-ui,sans-serif}.c-title{font-weight:600;font-size:14px}.c-grid{stroke:#d9dce1;fill:none}.c-ink{stroke:#1d2126;fill:none}.c-a{stroke:#0b5cad;fill:none;stroke-width:2}.c-b{stroke:#b34700;fill:none;stroke-width:2;stroke-dasharray:7 4}.c-fa{fill:#0b5cad;stroke:#fff}.c-fb{fill:none;stroke:#b34700;stroke-width:2}.c-bar{fill:#8fb8de;stroke:#1d2126}.c-wa{fill:#0b5cad;fill-opacity:.22}.c-wb{fill:#b34700;fill-opacity:.14}@media screen and (prefers-color-scheme:dark){.c-back{fill:#15181c}.c-text{fill:#e6e8eb}.c-grid{stroke:#3b4047}.c-ink{stroke:#e6e8eb}.c-a{stroke:#6cb0ff}.c-b{stroke:#ffa25e}.c-fa{fill:#6cb0ff;stroke:#15181c}.c-fb{stroke:#ffa25e}.c-bar{fill:#33567a;stroke:#e6e8eb}.c-wa{fill:#6cb0ff}.c-wb{fill:#ffa25e}}</style>";
 
 /// Which network a mark is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,16 +178,16 @@ impl<'a> Chart<'a> {
         ));
     }
 
-    /// A disc for the first network, a square for the second.
+    /// A disc for the first network, a hollow square, which hides no disc, for the second.
     pub(super) fn mark(&mut self, series: Series, x: f64, y: f64) {
         match series {
             Series::A => self.push(format_args!(
                 "<circle class=\"c-fa\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"
             )),
             Series::B => self.push(format_args!(
-                "<rect class=\"c-fb\" x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\"/>",
-                x - 4.0,
-                y - 4.0
+                "<rect class=\"c-fb\" x=\"{:.1}\" y=\"{:.1}\" width=\"10\" height=\"10\"/>",
+                x - 5.0,
+                y - 5.0
             )),
         }
     }

@@ -218,13 +218,19 @@ impl Drop for Bar {
 }
 
 fn text(analysis: &Analysis, out: &Path) -> String {
+    let weights = analysis.networks.iter();
+    let weights = weights.map(|network| format!("{}: {}", network.name, network.weights));
+    let mut rows = summary(analysis);
+    // Paths would make the columns wide.
+    rows.retain(|row| row.first().is_none_or(|name| name != "weights"));
     format!(
-        "{}, {} of {} test images of {} classes\n\n{}\n\n{}\n{}",
+        "{}, {} of {} test images of {} classes\n{}\n\n{}\n\n{}\n{}",
         analysis.data,
         analysis.images,
         analysis.test_images,
         analysis.classes.len(),
-        output::table(&summary(analysis)),
+        weights.collect::<Vec<_>>().join("\n"),
+        output::table(&rows),
         out.join(ANALYSIS_HTML).display(),
         out.join(ANALYSIS_JSON).display(),
     )

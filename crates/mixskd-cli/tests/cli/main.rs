@@ -6,6 +6,7 @@
     reason = "helpers of tests, too, stop at the first surprise"
 )]
 
+mod analyze;
 mod bench;
 mod compare;
 mod configs;
