@@ -35,6 +35,7 @@ mod attention;
 mod channels;
 pub mod compose;
 mod conv;
+mod conv_norm;
 mod error;
 mod gate;
 mod gemm;
@@ -54,6 +55,7 @@ pub use activation::{relu6, silu};
 pub use attention::attention_pool2d;
 pub use channels::{concat_channels, shuffle_channels, slice_channels};
 pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
+pub use conv_norm::conv_norm_train;
 pub use error::{Error, Result};
 pub use gate::{add_bias, scale_channels, shift_channels};
 #[cfg(feature = "cuda")]

@@ -5,6 +5,8 @@
 //! The input is read in place through pointers (Dukhan 2019, "The indirect convolution algorithm"); pixels outside point to
 //! a row of zeros, and a tap that is outside for a whole register tile is left out.
 
+use std::ops::Range;
+
 use crate::gemm::micro::{Active, ROWS, Rows};
 use crate::gemm::pack::{Packed, Strides, Width};
 use crate::par::{self, Shared};
@@ -47,6 +49,10 @@ pub(super) struct Gather {
 const BLOCK: usize = 8 * ROWS;
 /// Rows of a packed panel that are used before going on to the next tile: 128 KiB at most.
 const K_BLOCK: usize = 512;
+/// Tasks that keep all threads busy.
+const FEW_TASKS: usize = 16;
+/// Weights that stay in the second-level cache beside a block's input and output.
+const CACHED_WEIGHT: usize = 192 * 1024;
 /// Maps up to this many pixels go position by position, so that tiles share their outside taps.
 const SMALL_MAP: usize = 64;
 
@@ -96,6 +102,8 @@ struct Block<'a, T> {
     weights: &'a Packed<T>,
     group: usize,
     first: usize,
+    /// Panels of output channels.
+    panels: Range<usize>,
     src: &'a [T],
     zeros: &'a [T],
     epilogue: Option<Epilogue<'a, T>>,
@@ -130,9 +138,13 @@ impl<T: Element> Block<'_, T> {
             let (b, i, j) = self.plan.locate(self.first + p);
             *pixel = self.plan.destination(b, i, j);
         }
-        let n = self.weights.n;
-        // SAFETY: the pixels and the group's channels are inside the output, and this block's own.
-        unsafe { epilogue.finish(self.dst, &pixels[..count], self.group * n, n) };
+        let (n, width) = (self.weights.n, Width::of::<T>());
+        for panel in self.panels.clone() {
+            let panel = width.panel(n, panel);
+            let channel = self.group * n + panel.column;
+            // SAFETY: the pixels and the panel's channels are inside the output, and this block's own.
+            unsafe { epilogue.finish(self.dst, &pixels[..count], channel, panel.n) };
+        }
     }
 
     /// Reads the source in place.
@@ -184,10 +196,10 @@ impl<T: Element> Block<'_, T> {
                 segments.extend(here.map(|t| plan.taps[t].segment));
                 ends.push(segments.len() as u32);
             }
-            for i in 0..width.panels(n) {
+            for i in self.panels.clone() {
                 let panel = width.panel(n, i);
-                // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks and groups have
-                // different output pixels or channels.
+                // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks, groups and panels
+                // have different output pixels or channels.
                 unsafe {
                     Rows {
                         pointers: &rows,
@@ -306,14 +318,24 @@ impl Gather {
         dst: Shared<T>,
     ) {
         let blocks = self.pixels().div_ceil(BLOCK);
-        let zeros = vec![T::default(); weights.first().map_or(0, |w| w.k)];
-        par::each(blocks * weights.len(), |task| {
+        let Some(one) = weights.first() else {
+            return;
+        };
+        let zeros = vec![T::default(); one.k];
+        let panels = Width::of::<T>().panels(one.n);
+        let per_part = blocks * weights.len();
+        // One panel after the other where all of them would push one another out of the cache, or blocks are few.
+        let split = per_part < FEW_TASKS || self.taps.len() * one.k * one.n > CACHED_WEIGHT;
+        let parts = if split { panels } else { 1 };
+        par::each(parts * per_part, |task| {
+            let (part, task) = (task / per_part, task % per_part);
             let group = task % weights.len();
             let block = Block {
                 plan: self,
                 weights: &weights[group],
                 group,
                 first: task / weights.len() * BLOCK,
+                panels: if split { part..part + 1 } else { 0..panels },
                 src,
                 zeros: &zeros,
                 epilogue,

@@ -44,7 +44,8 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tenso
         .apply_op2(&weight.contiguous()?, Conv2d(geometry))?)
 }
 
-fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T]) -> Vec<T> {
+/// The output.
+pub(crate) fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T]) -> Vec<T> {
     if depthwise::applies(g) {
         depthwise::forward(g, x, &depthwise::by_tap(g, w), None)
     } else if let Some(wide) = grouped::joined(g) {
@@ -56,7 +57,8 @@ fn forward<T: Element>(g: &Geometry, x: &[T], w: &[T]) -> Vec<T> {
     }
 }
 
-fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
+/// The gradient of the input.
+pub(crate) fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
     if depthwise::applies(g) {
         depthwise::input_gradient(g, dy, &depthwise::by_tap(g, w))
     } else if let Some(wide) = grouped::joined(g) {
@@ -68,7 +70,8 @@ fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
     }
 }
 
-fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
+/// The gradient of the weight.
+pub(crate) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
     if depthwise::applies(g) {
         depthwise::weight_gradient(g, x, dy)
     } else if let Some(wide) = grouped::joined(g) {

@@ -4,11 +4,11 @@ mod apply;
 mod op;
 mod stats;
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose, gpu, shape};
-use op::Normalise;
+pub(crate) use op::{Normalise, Wanted};
 
 /// PyTorch's default ε, added to the variance.
 pub const BATCH_NORM_EPS: f64 = 1e-5;
@@ -60,9 +60,19 @@ pub fn batch_norm_train(
         return compose::batch_norm_train(x, weight, bias, eps, residual, relu);
     }
     let x = x.contiguous()?;
-    let channels = weight.elem_count();
+    let (op, stats) = by_own_statistics(&x, eps, relu)?;
+    Ok((normalise(&x, weight, bias, residual, op)?, stats))
+}
+
+/// The op that normalises `x`, contiguous, by its own statistics.
+pub(crate) fn by_own_statistics(
+    x: &Tensor,
+    eps: f64,
+    relu: bool,
+) -> Result<(Normalise, BatchStats)> {
+    let channels = x.dim(D::Minus1)?;
     let (mean, var) = by_dtype!(x.dtype(), T => {
-        storage::with_slice::<T, _>(&x, |x| Ok(stats::mean_var(x, channels)))
+        storage::with_slice::<T, _>(x, |x| Ok(stats::mean_var(x, channels)))
     })?;
     let per_channel =
         |values: &[f64]| Tensor::new(values, x.device()).and_then(|t| t.to_dtype(x.dtype()));
@@ -77,7 +87,7 @@ pub fn batch_norm_train(
         relu,
         own_statistics: true,
     };
-    Ok((normalise(&x, weight, bias, residual, op)?, stats))
+    Ok((op, stats))
 }
 
 /// Like [`batch_norm_train`], by running statistics (inference).

@@ -11,7 +11,7 @@ use super::apply::{self, Incoming, Lines};
 
 /// `act(weight · (x − mean) · inv_std + bias + residual)` with given statistics. Inputs are `x`, weight and bias stacked to
 /// `[2, channel]`, and the residual if there is one.
-pub(super) struct Normalise {
+pub(crate) struct Normalise {
     pub(super) mean: Vec<f64>,
     pub(super) inv_std: Vec<f64>,
     pub(super) relu: bool,
@@ -22,8 +22,21 @@ pub(super) struct Normalise {
 /// The gradients of `x`, of `[weight, bias]` and of the residual.
 type Gradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
+/// Which gradients of maps are wanted; that of weight and bias always is.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) x: bool,
+    pub(crate) residual: bool,
+}
+
 impl Normalise {
-    fn forward<T: Element>(&self, x: &[T], params: &[T], residual: Option<&[T]>) -> Vec<T> {
+    /// The output; `params` are weight and bias, one after the other.
+    pub(crate) fn forward<T: Element>(
+        &self,
+        x: &[T],
+        params: &[T],
+        residual: Option<&[T]>,
+    ) -> Vec<T> {
         let (weight, bias) = params.split_at(self.mean.len());
         let scale: Vec<f64> = std::iter::zip(weight, &self.inv_std)
             .map(|(w, s)| w.to_f64() * s)
@@ -41,18 +54,19 @@ impl Normalise {
         apply::forward(x, residual, lines, self.relu)
     }
 
-    fn gradients<T: Element>(
+    /// The gradients of an output `y` that was made from `x`, contiguous, and `params`, `[2, channel]`.
+    pub(crate) fn gradients<T: Element>(
         &self,
         x: &Tensor,
         params: &Tensor,
-        residual: Option<&Tensor>,
         y: &Tensor,
         dy: &Tensor,
+        wanted: Wanted,
     ) -> Result<Gradients> {
         let dy = dy.contiguous()?;
         let channels = self.mean.len();
         let weight: Vec<T> = params.get(0)?.to_vec1()?;
-        let keep = residual.is_some_and(Tensor::track_op);
+        let keep = wanted.residual;
         storage::with_slice::<T, _>(x, |x_data| {
             storage::with_slice::<T, _>(y, |y_data| {
                 storage::with_slice::<T, _>(&dy, |dy_data| {
@@ -90,7 +104,7 @@ impl Normalise {
                             coefficients[2][c] = T::of(-scale * sum[c] / count);
                         }
                     }
-                    let dx = if x.track_op() {
+                    let dx = if wanted.x {
                         let g = match &kept {
                             Some(kept) => Incoming { dy: kept, y: None },
                             None => g,
@@ -148,7 +162,8 @@ impl CustomOp2 for Normalise {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         by_dtype!(x.dtype(), T => {
-            let (dx, d_params, _) = self.gradients::<T>(x, params, None, y, dy)?;
+            let wanted = Wanted { x: x.track_op(), residual: false };
+            let (dx, d_params, _) = self.gradients::<T>(x, params, y, dy, wanted)?;
             Ok((dx, d_params))
         })
     }
@@ -184,6 +199,10 @@ impl CustomOp3 for Normalise {
         y: &Tensor,
         dy: &Tensor,
     ) -> Result<Gradients> {
-        by_dtype!(x.dtype(), T => self.gradients::<T>(x, params, Some(residual), y, dy))
+        let wanted = Wanted {
+            x: x.track_op(),
+            residual: residual.track_op(),
+        };
+        by_dtype!(x.dtype(), T => self.gradients::<T>(x, params, y, dy, wanted))
     }
 }

@@ -107,6 +107,11 @@ impl Conv2d {
 }
 
 impl Conv2d {
+    /// Weight and geometry, where there is no bias.
+    pub(super) fn plain(&self) -> Option<(&Tensor, Conv2dConfig)> {
+        self.bias.is_none().then_some((&self.weight, self.config))
+    }
+
     /// Number, dtype and device of the output channels.
     pub(crate) fn outputs(&self) -> Result<(usize, DType, Device)> {
         let weight = &self.weight;

@@ -25,8 +25,17 @@ impl ConvNorm {
     /// # Errors
     /// When a shape does not fit.
     pub fn forward_residual(&self, x: &Tensor, residual: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.run(x, Some(residual), mode)
+    }
+
+    fn run(&self, x: &Tensor, residual: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+        if let (Mode::Train, Some((weight, config))) = (mode, self.conv.plain()) {
+            return self
+                .norm
+                .forward_conv(x, weight, config, residual, self.relu);
+        }
         let y = self.conv.forward(x, mode)?;
-        self.norm.forward(&y, mode, Some(residual), self.relu)
+        self.norm.forward(&y, mode, residual, self.relu)
     }
 }
 
@@ -58,8 +67,7 @@ impl ConvNorm {
 
 impl Layer for ConvNorm {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let y = self.conv.forward(x, mode)?;
-        self.norm.forward(&y, mode, None, self.relu)
+        self.run(x, None, mode)
     }
 
     fn cost(&self, input: StageShape, cost: &mut Cost) -> Result<StageShape> {

@@ -2,7 +2,9 @@
 
 use candle_core::{Tensor, Var};
 use candle_nn::{Init, VarBuilder};
-use mixskd_kernels::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
+use mixskd_kernels::{
+    BATCH_NORM_EPS, BatchStats, Conv2dConfig, batch_norm_eval, batch_norm_train, conv_norm_train,
+};
 
 use crate::graph::{GraphBuilder, Norm, Value};
 use crate::{Cost, Error, Mode, Result, StageShape};
@@ -56,14 +58,7 @@ impl BatchNorm {
     ) -> Result<Tensor> {
         match mode {
             Mode::Train => {
-                let (batch, height, width, _) = x.dims4()?;
-                if batch * height * width < 2 {
-                    return Err(Error::SingleValue {
-                        batch,
-                        height,
-                        width,
-                    });
-                }
+                more_than_one_value(x.dims4()?)?;
                 let (y, stats) =
                     batch_norm_train(x, &self.weight, &self.bias, BATCH_NORM_EPS, residual, relu)?;
                 self.update(&stats)?;
@@ -80,6 +75,26 @@ impl BatchNorm {
                 relu,
             )?),
         }
+    }
+
+    /// [`BatchNorm::forward`] in training of a convolution of `x`, as one op.
+    pub(super) fn forward_conv(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        config: Conv2dConfig,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        let (batch, height, width, channels) = x.dims4()?;
+        let (_, _, kernel_h, kernel_w) = weight.dims4()?;
+        let height = config.out_size(height, kernel_h)?;
+        more_than_one_value((batch, height, config.out_size(width, kernel_w)?, channels))?;
+        let params = [&self.weight, &self.bias];
+        let (y, stats) =
+            conv_norm_train(x, weight, config, params, BATCH_NORM_EPS, residual, relu)?;
+        self.update(&stats)?;
+        Ok(y)
     }
 
     fn update(&self, stats: &BatchStats) -> Result<()> {
@@ -114,4 +129,16 @@ impl BatchNorm {
         cost.activations += input.elements();
         input
     }
+}
+
+/// Refuses a map of which a channel has a single value: it has no variance.
+fn more_than_one_value((batch, height, width, _): (usize, usize, usize, usize)) -> Result<()> {
+    if batch * height * width < 2 {
+        return Err(Error::SingleValue {
+            batch,
+            height,
+            width,
+        });
+    }
+    Ok(())
 }
