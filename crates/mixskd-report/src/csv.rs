@@ -37,9 +37,9 @@ pub(crate) fn table(records: &[EpochRecord]) -> String {
                 None => write!(text, ","),
             };
         };
-        terms
-            .iter()
-            .for_each(|term| add(record.terms.get(*term).copied()));
+        for term in &terms {
+            add(record.terms.get(*term).copied());
+        }
         add(Some(record.train_top1));
         for name in &heads {
             let head = record.heads.iter().find(|head| head.name == *name);

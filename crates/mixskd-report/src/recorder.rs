@@ -44,15 +44,14 @@ impl<'a> Recorder<'a> {
     fn record(&mut self, record: &EpochRecord) -> Result<()> {
         // The trainer begins a run anew where it finds no whole checkpoint: its records are the truth.
         self.records.retain(|earlier| earlier.epoch < record.epoch);
-        let events = match &mut self.events {
-            Some(events) => events,
-            None => {
-                let mut events = EventFile::create(&self.dir)?;
-                for earlier in &self.records {
-                    events.add(earlier)?;
-                }
-                self.events.insert(events)
+        let events = if let Some(events) = &mut self.events {
+            events
+        } else {
+            let mut events = EventFile::create(&self.dir)?;
+            for earlier in &self.records {
+                events.add(earlier)?;
             }
+            self.events.insert(events)
         };
         events.add(record)?;
         self.records.push(record.clone());

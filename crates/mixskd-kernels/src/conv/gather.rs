@@ -14,7 +14,7 @@ use crate::simd::Element;
 
 use super::config::Geometry;
 use super::epilogue::Epilogue;
-use super::padded;
+use super::{padded, pointwise};
 
 /// One term of the sum: where to read relative to the output pixel, and which matrix to multiply with.
 #[derive(Debug, Clone, Copy)]
@@ -185,6 +185,7 @@ impl<T: Element> Block<'_, T> {
         }
         let width = Width::of::<T>();
         let step = (K_BLOCK / k).max(1);
+        let parts = k.div_ceil(K_BLOCK);
         let mut segments = Vec::with_capacity(taps * tiles);
         let mut ends = Vec::with_capacity(tiles);
         // Once even without taps: the sum over none is zero, and must be written.
@@ -198,24 +199,27 @@ impl<T: Element> Block<'_, T> {
             }
             for i in self.panels.clone() {
                 let panel = width.panel(n, i);
-                // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks, groups and panels
-                // have different output pixels or channels.
-                unsafe {
-                    Rows {
-                        pointers: &rows,
-                        stride: BLOCK,
-                        active: Active::Each {
-                            segments: &segments,
-                            ends: &ends,
-                        },
-                        k,
-                        b: weights.panel(panel),
-                        panel,
-                        c: &c[..count],
-                        c_offset: panel.column,
-                        accumulate: t > 0,
+                for part in 0..parts {
+                    // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks, groups and
+                    // panels have different output pixels or channels.
+                    unsafe {
+                        Rows {
+                            pointers: &rows,
+                            stride: BLOCK,
+                            active: Active::Each {
+                                segments: &segments,
+                                ends: &ends,
+                            },
+                            k: k * part / parts..k * (part + 1) / parts,
+                            segment_rows: k,
+                            b: weights.panel(panel),
+                            panel,
+                            c: &c[..count],
+                            c_offset: panel.column,
+                            accumulate: t > 0 || part > 0,
+                        }
+                        .run();
                     }
-                    .run();
                 }
             }
         }
@@ -386,6 +390,7 @@ pub(super) fn forward<T: Element>(
     weights: &Weights<T>,
     epilogue: Option<Epilogue<'_, T>>,
 ) -> Vec<T> {
+    let g = &pointwise::flat(g).unwrap_or(*g);
     // SAFETY: every output pixel is in the grid, and every group of channels in `weights`.
     unsafe {
         par::filled(g.output_len(), |dst| {
@@ -404,6 +409,7 @@ pub(super) fn forward<T: Element>(
 
 /// The gradient of a convolution's input.
 pub(super) fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
+    let g = &pointwise::flat(g).unwrap_or(*g);
     let (taps, k, n) = (g.taps(), g.out_group(), g.in_group());
     let at = Strides {
         segment: 1,

@@ -1,5 +1,7 @@
 //! The two register tiles that every multiplication of this crate is made of.
 
+use std::ops::Range;
+
 use crate::simd::{Element, Kernel, Lanes};
 
 use super::pack::Panel;
@@ -21,12 +23,15 @@ pub(crate) struct Run<T> {
 
 /// `c[m][..n] (+)= Σ_s Σ_k a[s][m][k] · b[s][k][..n]`: all rows of a block, one panel of columns.
 pub(crate) struct Rows<'a, T> {
-    /// Row `m` of segment `s` is at `pointers[s * stride + m]` and holds `k` elements.
+    /// Row `m` of segment `s` is at `pointers[s * stride + m]` and holds `segment_rows` elements.
     pub(crate) pointers: &'a [*const T],
     pub(crate) stride: usize,
     /// Segments to sum over, for each tile of [`ROWS`] rows; a tile without any is zero, or left alone if accumulating.
     pub(crate) active: Active<'a>,
-    pub(crate) k: usize,
+    /// The part of each row to sum over.
+    pub(crate) k: Range<usize>,
+    /// Rows of `b` for each segment: a row's elements, all of them.
+    pub(crate) segment_rows: usize,
     /// A packed panel, all segments of it.
     pub(crate) b: *const T,
     pub(crate) panel: Panel,
@@ -53,8 +58,8 @@ impl<T: Element> Rows<'_, T> {
     /// Runs on the processor's widest vectors.
     ///
     /// # Safety
-    /// Pointers of active segments have `k` readable elements behind them; `b` is a packed panel like `panel`; each
-    /// row of `c` has `panel.n` writable elements after the offset that no other thread touches.
+    /// `k` is inside `segment_rows`, and pointers of active segments have that many readable elements behind them; `b` is
+    /// a packed panel like `panel`; each row of `c` has `panel.n` writable elements after the offset that no other thread touches.
     pub(crate) unsafe fn run(self) {
         T::dispatch(RowsKernel(self));
     }
@@ -121,16 +126,18 @@ impl<T: Element> Rows<'_, T> {
         at: usize,
     ) -> usize {
         let width = NV * L::N;
-        let k = self.k;
+        let k = self.k.len();
         let mut acc = [[lanes.splat(T::default()); NV]; MR];
         for &segment in active {
             let segment = segment as usize;
-            // SAFETY: the caller gives pointers for every active segment; their rows have `k` elements, and the panel has
-            // `k` rows of `width` for every segment.
+            // SAFETY: the caller gives pointers for every active segment; their rows have `segment_rows`
+            // elements, and the panel has as many rows of `width` for every segment.
             unsafe {
                 let table = self.pointers.as_ptr().add(segment * self.stride + at);
                 let rows = table.cast::<[*const T; MR]>().read();
-                acc = products(lanes, acc, rows, self.b.add(segment * k * width), k);
+                let rows = rows.map(|row| row.add(self.k.start));
+                let b = (segment * self.segment_rows + self.k.start) * width;
+                acc = products(lanes, acc, rows, self.b.add(b), k);
             }
         }
         let last = self.panel.n - (NV - 1) * L::N;
