@@ -16,11 +16,13 @@
 mod axis;
 mod error;
 mod labels;
+mod lines;
 mod raster;
 mod svg;
 
 pub use axis::Axis;
 pub use error::{Error, Result};
 pub use labels::Labels;
+pub use lines::{LineChart, Series};
 pub use raster::png;
 pub use svg::{Anchor, Svg, escape};

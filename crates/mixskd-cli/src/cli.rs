@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     analyze, bench, compare, completions, datasets, doctor, eval, export, import, methods, models,
-    predict, train,
+    predict, report, train,
 };
 use crate::failure::Result;
 
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Eval(eval::Args),
     /// Measure what trained weights are worth besides accuracy: calibration, robustness, where they look
     Analyze(Box<analyze::Args>),
+    /// Write the page of a run, or of several laid over each other
+    Report(report::Args),
     /// Classify image files with trained weights
     Predict(predict::Args),
     /// Take weights of PyTorch, torchvision or timm
@@ -68,6 +70,7 @@ impl Command {
             Self::Compare(args) => args.run(),
             Self::Eval(args) => args.run(),
             Self::Analyze(args) => args.run(),
+            Self::Report(args) => args.run(),
             Self::Predict(args) => args.run(),
             Self::Import(args) => args.run(),
             Self::Export(args) => args.run(),

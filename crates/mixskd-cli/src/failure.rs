@@ -171,6 +171,17 @@ impl From<mixskd_analyze::Error> for Failure {
     }
 }
 
+impl From<mixskd_report::Error> for Failure {
+    fn from(error: mixskd_report::Error) -> Self {
+        let status = if error.is_usage() { USAGE } else { FAILED };
+        Self {
+            cause: error.cause(),
+            hint: error.hint(),
+            status,
+        }
+    }
+}
+
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
         mixskd_train::Error::from(error).into()

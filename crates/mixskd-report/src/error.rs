@@ -26,6 +26,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A directory holds no run.
+    #[error("{}: {}", path.display(), if *exists { "is no run directory: it holds no config.toml" } else { "there is no such directory" })]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+        /// Whether it is there at all.
+        exists: bool,
+    },
     /// The run failed.
     #[error(transparent)]
     Train(#[from] mixskd_train::Error),
@@ -56,7 +64,12 @@ impl Error {
             Self::File { .. } => {
                 Some("check that the path is right and that you may read and write there".into())
             }
-            Self::Damaged { .. } => None,
+            Self::Damaged { .. } => {
+                Some("leave the run out, or go on with it by `mixskd train --resume`, which writes its files anew".into())
+            }
+            Self::NoRun { .. } => {
+                Some("name directories that `mixskd train` wrote, such as runs/001-…".into())
+            }
             Self::Train(error) => error.hint(),
         }
     }
@@ -65,6 +78,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Train(error) => error.is_usage(),
+            Self::NoRun { .. } => true,
             _ => false,
         }
     }

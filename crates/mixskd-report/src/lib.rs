@@ -1,6 +1,7 @@
 //! What a training run shows beside its numbers.
 //!
-//! [`Recorder`] watches a run and writes `metrics.csv`, TensorBoard event files and `run.json` into its directory.
+//! [`Recorder`] watches a run and writes `metrics.csv`, TensorBoard event files, `run.json` and
+//! `report.html` into its directory; [`page()`] makes the page of several runs.
 //!
 //! ```no_run
 //! use mixskd_report::Recorder;
@@ -21,13 +22,19 @@
 //! ```
 
 mod csv;
+mod curves;
 mod error;
+mod html;
+mod page;
 mod recorder;
+mod run;
 mod run_files;
 mod session;
 pub mod tensorboard;
 
 pub use error::{Error, Result};
+pub use page::{REPORT_HTML, page, write_page, write_page_of};
 pub use recorder::Recorder;
+pub use run::Run;
 pub use run_files::{METRICS_CSV, METRICS_JSONL, read_records};
 pub use session::{RUN_JSON, Session, read_sessions};

@@ -6,10 +6,10 @@ use mixskd_train::{EpochRecord, Observer, Report, RunStart, StepEvent};
 
 use crate::session::{Session, add_session};
 use crate::tensorboard::EventFile;
-use crate::{Error, METRICS_CSV, Result, csv, read_records, run_files};
+use crate::{Error, METRICS_CSV, Result, csv, read_records, run_files, write_page};
 
-/// Writes `run.json` when a run begins or goes on, `metrics.csv` and TensorBoard's event file beside `metrics.jsonl` after each
-/// epoch, and passes everything on to another observer.
+/// Writes `run.json` when a run begins or goes on, `metrics.csv`, TensorBoard's event file and `report.html` beside `metrics.jsonl`
+/// after each epoch, and passes everything on to another observer.
 ///
 /// What cannot be written is told to that observer, once, and stops no run: `metrics.jsonl` holds the same.
 pub struct Recorder<'a> {
@@ -19,6 +19,7 @@ pub struct Recorder<'a> {
     records: Vec<EpochRecord>,
     events: Option<EventFile>,
     given_up: bool,
+    no_page: bool,
 }
 
 impl<'a> Recorder<'a> {
@@ -31,6 +32,7 @@ impl<'a> Recorder<'a> {
             records: Vec::new(),
             events: None,
             given_up: false,
+            no_page: false,
         }
     }
 
@@ -39,6 +41,18 @@ impl<'a> Recorder<'a> {
         self.inner.notice(&format!(
             "{error}; the run goes on without run.json, metrics.csv and TensorBoard's events, metrics.jsonl holds the same"
         ));
+    }
+
+    /// The page, from what lies in the directory.
+    fn draw(&mut self) {
+        if !self.given_up
+            && !self.no_page
+            && let Err(error) = write_page(&self.dir)
+        {
+            self.inner
+                .notice(&format!("{error}; the run goes on without report.html"));
+            self.no_page = true;
+        }
     }
 
     fn record(&mut self, record: &EpochRecord) -> Result<()> {
@@ -88,10 +102,12 @@ impl Observer for Recorder<'_> {
         {
             self.give_up(&error);
         }
+        self.draw();
         self.inner.epoch(record);
     }
 
     fn finished(&mut self, report: &Report) {
+        self.draw();
         self.inner.finished(report);
     }
 
@@ -134,6 +150,8 @@ mod tests {
     #[test]
     fn a_resumed_run_leaves_one_event_file_with_every_epoch() {
         let dir = tempfile::tempdir().unwrap();
+        let config = mixskd_train::TrainConfig::default().to_toml().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
         let line = |epoch| serde_json::to_string(&record(epoch)).unwrap() + "\n";
         let mut told = Told::default();
         let mut recorder = Recorder::new(&mut told, "mixskd train");
@@ -171,6 +189,7 @@ mod tests {
             .map(|session| (session.first_epoch, session.steps_before))
             .collect();
         assert_eq!(began, [(1, 0), (3, 7)]);
+        assert!(dir.path().join(crate::REPORT_HTML).is_file());
     }
 
     #[test]

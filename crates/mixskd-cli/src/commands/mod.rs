@@ -12,5 +12,6 @@ pub(crate) mod import;
 pub(crate) mod methods;
 pub(crate) mod models;
 pub(crate) mod predict;
+pub(crate) mod report;
 pub(crate) mod shared;
 pub(crate) mod train;

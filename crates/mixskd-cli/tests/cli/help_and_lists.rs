@@ -2,9 +2,9 @@
 
 use crate::support::run;
 
-const COMMANDS: [&str; 11] = [
-    "train", "compare", "eval", "analyze", "predict", "import", "export", "models", "methods",
-    "datasets", "doctor",
+const COMMANDS: [&str; 12] = [
+    "train", "compare", "eval", "analyze", "report", "predict", "import", "export", "models",
+    "methods", "datasets", "doctor",
 ];
 
 #[test]

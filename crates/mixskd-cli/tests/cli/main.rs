@@ -12,6 +12,7 @@ mod compare;
 mod configs;
 mod faults;
 mod help_and_lists;
+mod report;
 mod support;
 mod train;
 mod travel;

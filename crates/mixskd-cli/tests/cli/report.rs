@@ -1,0 +1,30 @@
+//! `mixskd report`: its page, what it refuses.
+
+use crate::support::{TINY, image_folder, run};
+
+#[test]
+fn every_run_has_a_page_and_several_share_one() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    for (name, method) in [("a", "ce"), ("b", "mixup")] {
+        let line = format!("{TINY} --epochs 1 --method {method} --out {name}");
+        run(dir.path(), &line).ok();
+    }
+    let page = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
+    let own = page("a/report.html");
+    assert!(own.contains("all 1 epochs are done") && own.contains("--method ce"));
+    std::fs::remove_file(dir.path().join("a/report.html")).unwrap();
+    run(dir.path(), "report a").ok();
+    assert_eq!(page("a/report.html"), own);
+    let told = run(dir.path(), "report a b --out both.html --json")
+        .ok()
+        .json();
+    assert_eq!(told["page"], "both.html");
+    assert!(page("both.html").contains("Configuration of b"));
+
+    run(dir.path(), "report a pets").refused(2, "pets: is no run directory", "mixskd train");
+    run(dir.path(), "report gone").refused(2, "gone: there is no such", "mixskd train");
+    run(dir.path(), "report a --out no/where.html").refused(1, "no/where.html", "path");
+    std::fs::write(dir.path().join("a/metrics.jsonl"), "{}\n").unwrap();
+    run(dir.path(), "report a").refused(1, "metrics.jsonl: line 1", "--resume");
+}

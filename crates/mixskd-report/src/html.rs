@@ -1,0 +1,95 @@
+//! Pieces of a page that needs no other file: no script, no network, no font.
+
+use std::fmt::Write as _;
+
+use mixskd_chart::escape;
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1d2126;--paper:#fff;--soft:#5c6570;--rule:#d9dce1;--card:#f6f7f9}
+@media screen and (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--paper:#15181c;--soft:#a3abb5;--rule:#3b4047;--card:#1d2126}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1180px;padding:16px;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid var(--rule);break-after:avoid}
+.soft,figcaption{color:var(--soft);font-size:.9rem}
+.wide{overflow-x:auto}
+table{border-collapse:collapse}th,td{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
+th{overflow-wrap:normal}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:16px}
+figure{margin:0;break-inside:avoid}figure svg{display:block;width:100%;height:auto;border:1px solid var(--rule)}
+.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(136px,1fr));gap:14px}
+.images img{width:100%;height:auto;display:block;image-rendering:pixelated;border:1px solid var(--rule)}
+.images figcaption{line-height:1.35;margin-top:4px}
+.matrix{max-width:760px}
+pre{background:var(--card);padding:12px;white-space:pre-wrap;font-size:.85rem}
+@media print{body{max-width:none;padding:0;font-size:11pt}.grid{grid-template-columns:1fr 1fr}.images{grid-template-columns:repeat(5,1fr)}.wide{overflow:visible}}
+";
+
+/// A page in the making.
+pub(crate) struct Page(String);
+
+impl Page {
+    /// A page of this title.
+    pub(crate) fn new(title: &str) -> Self {
+        Self(format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<link rel=\"icon\" href=\"data:,\">\n<title>{0}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{0}</h1>\n",
+            escape(title)
+        ))
+    }
+
+    /// A heading.
+    pub(crate) fn section(&mut self, title: &str) {
+        let _ = writeln!(self.0, "<h2>{}</h2>", escape(title));
+    }
+
+    /// A paragraph.
+    pub(crate) fn text(&mut self, text: &str) {
+        let _ = writeln!(self.0, "<p>{}</p>", escape(text));
+    }
+
+    /// A paragraph that stands back.
+    pub(crate) fn note(&mut self, text: &str) {
+        let _ = writeln!(self.0, "<p class=\"soft\">{}</p>", escape(text));
+    }
+
+    /// Text as it is.
+    pub(crate) fn code(&mut self, text: &str) {
+        let _ = writeln!(self.0, "<pre>{}</pre>", escape(text.trim_end()));
+    }
+
+    /// Rows of cells; the first row and the first column are headings, `numbers` says from which column on cells are numbers.
+    pub(crate) fn table(&mut self, rows: &[Vec<String>], numbers: usize) {
+        self.0.push_str("<div class=\"wide\"><table>\n");
+        for (at, row) in rows.iter().enumerate() {
+            self.0.push_str("<tr>");
+            for (column, cell) in row.iter().enumerate() {
+                let class = if column >= numbers {
+                    " class=\"n\""
+                } else {
+                    ""
+                };
+                let cell = escape(cell);
+                let _ = match (at, column) {
+                    (0, _) => write!(self.0, "<th scope=\"col\"{class}>{cell}</th>"),
+                    (_, 0) => write!(self.0, "<th scope=\"row\"{class}>{cell}</th>"),
+                    _ => write!(self.0, "<td{class}>{cell}</td>"),
+                };
+            }
+            self.0.push_str("</tr>\n");
+        }
+        self.0.push_str("</table></div>\n");
+    }
+
+    /// Charts side by side where there is room.
+    pub(crate) fn charts(&mut self, charts: &[String]) {
+        self.0.push_str("<div class=\"grid\">\n");
+        for svg in charts {
+            let _ = writeln!(self.0, "<figure>{svg}</figure>");
+        }
+        self.0.push_str("</div>\n");
+    }
+
+    /// The whole text.
+    pub(crate) fn finish(self) -> String {
+        self.0 + "</body>\n</html>\n"
+    }
+}

@@ -1,0 +1,190 @@
+//! `report.html`: what a run shows, on one page.
+
+use std::path::Path;
+
+use crate::html::Page;
+use crate::{Error, Result, Run, Session, curves, run_files};
+
+/// The page that is written into a run directory.
+pub const REPORT_HTML: &str = "report.html";
+
+/// The page of one run, or of several with their curves laid over each other.
+///
+/// A run without a finished epoch, or one cut short, makes a whole page that says so.
+pub fn page(runs: &[Run]) -> String {
+    let title = match runs {
+        [run] => run.name.clone(),
+        runs => format!("{} runs", runs.len()),
+    };
+    let names = names(runs);
+    let mut page = Page::new(&title);
+    results(&mut page, runs, &names);
+    if runs.iter().any(|run| !run.records.is_empty()) {
+        page.section("Accuracy");
+        page.charts(&curves::accuracies(runs, &names));
+        page.section("Losses");
+        page.charts(&curves::losses(runs, &names));
+        page.section("Learning rate and speed");
+        page.charts(&curves::pace(runs, &names));
+    }
+    for (run, name) in runs.iter().zip(&names) {
+        let of = |what: &str| match runs {
+            [_] => what.to_string(),
+            _ => format!("{what} of {name}"),
+        };
+        page.section(&of("Command, version, seeds and machine"));
+        origin(&mut page, run);
+        page.section(&of("Configuration"));
+        page.note("Every setting, resolved: config.toml of the run directory.");
+        page.code(&run.config_text);
+    }
+    page.finish()
+}
+
+/// Writes the page of the run in `dir` into it.
+///
+/// # Errors
+/// When the directory holds no run, or a file of it cannot be read or written.
+pub fn write_page(dir: &Path) -> Result<()> {
+    let text = page(&[Run::read(dir)?]);
+    run_files::write(&dir.join(REPORT_HTML), text.as_bytes())
+}
+
+/// Writes the page of the runs in `dirs` to `file`.
+///
+/// # Errors
+/// When a directory holds no run, or a file cannot be read or written.
+pub fn write_page_of<P: AsRef<Path>>(dirs: &[P], file: &Path) -> Result<()> {
+    let runs = dirs.iter().map(|dir| Run::read(dir.as_ref()));
+    let runs = runs.collect::<Result<Vec<_>>>()?;
+    if file.is_dir() {
+        let taken = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+        return Err(Error::file(file, "write")(taken));
+    }
+    run_files::write(file, page(&runs).as_bytes())
+}
+
+/// What curves are called; runs whose directories have one name are numbered.
+fn names(runs: &[Run]) -> Vec<String> {
+    let name = |(at, run): (usize, &Run)| {
+        let same = runs.iter().filter(|other| other.name == run.name).count();
+        if same > 1 {
+            format!("{}: {}", at + 1, run.name)
+        } else {
+            run.name.clone()
+        }
+    };
+    runs.iter().enumerate().map(name).collect()
+}
+
+fn results(page: &mut Page, runs: &[Run], names: &[String]) {
+    let mut rows = vec![
+        [
+            "run",
+            "method",
+            "network",
+            "data",
+            "state",
+            "backbone top-1",
+            "top-5",
+            "best head",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    for (run, name) in runs.iter().zip(names) {
+        let config = &run.config;
+        let model = format!("{}, width {}", config.model.name, config.model.width);
+        let last = run.records.last();
+        let best = last.and_then(|record| {
+            let heads = record.heads.iter();
+            heads.max_by(|a, b| a.top1.total_cmp(&b.top1))
+        });
+        rows.push(vec![
+            name.clone(),
+            config.method.name().into(),
+            model,
+            config.data.source.clone(),
+            state(run),
+            last.map_or("–".into(), |record| percent(record.top1)),
+            last.map_or("–".into(), |record| percent(record.top5)),
+            best.map_or("–".into(), |head| {
+                format!("{} {}", head.name, percent(head.top1))
+            }),
+        ]);
+    }
+    if let [_] = runs {
+        // One run reads better from top to bottom.
+        let (heads, row) = (rows[0].clone(), rows[1].clone());
+        rows = heads
+            .into_iter()
+            .zip(row)
+            .map(|(a, b)| vec![a, b])
+            .collect();
+    }
+    page.table(&rows, if runs.len() == 1 { 2 } else { 5 });
+    page.note(
+        "Accuracies are of the held-out images after the last finished epoch. The backbone is what is kept; which head is best is read off the held-out images themselves, so that it flatters.",
+    );
+}
+
+fn state(run: &Run) -> String {
+    let (done, all) = (run.records.len(), run.config.run.epochs);
+    match done {
+        0 => format!("no epoch of {all} is finished: there is nothing to draw yet"),
+        _ if done < all => format!("{done} of {all} epochs: running, or cut short"),
+        _ => format!("all {done} epochs are done"),
+    }
+}
+
+fn origin(page: &mut Page, run: &Run) {
+    page.text(&format!(
+        "Seeds: {} of initial values, order, augmentation and mixing (run.seed), {} of a drawn held-out set (data.seed).",
+        run.config.run.seed, run.config.data.seed
+    ));
+    if run.sessions.is_empty() {
+        page.note("Who trained it is not recorded: the directory has no run.json.");
+        return;
+    }
+    let mut rows = vec![
+        [
+            "command", "from", "version", "started", "threads", "machine",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    rows.extend(run.sessions.iter().map(session));
+    page.table(&rows, 6);
+}
+
+fn session(session: &Session) -> Vec<String> {
+    let machine = &session.machine;
+    let memory = machine.memory_bytes.map(|bytes| {
+        let gibibytes = bytes as f64 / f64::from(1 << 30);
+        format!("{gibibytes:.1} GiB of memory")
+    });
+    let parts = [
+        machine.processor.clone(),
+        Some(machine.instruction_set.clone()),
+        Some(format!("{} cores", machine.threads)),
+        memory,
+        Some(machine.system.clone()),
+        Some(format!("GPU: {}", machine.gpu)),
+    ];
+    let from = match session.steps_before {
+        0 => format!("epoch {}", session.first_epoch),
+        steps => format!("epoch {}, step {}", session.first_epoch, steps + 1),
+    };
+    vec![
+        session.command.clone(),
+        from,
+        session.version.clone(),
+        session.started.clone(),
+        session.threads.to_string(),
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", "),
+    ]
+}
+
+pub(crate) fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
+}

@@ -1,0 +1,92 @@
+//! A run directory as a report reads it.
+
+use std::path::Path;
+
+use mixskd_train::{EpochRecord, Report, TrainConfig};
+
+use crate::{Error, Result, Session, read_records, read_sessions};
+
+/// What a run directory says of its run. Whatever a run that was cut short never wrote is missing here, too.
+pub struct Run {
+    /// The directory's name.
+    pub name: String,
+    /// `config.toml`, as it is.
+    pub config_text: String,
+    /// The same, read.
+    pub config: TrainConfig,
+    /// Every finished epoch.
+    pub records: Vec<EpochRecord>,
+    /// Who worked on it, where.
+    pub sessions: Vec<Session>,
+    /// The result of a run that came to its end.
+    pub report: Option<Report>,
+}
+
+impl Run {
+    /// Reads the run in `dir`.
+    ///
+    /// # Errors
+    /// When `dir` holds no run, or one of its files cannot be read.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("config.toml");
+        let config_text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if !path.exists() => {
+                let _ = error;
+                return Err(Error::NoRun {
+                    path: dir.to_path_buf(),
+                    exists: dir.exists(),
+                });
+            }
+            Err(error) => return Err(Error::file(&path, "read")(error)),
+        };
+        let config = TrainConfig::from_file(&path)?;
+        let records = read_records(dir)?;
+        let absolute = std::fs::canonicalize(dir);
+        let named = absolute.as_deref().unwrap_or(dir).file_name();
+        Ok(Self {
+            name: named.map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into()),
+            config_text,
+            config,
+            sessions: read_sessions(dir)?,
+            report: read_json::<Report>(&dir.join("report.json"))?
+                .filter(|report| report.epochs == records.len()),
+            records,
+        })
+    }
+
+    /// Every loss term's name, in the order of the alphabet.
+    pub(crate) fn terms(&self) -> Vec<&str> {
+        let all = self.records.iter().flat_map(|record| record.terms.keys());
+        let mut terms: Vec<_> = all.map(String::as_str).collect();
+        terms.sort_unstable();
+        terms.dedup();
+        terms
+    }
+
+    /// Every head's name, the backbone first.
+    pub(crate) fn heads(&self) -> Vec<&str> {
+        let mut heads: Vec<&str> = Vec::new();
+        for head in self.records.iter().flat_map(|record| &record.heads) {
+            if !heads.contains(&head.name.as_str()) {
+                heads.push(&head.name);
+            }
+        }
+        heads
+    }
+}
+
+/// What the JSON file `path` holds; nothing where it is not there.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file(path, "read")(error)),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| Error::Damaged {
+            path: path.to_path_buf(),
+            message: error.to_string(),
+        })
+}
