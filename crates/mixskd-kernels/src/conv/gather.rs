@@ -211,7 +211,7 @@ impl<T: Element> Block<'_, T> {
                                 ends: &ends,
                             },
                             k: k * part / parts..k * (part + 1) / parts,
-                            segment_rows: k,
+                            segment_len: k,
                             b: weights.panel(panel),
                             panel,
                             c: &c[..count],

@@ -23,7 +23,7 @@ pub(crate) struct Run<T> {
 
 /// `c[m][..n] (+)= Σ_s Σ_k a[s][m][k] · b[s][k][..n]`: all rows of a block, one panel of columns.
 pub(crate) struct Rows<'a, T> {
-    /// Row `m` of segment `s` is at `pointers[s * stride + m]` and holds `segment_rows` elements.
+    /// Row `m` of segment `s` is at `pointers[s * stride + m]` and holds `segment_len` elements.
     pub(crate) pointers: &'a [*const T],
     pub(crate) stride: usize,
     /// Segments to sum over, for each tile of [`ROWS`] rows; a tile without any is zero, or left alone if accumulating.
@@ -31,7 +31,7 @@ pub(crate) struct Rows<'a, T> {
     /// The part of each row to sum over.
     pub(crate) k: Range<usize>,
     /// Rows of `b` for each segment: a row's elements, all of them.
-    pub(crate) segment_rows: usize,
+    pub(crate) segment_len: usize,
     /// A packed panel, all segments of it.
     pub(crate) b: *const T,
     pub(crate) panel: Panel,
@@ -58,7 +58,7 @@ impl<T: Element> Rows<'_, T> {
     /// Runs on the processor's widest vectors.
     ///
     /// # Safety
-    /// `k` is inside `segment_rows`, and pointers of active segments have that many readable elements behind them; `b` is
+    /// `k` is inside `segment_len`, and pointers of active segments have that many readable elements behind them; `b` is
     /// a packed panel like `panel`; each row of `c` has `panel.n` writable elements after the offset that no other thread touches.
     pub(crate) unsafe fn run(self) {
         T::dispatch(RowsKernel(self));
@@ -130,13 +130,13 @@ impl<T: Element> Rows<'_, T> {
         let mut acc = [[lanes.splat(T::default()); NV]; MR];
         for &segment in active {
             let segment = segment as usize;
-            // SAFETY: the caller gives pointers for every active segment; their rows have `segment_rows`
+            // SAFETY: the caller gives pointers for every active segment; their rows have `segment_len`
             // elements, and the panel has as many rows of `width` for every segment.
             unsafe {
                 let table = self.pointers.as_ptr().add(segment * self.stride + at);
                 let rows = table.cast::<[*const T; MR]>().read();
                 let rows = rows.map(|row| row.add(self.k.start));
-                let b = (segment * self.segment_rows + self.k.start) * width;
+                let b = (segment * self.segment_len + self.k.start) * width;
                 acc = products(lanes, acc, rows, self.b.add(b), k);
             }
         }

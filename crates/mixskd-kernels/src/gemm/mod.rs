@@ -78,7 +78,7 @@ fn block<T: Element>(a: Matrix<'_, T>, b: &Packed<T>, first: usize, panel: Panel
             stride: BLOCK,
             active: Active::Same(&[0]),
             k: 0..b.k,
-            segment_rows: b.k,
+            segment_len: b.k,
             b: b.panel(panel),
             panel,
             c: &out[..count],

@@ -311,7 +311,7 @@ fn multiply<T: Element>(
                 stride: count,
                 active: Active::Same(&[0]),
                 k: 0..k,
-                segment_rows: k,
+                segment_len: k,
                 b: u[point * k * row..].as_ptr(),
                 panel: Panel { n: row, ..panel },
                 c: &out,
