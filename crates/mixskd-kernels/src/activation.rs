@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose};
@@ -40,7 +41,7 @@ fn apply(x: &Tensor, kind: Kind) -> Result<Tensor> {
             Kind::Relu6 => compose::relu6(x),
         };
     }
-    Ok(x.contiguous()?.apply_op1(kind)?)
+    Ok(record::apply1(&x.contiguous()?, kind)?)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose, shape};
@@ -21,8 +22,11 @@ pub fn attention_pool2d(x: &Tensor, scores: &Tensor) -> Result<Tensor> {
     if !storage::has_kernel(&[x, scores]) || x.elem_count() == 0 {
         return compose::attention_pool2d(x, scores);
     }
-    Ok(x.contiguous()?
-        .apply_op2(&scores.contiguous()?, AttentionPool)?)
+    Ok(record::apply2(
+        &x.contiguous()?,
+        &scores.contiguous()?,
+        AttentionPool,
+    )?)
 }
 
 struct AttentionPool;

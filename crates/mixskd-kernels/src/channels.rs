@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
 use crate::{Error, Result, compose, shape};
@@ -25,7 +26,7 @@ pub fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if !storage::has_kernel(&[a, b]) || a.elem_count() * b.elem_count() == 0 {
         return compose::concat_channels(a, b);
     }
-    Ok(a.contiguous()?.apply_op2(&b.contiguous()?, Concat)?)
+    Ok(record::apply2(&a.contiguous()?, &b.contiguous()?, Concat)?)
 }
 
 /// The channels `start … start + count − 1`.
@@ -51,7 +52,7 @@ pub fn slice_channels(x: &Tensor, start: usize, count: usize) -> Result<Tensor> 
         start,
         count,
     };
-    Ok(x.contiguous()?.apply_op1(op)?)
+    Ok(record::apply1(&x.contiguous()?, op)?)
 }
 
 /// Interleaves `groups` equal groups of channels: output channel `i · groups + g` is input channel `g · channel / groups + i`
@@ -74,7 +75,7 @@ pub fn shuffle_channels(x: &Tensor, groups: usize) -> Result<Tensor> {
         return compose::shuffle_channels(x, groups);
     }
     let op = Shuffle { channels, groups };
-    Ok(x.contiguous()?.apply_op1(op)?)
+    Ok(record::apply1(&x.contiguous()?, op)?)
 }
 
 /// A new array of `pixels · channels` values; `row(p, out)` writes all values of pixel `p`.

@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose, shape};
@@ -21,8 +22,11 @@ pub fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     if !storage::has_kernel(&[x, factors]) || x.elem_count() == 0 {
         return compose::scale_channels(x, factors);
     }
-    Ok(x.contiguous()?
-        .apply_op2(&factors.contiguous()?, Op::Scale)?)
+    Ok(record::apply2(
+        &x.contiguous()?,
+        &factors.contiguous()?,
+        Op::Scale,
+    )?)
 }
 
 /// Adds to every channel of every sample a number of its own.
@@ -38,7 +42,11 @@ pub fn shift_channels(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
     if !storage::has_kernel(&[x, shift]) || x.elem_count() == 0 {
         return compose::shift_channels(x, shift);
     }
-    Ok(x.contiguous()?.apply_op2(&shift.contiguous()?, Op::Shift)?)
+    Ok(record::apply2(
+        &x.contiguous()?,
+        &shift.contiguous()?,
+        Op::Shift,
+    )?)
 }
 
 /// Adds a number of its own to every channel.
@@ -54,7 +62,11 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     if !storage::has_kernel(&[x, bias]) || x.elem_count() == 0 {
         return compose::add_bias(x, bias);
     }
-    Ok(x.contiguous()?.apply_op2(&bias.contiguous()?, Op::Bias)?)
+    Ok(record::apply2(
+        &x.contiguous()?,
+        &bias.contiguous()?,
+        Op::Bias,
+    )?)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 use crate::gemm::{self, Matrix};
+use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
 use crate::{Error, Result, compose, gpu, shape};
@@ -34,7 +35,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     if !storage::has_kernel(&[x, weight]) || x.elem_count() == 0 || out == 0 {
         return compose::linear(x, weight, bias);
     }
-    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, Linear)?;
+    let y = record::apply2(&x.contiguous()?, &weight.contiguous()?, Linear)?;
     Ok(match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,

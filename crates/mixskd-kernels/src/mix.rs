@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
 use crate::{Error, Result, compose, gpu, shape};
@@ -42,7 +43,10 @@ pub fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Result<Tens
         });
     }
     let lambda = lambda.to_dtype(DType::F64)?.to_vec1()?;
-    Ok(x.contiguous()?.apply_op1(Interpolate { partner, lambda })?)
+    Ok(record::apply1(
+        &x.contiguous()?,
+        Interpolate { partner, lambda },
+    )?)
 }
 
 struct Interpolate {

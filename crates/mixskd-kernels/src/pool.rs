@@ -4,6 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose, gpu, shape};
@@ -49,7 +50,7 @@ pub fn max_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
         return Ok(y);
     }
     match op {
-        Some(op) => Ok(x.contiguous()?.apply_op1(op)?),
+        Some(op) => Ok(record::apply1(&x.contiguous()?, op)?),
         None => compose::max_pool2d(x, config),
     }
 }
@@ -67,7 +68,7 @@ pub fn avg_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
         return Ok(y);
     }
     match op {
-        Some(op) => Ok(x.contiguous()?.apply_op1(op)?),
+        Some(op) => Ok(record::apply1(&x.contiguous()?, op)?),
         None => compose::avg_pool2d(x, config),
     }
 }
@@ -101,7 +102,7 @@ pub fn global_avg_pool2d(x: &Tensor) -> Result<Tensor> {
         config,
         reduction: Reduction::Mean,
     };
-    Ok(x.contiguous()?.apply_op1(op)?.reshape((b, c))?)
+    Ok(record::apply1(&x.contiguous()?, op)?.reshape((b, c))?)
 }
 
 struct Pool {

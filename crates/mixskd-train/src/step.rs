@@ -86,7 +86,10 @@ impl Trainer {
             value,
         });
         if broken.is_none() {
-            let gradients = self.updater.optimizer.gradients(&output.loss.backward()?);
+            let gradients = self
+                .updater
+                .optimizer
+                .gradients(&mixskd_kernels::backward(&output.loss)?);
             match first_not_finite(&gradients)? {
                 Some((layer, value)) => {
                     broken = Some(Broken {

@@ -14,6 +14,7 @@ mod winograd;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
+use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose, gpu};
@@ -41,8 +42,11 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Result<Tenso
     if !storage::has_kernel(&[x, weight]) || geometry.is_empty() {
         return compose::conv2d(x, weight, config);
     }
-    Ok(x.contiguous()?
-        .apply_op2(&weight.contiguous()?, Conv2d(geometry))?)
+    Ok(record::apply2(
+        &x.contiguous()?,
+        &weight.contiguous()?,
+        Conv2d(geometry),
+    )?)
 }
 
 /// The output.

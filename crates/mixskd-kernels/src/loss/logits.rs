@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use crate::Result;
 use crate::par::{self, Shared};
+use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
 
@@ -87,9 +88,10 @@ pub(super) fn scalar<T: Element>(gradient: &Tensor) -> candle_core::Result<f64> 
 
 /// Cross-entropy with up to two weighted labels a row.
 pub(super) fn label_cross_entropy(logits: &Tensor, targets: Targets) -> Result<Tensor> {
-    Ok(logits
-        .contiguous()?
-        .apply_op1(LabelCrossEntropy { targets })?)
+    Ok(record::apply1(
+        &logits.contiguous()?,
+        LabelCrossEntropy { targets },
+    )?)
 }
 
 struct LabelCrossEntropy {

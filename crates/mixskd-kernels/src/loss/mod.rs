@@ -7,6 +7,7 @@ mod mse;
 
 use candle_core::{DType, Tensor};
 
+use crate::record;
 use crate::storage;
 use crate::{Error, Result, compose, gpu, shape};
 
@@ -92,9 +93,11 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         return compose::soft_cross_entropy(logits, targets);
     }
     let targets = targets.detach().contiguous()?;
-    Ok(logits
-        .contiguous()?
-        .apply_op2(&targets, logits::SoftCrossEntropy)?)
+    Ok(record::apply2(
+        &logits.contiguous()?,
+        &targets,
+        logits::SoftCrossEntropy,
+    )?)
 }
 
 /// `T²·mean_i Σ_c p_ic·(log p_ic − log q_ic)`, `p = softmax(teacher / T)`, `q = softmax(student / T)`
@@ -124,7 +127,7 @@ pub fn kl_divergence(student: &Tensor, teacher: &Tensor, temperature: f64) -> Re
     }
     let teacher = teacher.detach().contiguous()?;
     let op = logits::Divergence { temperature };
-    Ok(student.contiguous()?.apply_op2(&teacher, op)?)
+    Ok(record::apply2(&student.contiguous()?, &teacher, op)?)
 }
 
 /// `mean((a − b)²)` over all elements; the gradient flows to both sides.
@@ -145,7 +148,11 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if !storage::has_kernel(&[a, b]) {
         return compose::mse(a, b);
     }
-    Ok(a.contiguous()?.apply_op2(&b.contiguous()?, mse::Mse)?)
+    Ok(record::apply2(
+        &a.contiguous()?,
+        &b.contiguous()?,
+        mse::Mse,
+    )?)
 }
 
 /// `mean((λ_i·x_i + (1 − λ_i)·x_π(i) − y_i)²)`: [`mse`] of [`interpolate`](crate::interpolate)d maps without ever writing them
@@ -187,7 +194,7 @@ pub fn interpolated_mse(
     }
     let lambda = lambda.to_dtype(DType::F64)?.to_vec1()?;
     let op = mse::InterpolatedMse { partner, lambda };
-    Ok(x.contiguous()?.apply_op2(&y.contiguous()?, op)?)
+    Ok(record::apply2(&x.contiguous()?, &y.contiguous()?, op)?)
 }
 
 /// Batch and classes of a `[batch, class]` tensor with at least one of each.

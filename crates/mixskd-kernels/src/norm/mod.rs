@@ -6,6 +6,7 @@ mod stats;
 
 use candle_core::{D, DType, Tensor};
 
+use crate::record;
 use crate::storage::{self, by_dtype};
 use crate::{Result, compose, gpu, shape};
 pub(crate) use op::{Normalise, Wanted};
@@ -148,7 +149,7 @@ fn normalise(
 ) -> Result<Tensor> {
     let params = Tensor::stack(&[weight, bias], 0)?;
     Ok(match residual {
-        Some(residual) => x.apply_op3(&params, &residual.contiguous()?, op)?,
-        None => x.apply_op2(&params, op)?,
+        Some(residual) => record::apply3(x, &params, &residual.contiguous()?, op)?,
+        None => record::apply2(x, &params, op)?,
     })
 }

@@ -130,7 +130,7 @@ impl StepBench {
             })?;
             // As in training; on a GPU it also waits for the forward pass.
             StepReading::of(&output)?;
-            let gradients = output.loss.backward()?;
+            let gradients = mixskd_kernels::backward(&output.loss)?;
             optimizer.step(&gradients, self.optimizer.lr)?;
             Ok(device.synchronize()?)
         })?;
