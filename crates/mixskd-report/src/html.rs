@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use mixskd_chart::escape;
 
+use crate::cells::Embedded;
+
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1d2126;--paper:#fff;--soft:#5c6570;--rule:#d9dce1;--card:#f6f7f9}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--paper:#15181c;--soft:#a3abb5;--rule:#3b4047;--card:#1d2126}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1180px;padding:16px;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid var(--rule);break-after:avoid}
+h1{font-size:1.5rem;line-height:1.25}h3{font-size:1rem;margin:1rem 0 .3rem;break-after:avoid}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid var(--rule);break-after:avoid}
 .soft,figcaption{color:var(--soft);font-size:.9rem}
 .wide{overflow-x:auto}
 table{border-collapse:collapse}th,td{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
@@ -39,6 +41,25 @@ impl Page {
     /// A heading.
     pub(crate) fn section(&mut self, title: &str) {
         let _ = writeln!(self.0, "<h2>{}</h2>", escape(title));
+    }
+
+    /// A heading below [`Self::section`]'s.
+    pub(crate) fn subsection(&mut self, title: &str) {
+        let _ = writeln!(self.0, "<h3>{}</h3>", escape(title));
+    }
+
+    /// Parts side by side where there is room.
+    pub(crate) fn grid(&mut self, parts: impl FnOnce(&mut Self)) {
+        self.0.push_str("<div class=\"grid\">\n");
+        parts(self);
+        self.0.push_str("</div>\n");
+    }
+
+    /// One part of a grid.
+    pub(crate) fn part(&mut self, part: impl FnOnce(&mut Self)) {
+        self.0.push_str("<div>\n");
+        part(self);
+        self.0.push_str("</div>\n");
     }
 
     /// A paragraph.
@@ -84,6 +105,34 @@ impl Page {
         self.0.push_str("<div class=\"grid\">\n");
         for svg in charts {
             let _ = writeln!(self.0, "<figure>{svg}</figure>");
+        }
+        self.0.push_str("</div>\n");
+    }
+
+    /// A drawing in the width it needs to be read: where there is less, it scrolls in its own place.
+    pub(crate) fn drawing(&mut self, svg: &str, readable_width: f64, caption: &str) {
+        let _ = writeln!(
+            self.0,
+            "<figure class=\"matrix\"><div class=\"wide\" tabindex=\"0\"><div style=\"min-width:{readable_width:.0}px\">{svg}</div></div><figcaption>{}</figcaption></figure>",
+            escape(caption)
+        );
+    }
+
+    /// Pictures with what is said of each.
+    pub(crate) fn images(&mut self, cells: &[Embedded]) {
+        self.0.push_str("<div class=\"images\">\n");
+        for cell in cells {
+            let lines: Vec<_> = cell.lines.iter().map(|line| escape(line)).collect();
+            let (first, others) = lines.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
+            let rest: String = others.iter().map(|line| format!("<br>{line}")).collect();
+            let _ = writeln!(
+                self.0,
+                "<figure><img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"{}\"><figcaption><b>{first}</b>{rest}</figcaption></figure>",
+                lines.join(", "),
+                cell.width,
+                cell.height,
+                cell.uri
+            );
         }
         self.0.push_str("</div>\n");
     }

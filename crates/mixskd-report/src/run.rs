@@ -4,6 +4,8 @@ use std::path::Path;
 
 use mixskd_train::{EpochRecord, Report, TrainConfig};
 
+use crate::pictures::Pictures;
+use crate::predictions::Predictions;
 use crate::{Error, Result, Session, read_records, read_sessions};
 
 /// What a run directory says of its run. Whatever a run that was cut short never wrote is missing here, too.
@@ -20,6 +22,11 @@ pub struct Run {
     pub sessions: Vec<Session>,
     /// The result of a run that came to its end.
     pub report: Option<Report>,
+    /// What the network says of the held-out images.
+    pub predictions: Option<Predictions>,
+    pub(crate) pictures: Pictures,
+    /// What a page of it lacks, and why.
+    pub(crate) missing: Vec<String>,
 }
 
 impl Run {
@@ -51,7 +58,11 @@ impl Run {
             sessions: read_sessions(dir)?,
             report: read_json::<Report>(&dir.join("report.json"))?
                 .filter(|report| report.epochs == records.len()),
+            // Of epochs that were lost since, nothing is told.
+            predictions: Predictions::read(dir)?.filter(|found| found.epoch <= records.len()),
             records,
+            pictures: Pictures::default(),
+            missing: Vec::new(),
         })
     }
 
