@@ -1,12 +1,14 @@
 //! Pictures with what is said of each, for a page or for a sheet of their own.
 
+use std::path::PathBuf;
+
 use candle_core::{Device, Tensor};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, replace, resize};
 use image::{ExtendedColorType, RgbImage};
 use mixskd_analyze::{base64, picture, png};
 use mixskd_chart::{Anchor, Svg};
-use mixskd_data::Dataset;
+use mixskd_data::{Dataset, EXTENSIONS};
 use mixskd_train::Seen;
 
 use crate::predictions::{Answer, Predictions};
@@ -51,7 +53,7 @@ impl Cell {
                 lines.push(format!("{:.3} {}", source.share, name(source.label)));
             }
             let lambda = seen.sources.first().map_or(1.0, |source| source.share);
-            lines.push(format!("{}, λ = {lambda:.3}", seen.what));
+            lines.push(format!("{}, λ\u{a0}=\u{a0}{lambda:.3}", seen.what));
         }
         Ok(Self {
             image: shown(&seen.image, dataset)?,
@@ -69,24 +71,32 @@ impl Cell {
         let image = dataset.test.image(answer.image)?;
         let tensor = dataset.eval_pipeline(size)?.tensor(&image)?;
         let name = |label: usize| predictions.classes[label].clone();
-        let origin = dataset.test.origin(answer.image);
-        let file = origin.rsplit(['/', '\\']).next().unwrap_or(&origin);
+        let mut lines = vec![
+            name(answer.label),
+            format!(
+                "predicted {}, {}",
+                name(answer.predicted),
+                share(answer.confidence)
+            ),
+            format!(
+                "{} given {}",
+                name(answer.label),
+                share((-answer.loss).exp())
+            ),
+            format!("loss {:.2}, image {}", answer.loss, answer.image),
+        ];
+        // A file has a name; a record of a file has its number, which is told already.
+        let origin = PathBuf::from(dataset.test.origin(answer.image));
+        if let Some(name) = origin.file_name().filter(|_| {
+            origin
+                .extension()
+                .is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
+        }) {
+            lines.push(name.to_string_lossy().into());
+        }
         Ok(Self {
             image: shown(&tensor, dataset)?,
-            lines: vec![
-                format!(
-                    "{}, given {}",
-                    name(answer.label),
-                    share((-answer.loss).exp())
-                ),
-                format!(
-                    "predicted {}, {}",
-                    name(answer.predicted),
-                    share(answer.confidence)
-                ),
-                format!("loss {:.2}, image {}", answer.loss, answer.image),
-                file.to_string(),
-            ],
+            lines,
         })
     }
 
@@ -117,11 +127,11 @@ impl Cell {
     }
 }
 
-/// A probability with as many digits as tell it from 0.
+/// A probability with as many digits as tell it from 0; number and unit stay on one line.
 fn share(value: f64) -> String {
     match 100.0 * value {
-        percent if percent >= 0.05 => format!("{percent:.1} %"),
-        percent => format!("{percent:.1e} %"),
+        percent if percent >= 0.05 => format!("{percent:.1}\u{a0}%"),
+        percent => format!("{percent:.1e}\u{a0}%"),
     }
 }
 
@@ -250,7 +260,7 @@ mod tests {
     fn small_probabilities_are_told_from_nothing() {
         assert_eq!(
             [0.5, 0.0005, 1e-7].map(share),
-            ["50.0 %", "0.1 %", "1.0e-5 %"]
+            ["50.0\u{a0}%", "0.1\u{a0}%", "1.0e-5\u{a0}%"]
         );
     }
 }

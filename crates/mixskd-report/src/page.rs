@@ -63,8 +63,14 @@ fn images(page: &mut Page, run: &Run) {
     }
     if !run.pictures.seen.is_empty() {
         page.section("Training images as the network sees them");
+        let lines = run.pictures.seen.iter().flat_map(|cell| &cell.lines);
+        let mixed = if lines.into_iter().any(|line| line.contains('λ')) {
+            " A mix names both its classes with their shares; λ is that of the first."
+        } else {
+            ""
+        };
         page.note(&format!(
-            "From the first batches of the first epoch, augmented, and mixed where the method mixes ({}); a mix names both its classes with their shares, λ first.",
+            "A few of each of the first batches of the first epoch, augmented, as {} trains on them.{mixed}",
             run.config.method.name()
         ));
         page.images(&run.pictures.seen);
@@ -164,13 +170,7 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
         ]);
     }
     if let [_] = runs {
-        // One run reads better from top to bottom.
-        let (heads, row) = (rows[0].clone(), rows[1].clone());
-        rows = heads
-            .into_iter()
-            .zip(row)
-            .map(|(a, b)| vec![a, b])
-            .collect();
+        rows = upright(rows);
     }
     page.table(&rows, if runs.len() == 1 { 2 } else { 5 });
     page.note(
@@ -204,7 +204,14 @@ fn origin(page: &mut Page, run: &Run) {
         .to_vec(),
     ];
     rows.extend(run.sessions.iter().map(session));
-    page.table(&rows, 6);
+    page.table(&upright(rows), usize::MAX);
+}
+
+/// Rows as columns: one run, or one process, reads better from top to bottom.
+fn upright(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let column = |at: usize| rows.iter().map(|row| row[at].clone()).collect();
+    (0..columns).map(column).collect()
 }
 
 fn session(session: &Session) -> Vec<String> {

@@ -7,7 +7,7 @@ use crate::trainer::to_device;
 use crate::{Result, Trainer};
 
 /// Batches that a few images are taken from, where there are so many: each has a λ of its own.
-const BATCHES: usize = 4;
+const BATCHES: usize = 6;
 
 /// One image as it enters the network in training.
 #[derive(Debug, Clone)]
@@ -150,8 +150,8 @@ mod tests {
             let trainer = trainer(&[&format!("method.name={method}")]);
             let all = augmented(&trainer, BATCHES);
             let of = |index: u32| &all.iter().find(|(at, _)| *at == index).unwrap().1;
-            let seen = trainer.seen(16).unwrap();
-            assert_eq!(seen.len(), 16);
+            let seen = trainer.seen(24).unwrap();
+            assert_eq!(seen.len(), 24);
             let mut shares = Vec::new();
             for seen in &seen {
                 let pixels = values(&seen.image);
@@ -166,7 +166,7 @@ mod tests {
                 }
             }
             shares.dedup();
-            // One λ for each of four batches.
+            // One λ for each batch.
             assert_eq!(shares.len(), BATCHES, "{method}");
         }
     }
