@@ -164,10 +164,10 @@ impl HeatMap {
                 let share = count as f64 / total as f64;
                 let (x, y) = (left + column as f64 * cell, top + row as f64 * cell);
                 let name = |at: usize| escape(self.names.get(at).map_or("", String::as_str));
-                // Letters stand out from their cell by at least 4 to 1, in light and in dark.
+                // Letters stand out from their cell by about 4 to 1 or more, in light and in dark.
                 let ink = match share {
                     _ if share > 0.75 => " h-on",
-                    _ if share > 0.5 => " h-mid",
+                    _ if share > 0.62 => " h-mid",
                     _ => "",
                 };
                 let _ = writeln!(

@@ -61,13 +61,13 @@ fn matrix(page: &mut Page, confusion: &Confusion, classes: &[String]) {
 }
 
 fn confused(page: &mut Page, confusion: &Confusion, classes: &[String]) {
-    page.subsection("Most frequent confusions");
+    page.subsection("Most frequent confusions, with their share of the class");
     let pairs = confusion.most_confused(ROWS);
     if pairs.is_empty() {
         page.text("No image is taken for another class.");
         return;
     }
-    let heads = ["class", "taken for", "images", "of its class"];
+    let heads = ["class", "taken for", "images", "share"];
     let mut rows = vec![heads.map(String::from).to_vec()];
     rows.extend(pairs.into_iter().map(|pair| {
         let share = pair.images as f64 / confusion.images(pair.label) as f64;

@@ -220,6 +220,7 @@ fn the_page_is_whole_in_a_browser() {
     ];
     check(&browser.look(&own), &sections, 48);
     browser.screenshot(&own, "run-desktop.png", (1280, 5200));
+    browser.screenshot(&own, "run-phone.png", (390, 5200));
 
     let both = folder.path().join("both.html");
     write_page_of(&dirs, &both).unwrap();

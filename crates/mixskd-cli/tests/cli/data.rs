@@ -48,7 +48,7 @@ fn what_cannot_be_shown_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 6);
     let run = |line: &str| run(dir.path(), &format!("data preview --data pets {line}"));
-    run("--method mixxup").refused(2, "no method `mixxup`", "mixup");
+    run("--method mixxup").refused(2, "called `mixxup`", "mixup");
     run("--batch 100").refused(2, "a batch of 100", "--batch 12");
     run("--set method.alpha=-1 --batch 4").refused(2, "alpha", "");
     run("--augment cutoff").refused(2, "cutoff", "cutout");
