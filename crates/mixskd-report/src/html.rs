@@ -26,7 +26,7 @@ figure{margin:0;break-inside:avoid}figure svg{display:block;width:100%;height:au
 .images figcaption{line-height:1.35;margin-top:4px}
 .matrix{max-width:760px}
 pre{background:var(--card);padding:12px;white-space:pre-wrap;font-size:.85rem}
-@media print{body{max-width:none;padding:0;font-size:11pt}.grid{grid-template-columns:1fr 1fr}.images{grid-template-columns:repeat(6,1fr)}.images figcaption{font-size:8pt}.matrix{max-width:520px}.wide{overflow:visible}.wide>div{min-width:0!important}table{font-size:9pt}}
+@media print{body{max-width:none;padding:0;font-size:11pt}.grid{grid-template-columns:1fr 1fr}.images{grid-template-columns:repeat(6,1fr)}.images figcaption{font-size:8pt}.matrix{max-width:520px}.wide{overflow:visible}.wide>div{min-width:0!important}table{font-size:9pt}pre{columns:2;font-size:8pt}}
 ";
 
 /// A page in the making.

@@ -98,7 +98,7 @@ pub(crate) fn look(run: &mut Run, dir: &Path, pictures: bool) {
 /// What a page says of pictures that cannot be had.
 pub(crate) fn told(error: &Error) -> String {
     format!(
-        "Pictures are missing here: {}. `mixskd report` adds them once that is mended.",
+        "Something is missing here: {}. `mixskd report` adds it once that is mended.",
         error.cause().replace('\n', " ")
     )
 }
@@ -110,7 +110,10 @@ fn try_to_look(run: &mut Run, dir: &Path, pictures: bool) -> Result<()> {
     let trainer = Trainer::for_resume(&config)?;
     let weights = dir.join("model.safetensors");
     if run.predictions.is_none() && weights.is_file() && !run.records.is_empty() {
-        run.predictions = Some(ask(&weights, &trainer, run.records.len())?);
+        match ask(&weights, &trainer, run.records.len()) {
+            Ok(predictions) => run.predictions = Some(predictions),
+            Err(error) => run.missing.push(told(&error)),
+        }
     }
     if pictures {
         Source::of(&trainer)?.fill(run)?;

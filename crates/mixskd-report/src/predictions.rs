@@ -75,10 +75,8 @@ impl Predictions {
     /// When the file is there and cannot be read, or is no such table.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(PREDICTIONS_CSV);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(&path, "read")(error)),
+        let Some(text) = run_files::read_text(&path)? else {
+            return Ok(None);
         };
         Self::parse(&text)
             .map(Some)

@@ -32,23 +32,26 @@ fn every_run_has_a_page_and_several_share_one() {
     std::fs::rename(dir.path().join("pets"), dir.path().join("elsewhere")).unwrap();
     let told = run(dir.path(), "report a").ok();
     assert!(
-        told.stderr.contains("Pictures are missing"),
+        told.stderr.contains("Something is missing"),
         "{}",
         told.stderr
     );
     let without = page("a/report.html");
-    assert!(without.contains("Pictures are missing") && !without.contains("<img "));
+    assert!(without.contains("Something is missing") && !without.contains("<img "));
     assert!(without.contains("Confusion matrix"));
     std::fs::rename(dir.path().join("elsewhere"), dir.path().join("pets")).unwrap();
     run(dir.path(), "report a").ok();
     assert_eq!(page("a/report.html"), own);
 
+    // A damaged table is told, and the weights are asked in its place.
+    let table = dir.path().join("a/predictions.csv");
+    let kept = std::fs::read(&table).unwrap();
+    std::fs::write(&table, "epoch,what\n").unwrap();
+    let told = run(dir.path(), "report a").ok();
+    assert!(told.stderr.contains("predictions.csv: does not begin"));
+    assert!(page("a/report.html").contains("Confusion matrix"));
+    std::fs::write(&table, kept).unwrap();
     for (file, damage, told) in [
-        (
-            "predictions.csv",
-            "epoch,what\n",
-            "predictions.csv: does not begin",
-        ),
         ("run.json", "[{}]", "run.json: "),
         ("metrics.jsonl", "{}\n", "metrics.jsonl: line 1"),
     ] {
@@ -56,6 +59,8 @@ fn every_run_has_a_page_and_several_share_one() {
         run(dir.path(), "report a").refused(1, told, "--resume");
         std::fs::remove_file(dir.path().join("a").join(file)).unwrap();
     }
+    std::fs::write(dir.path().join("a/config.toml"), "").unwrap();
+    run(dir.path(), "report a").refused(1, "config.toml: is empty", "leave the run out");
     std::fs::write(dir.path().join("a/config.toml"), "[runn]\n").unwrap();
     run(dir.path(), "report a").refused(2, "runn", "run");
 }
