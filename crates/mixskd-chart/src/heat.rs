@@ -223,12 +223,11 @@ impl HeatMap {
         if self.names.len() > NAMED {
             return;
         }
-        let path: String = (0..self.names.len())
-            .map(|at| {
-                let (x, y) = (left + at as f64 * cell, top + at as f64 * cell);
-                format!("M{x:.1} {y:.1}h{cell}v{cell}h-{cell}z")
-            })
-            .collect();
+        let mut path = String::new();
+        for at in 0..self.names.len() {
+            let (x, y) = (left + at as f64 * cell, top + at as f64 * cell);
+            let _ = write!(path, "M{x:.1} {y:.1}h{cell}v{cell}h-{cell}z");
+        }
         let _ = writeln!(svg, "<path class=\"h-own\" d=\"{path}\"/>");
     }
 }

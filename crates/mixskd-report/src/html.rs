@@ -134,10 +134,10 @@ impl Page {
         for cell in cells {
             let lines: Vec<_> = cell.lines.iter().map(|line| escape(line)).collect();
             let (first, others) = lines.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
-            let rest: String = others.iter().map(|line| format!("<br>{line}")).collect();
+            let rest = others.join("<br>");
             let _ = writeln!(
                 self.0,
-                "<figure><img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"{}\"><figcaption><b>{first}</b>{rest}</figcaption></figure>",
+                "<figure><img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"{}\"><figcaption><b>{first}</b><br>{rest}</figcaption></figure>",
                 lines.join(", "),
                 cell.width,
                 cell.height,

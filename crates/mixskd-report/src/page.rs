@@ -170,7 +170,7 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
         ]);
     }
     if let [_] = runs {
-        rows = upright(rows);
+        rows = upright(&rows);
     }
     page.table(&rows, if runs.len() == 1 { 2 } else { 5 });
     page.note(
@@ -204,11 +204,11 @@ fn origin(page: &mut Page, run: &Run) {
         .to_vec(),
     ];
     rows.extend(run.sessions.iter().map(session));
-    page.table(&upright(rows), usize::MAX);
+    page.table(&upright(&rows), usize::MAX);
 }
 
 /// Rows as columns: one run, or one process, reads better from top to bottom.
-fn upright(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+fn upright(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     let columns = rows.first().map_or(0, Vec::len);
     let column = |at: usize| rows.iter().map(|row| row[at].clone()).collect();
     (0..columns).map(column).collect()
