@@ -42,7 +42,7 @@ impl HeatMap {
     /// The least width in pixels at which its letters can be read.
     pub fn readable_width(&self) -> f64 {
         match self.names.len() {
-            0..=NUMBERED => 0.8 * self.size().0,
+            0..=NUMBERED => 0.75 * self.size().0,
             // Names of rows alone; what has numbers at its edges only may be as narrow as it must.
             n if n <= NAMED => 440.0,
             _ => 0.0,
