@@ -167,8 +167,8 @@ fn image(page: &mut String, picture: &Picture) {
     page.push_str("</div></div>\n");
 }
 
-/// Bytes in base64 (RFC 4648), with padding.
-fn base64(bytes: &[u8]) -> String {
+/// Bytes in base64 (RFC 4648), with padding, as data URIs hold them.
+pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {

@@ -36,27 +36,34 @@ fn colour(heat: f32) -> [f32; 3] {
     })
 }
 
-/// An image, its pixels between 0 and 1, enlarged where it is small.
+/// An image, its pixels between 0 and 1; what lies outside is cut.
 ///
 /// # Shapes
 /// `[1, height, width, channel]`, one channel (grey) or three.
-pub(crate) fn picture(pixels: &Tensor) -> Result<RgbImage> {
+///
+/// # Errors
+/// When it has another shape.
+pub fn picture(pixels: &Tensor) -> Result<RgbImage> {
     let (_, height, width, channels) = pixels.dims4()?;
     let values = pixels
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1::<f32>()?;
-    let image = RgbImage::from_fn(width as u32, height as u32, |x, y| {
+    Ok(RgbImage::from_fn(width as u32, height as u32, |x, y| {
         let at = (y as usize * width + x as usize) * channels;
         Rgb(std::array::from_fn(|c| {
             let value = values[at + if channels == 3 { c } else { 0 }];
             (value.clamp(0.0, 1.0) * 255.0).round() as u8
         }))
-    });
+    }))
+}
+
+/// A small picture enlarged by a whole factor until its longer side is about 224 pixels; a larger one as it is.
+pub fn enlarged(image: &RgbImage) -> RgbImage {
     let factor = (SIDE / image.width().max(image.height()).max(1)).max(1);
     let (wide, high) = (image.width() * factor, image.height() * factor);
     // Pixels of small images are meant to be seen.
-    Ok(resize(&image, wide, high, FilterType::Nearest))
+    resize(image, wide, high, FilterType::Nearest)
 }
 
 /// `heat` laid over a picture: the picture in grey and paler, the colours half through.
@@ -75,7 +82,10 @@ pub(crate) fn overlay(picture: &RgbImage, heat: &Heat) -> RgbImage {
 }
 
 /// A picture as a PNG file's bytes.
-pub(crate) fn png(picture: &RgbImage) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// When it cannot be encoded: it has no pixel.
+pub fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes)
         .write_image(
@@ -100,7 +110,7 @@ mod tests {
     #[test]
     fn a_small_grey_image_is_enlarged_by_a_whole_factor() {
         let pixels = Tensor::from_vec(vec![0f32, 1.0, 0.5, 2.0], (1, 2, 2, 1), &Device::Cpu);
-        let shown = picture(&pixels.unwrap()).unwrap();
+        let shown = enlarged(&picture(&pixels.unwrap()).unwrap());
         assert_eq!(shown.dimensions(), (224, 224));
         assert_eq!(shown.get_pixel(0, 0).0, [0; 3]);
         assert_eq!(shown.get_pixel(223, 0).0, [255; 3]);

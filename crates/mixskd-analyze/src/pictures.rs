@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::analysis::Step;
 use crate::grad_cam::Heat;
-use crate::picture::{overlay, picture, png};
-use crate::{AnalyzeConfig, Classifier, Error, Measure, Prediction, Result};
+use crate::picture::{enlarged, overlay, picture, png};
+use crate::{AnalyzeConfig, Classifier, Error, Measure, Prediction, Result, prediction};
 
 /// A PNG file of an analysis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,12 +82,8 @@ fn chosen(config: &AnalyzeConfig, predictions: &[Prediction]) -> Vec<usize> {
     if !config.images.is_empty() {
         return config.images.clone();
     }
-    let mut ranked = predictions.iter().collect::<Vec<_>>();
-    ranked.sort_by(|a, b| {
-        let loss = a.log_likelihood.total_cmp(&b.log_likelihood);
-        loss.then(a.index.cmp(&b.index))
-    });
-    ranked.iter().take(config.worst).map(|p| p.index).collect()
+    let worst = prediction::worst(predictions, config.worst);
+    worst.iter().map(|p| p.index).collect()
 }
 
 pub(crate) fn pictures(
@@ -108,7 +104,7 @@ pub(crate) fn pictures(
         for (network, name) in networks.iter().zip(names) {
             let tensor = network.pipeline()?.tensor(&image)?;
             let tensor = tensor.to_device(network.device())?;
-            let shown = picture(&network.to_pixels(&tensor)?)?;
+            let shown = enlarged(&picture(&network.to_pixels(&tensor)?)?);
             let rows = network.rows(&tensor)?;
             let logits = rows.first().map_or(&[][..], Vec::as_slice);
             let seen = Prediction::new(index, label, logits, 1.0);

@@ -1,6 +1,11 @@
-//! What a network says of one image, from its logits. Everything is computed in float64 from the float32 logits.
+//! What a network says of an image, from its logits. Everything is computed in float64 from the float32 logits.
+
+use std::sync::Arc;
+
+use mixskd_data::{Loader, LoaderConfig, Samples};
 
 use crate::softmax::log_softmax;
+use crate::{Classifier, Error, Result};
 
 /// What a network says of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +66,51 @@ impl Prediction {
     pub fn confidence(&self) -> f64 {
         self.log_confidence.exp()
     }
+}
+
+/// What `network` says of each of `samples`, `batch` of them at once, in order.
+///
+/// # Errors
+/// When an image cannot be read or does not fit, or logits are not finite.
+pub fn predict(
+    network: &Classifier,
+    samples: &Arc<dyn Samples>,
+    batch: usize,
+) -> Result<Vec<Prediction>> {
+    let config = LoaderConfig {
+        batch,
+        shuffle: false,
+        drop_last: false,
+        ..LoaderConfig::default()
+    };
+    let loader = Loader::new(Arc::clone(samples), network.pipeline()?, config)?;
+    let mut predictions = Vec::with_capacity(samples.len());
+    for batch in loader.epoch(0) {
+        let batch = batch?;
+        let rows = network.rows(&batch.images.to_device(network.device())?)?;
+        for (logits, &label) in rows.iter().zip(&batch.labels) {
+            let index = predictions.len();
+            if logits.iter().any(|z| !z.is_finite()) {
+                return Err(Error::NotFinite {
+                    network: network.name.clone(),
+                    index,
+                });
+            }
+            predictions.push(Prediction::new(index, label as usize, logits, 1.0));
+        }
+    }
+    Ok(predictions)
+}
+
+/// The images on which the loss is largest, largest first, the smaller index first among equals.
+pub fn worst(predictions: &[Prediction], at_most: usize) -> Vec<Prediction> {
+    let mut ranked = predictions.to_vec();
+    ranked.sort_by(|a, b| {
+        let loss = a.log_likelihood.total_cmp(&b.log_likelihood);
+        loss.then(a.index.cmp(&b.index))
+    });
+    ranked.truncate(at_most);
+    ranked
 }
 
 /// The mean of `value` over `predictions`, in order; 0 for none.

@@ -15,6 +15,7 @@
 
 mod axis;
 mod error;
+mod heat;
 mod labels;
 mod lines;
 mod raster;
@@ -22,6 +23,7 @@ mod svg;
 
 pub use axis::Axis;
 pub use error::{Error, Result};
+pub use heat::HeatMap;
 pub use labels::Labels;
 pub use lines::{LineChart, Series};
 pub use raster::png;

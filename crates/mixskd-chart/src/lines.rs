@@ -174,7 +174,8 @@ fn shortened(name: &str) -> String {
 
 fn mark(series: usize, x: f64, y: f64) -> String {
     let class = series % STYLES;
-    let shape = match series % STYLES {
+    // Where colours and dashes begin again, marks go on by one, so that 36 series differ.
+    let shape = match (series + series / STYLES) % STYLES {
         0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\""),
         1 => format!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"7\" height=\"7\"",
@@ -184,7 +185,11 @@ fn mark(series: usize, x: f64, y: f64) -> String {
         2 => format!("<path d=\"M{x:.1} {:.1}l4.5 8h-9z\"", y - 5.0),
         3 => format!("<path d=\"M{x:.1} {:.1}l5 5l-5 5l-5 -5z\"", y - 5.0),
         4 => format!("<path d=\"M{x:.1} {:.1}l4.5 -8h-9z\"", y + 5.0),
-        _ => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\""),
+        _ => format!(
+            "<path d=\"M{:.1} {y:.1}h9M{x:.1} {:.1}v9\"",
+            x - 4.5,
+            y - 4.5
+        ),
     };
     format!("{shape} class=\"l-mark l-m{class}\"/>")
 }
@@ -317,6 +322,8 @@ mod tests {
             .map(|name| series(name, &[(1.0, 2.0), (2.0, 1.0)]));
         let svg = chart(all.collect()).svg();
         assert_eq!(svg.matches("<polyline").count(), 7);
+        let marks: std::collections::BTreeSet<_> = (0..36).map(|k| mark(k, 1.0, 1.0)).collect();
+        assert_eq!(marks.len(), 36);
         assert!(svg.contains("a &amp; 6") && svg.contains("&lt;T&gt;") && !svg.contains("<T>"));
     }
 

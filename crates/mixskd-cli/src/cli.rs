@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    analyze, bench, compare, completions, datasets, doctor, eval, export, import, methods, models,
-    predict, report, train,
+    analyze, bench, compare, completions, data, datasets, doctor, eval, export, import, methods,
+    models, predict, report, train,
 };
 use crate::failure::Result;
 
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Models(models::Args),
     /// List the training methods and objectives
     Methods(methods::Args),
+    /// Show training images as the network sees them
+    Data(data::Args),
     /// List the known data sets, or download one
     Datasets(datasets::Args),
     /// Measure how fast this machine trains or classifies
@@ -76,6 +78,7 @@ impl Command {
             Self::Export(args) => args.run(),
             Self::Models(args) => args.run(),
             Self::Methods(args) => args.run(),
+            Self::Data(args) => args.run(),
             Self::Datasets(args) => args.run(),
             Self::Bench(args) => args.run(),
             Self::Doctor(args) => args.run(),

@@ -55,7 +55,7 @@ pub(crate) fn table(records: &[EpochRecord]) -> String {
 }
 
 /// `text`, quoted where a comma, a quote or a line's end would break the table.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

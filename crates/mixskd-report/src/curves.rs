@@ -113,10 +113,14 @@ fn overlay(
     percent: bool,
     value: impl Fn(&EpochRecord) -> Option<f64>,
 ) -> String {
-    let series = runs
-        .iter()
-        .zip(names)
-        .map(|(run, name)| curve(run, name, &value));
+    let series = runs.iter().zip(names).map(|(run, name)| {
+        let mut series = curve(run, name, &value);
+        // It keeps its place, so that a run looks the same in every chart.
+        if series.points.is_empty() {
+            series.name.push_str(": none");
+        }
+        series
+    });
     chart(title, percent, series.collect())
 }
 

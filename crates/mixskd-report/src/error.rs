@@ -34,9 +34,30 @@ pub enum Error {
         /// Whether it is there at all.
         exists: bool,
     },
+    /// A picture could not be made.
+    #[error("cannot make a picture: {0}")]
+    Picture(String),
     /// The run failed.
     #[error(transparent)]
     Train(#[from] mixskd_train::Error),
+    /// The network could not be asked.
+    #[error(transparent)]
+    Analyze(#[from] mixskd_analyze::Error),
+    /// A chart could not be drawn.
+    #[error(transparent)]
+    Chart(#[from] mixskd_chart::Error),
+}
+
+impl From<mixskd_data::Error> for Error {
+    fn from(error: mixskd_data::Error) -> Self {
+        Self::Train(error.into())
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Train(error.into())
+    }
 }
 
 impl Error {
@@ -54,7 +75,7 @@ impl Error {
     pub fn cause(&self) -> String {
         match self {
             Self::Train(error) => error.cause(),
-            _ => self.to_string(),
+            _ => split(&self.to_string()).0,
         }
     }
 
@@ -71,6 +92,7 @@ impl Error {
                 Some("name directories that `mixskd train` wrote, such as runs/001-…".into())
             }
             Self::Train(error) => error.hint(),
+            Self::Picture(_) | Self::Analyze(_) | Self::Chart(_) => split(&self.to_string()).1,
         }
     }
 
@@ -81,5 +103,13 @@ impl Error {
             Self::NoRun { .. } => true,
             _ => false,
         }
+    }
+}
+
+/// A message of a crate below, and the hint behind it.
+fn split(text: &str) -> (String, Option<String>) {
+    match text.split_once("\nhint: ") {
+        Some((cause, hint)) => (cause.into(), Some(hint.into())),
+        None => (text.into(), None),
     }
 }

@@ -4,24 +4,29 @@ use std::fmt::Write as _;
 
 use mixskd_chart::escape;
 
+use crate::cells::Embedded;
+
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1d2126;--paper:#fff;--soft:#5c6570;--rule:#d9dce1;--card:#f6f7f9}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--paper:#15181c;--soft:#a3abb5;--rule:#3b4047;--card:#1d2126}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1180px;padding:16px;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid var(--rule);break-after:avoid}
-.soft,figcaption{color:var(--soft);font-size:.9rem}
+h1{font-size:1.5rem;line-height:1.25}h3{font-size:1rem;margin:1rem 0 .3rem;break-after:avoid}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid var(--rule);break-after:avoid}
+.soft,figcaption{color:var(--soft);font-size:.9rem}p.soft{break-after:avoid}figcaption b{color:var(--ink)}
 .wide{overflow-x:auto}
 table{border-collapse:collapse}th,td{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid var(--rule);vertical-align:top}
-th{overflow-wrap:normal}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:16px}
+th,td{overflow-wrap:break-word}.told td,.told th+th{overflow-wrap:anywhere;font-weight:400}.told th:first-child{white-space:nowrap}tr{break-inside:avoid}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:16px}.grid>figure:only-child{max-width:760px}.grid>*{min-width:0}
 figure{margin:0;break-inside:avoid}figure svg{display:block;width:100%;height:auto;border:1px solid var(--rule)}
-.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(136px,1fr));gap:14px}
+.images{display:grid;grid-template-columns:repeat(2,1fr);gap:14px}
+@media(min-width:560px){.images{grid-template-columns:repeat(4,1fr)}}
+@media(min-width:860px){.images{grid-template-columns:repeat(6,1fr)}}
+@media(min-width:1120px){.images{grid-template-columns:repeat(8,1fr)}}
 .images img{width:100%;height:auto;display:block;image-rendering:pixelated;border:1px solid var(--rule)}
 .images figcaption{line-height:1.35;margin-top:4px}
 .matrix{max-width:760px}
 pre{background:var(--card);padding:12px;white-space:pre-wrap;font-size:.85rem}
-@media print{body{max-width:none;padding:0;font-size:11pt}.grid{grid-template-columns:1fr 1fr}.images{grid-template-columns:repeat(5,1fr)}.wide{overflow:visible}}
+@media print{body{max-width:none;padding:0;font-size:11pt}.grid{grid-template-columns:1fr 1fr}.images{grid-template-columns:repeat(6,1fr)}.images figcaption{font-size:8pt}.matrix{max-width:520px}.wide{overflow:visible}.wide>div{min-width:0!important}table{font-size:9pt}pre{columns:2;font-size:8pt}}
 ";
 
 /// A page in the making.
@@ -41,6 +46,25 @@ impl Page {
         let _ = writeln!(self.0, "<h2>{}</h2>", escape(title));
     }
 
+    /// A heading below [`Self::section`]'s.
+    pub(crate) fn subsection(&mut self, title: &str) {
+        let _ = writeln!(self.0, "<h3>{}</h3>", escape(title));
+    }
+
+    /// Parts side by side where there is room.
+    pub(crate) fn grid(&mut self, parts: impl FnOnce(&mut Self)) {
+        self.0.push_str("<div class=\"grid\">\n");
+        parts(self);
+        self.0.push_str("</div>\n");
+    }
+
+    /// One part of a grid.
+    pub(crate) fn part(&mut self, part: impl FnOnce(&mut Self)) {
+        self.0.push_str("<div>\n");
+        part(self);
+        self.0.push_str("</div>\n");
+    }
+
     /// A paragraph.
     pub(crate) fn text(&mut self, text: &str) {
         let _ = writeln!(self.0, "<p>{}</p>", escape(text));
@@ -58,7 +82,14 @@ impl Page {
 
     /// Rows of cells; the first row and the first column are headings, `numbers` says from which column on cells are numbers.
     pub(crate) fn table(&mut self, rows: &[Vec<String>], numbers: usize) {
-        self.0.push_str("<div class=\"wide\"><table>\n");
+        // Without numbers it is a list of words, such as paths, which break where they must.
+        let columns = rows.first().map_or(0, Vec::len);
+        let class = if numbers >= columns {
+            " class=\"told\""
+        } else {
+            ""
+        };
+        let _ = writeln!(self.0, "<div class=\"wide\"><table{class}>");
         for (at, row) in rows.iter().enumerate() {
             self.0.push_str("<tr>");
             for (column, cell) in row.iter().enumerate() {
@@ -84,6 +115,34 @@ impl Page {
         self.0.push_str("<div class=\"grid\">\n");
         for svg in charts {
             let _ = writeln!(self.0, "<figure>{svg}</figure>");
+        }
+        self.0.push_str("</div>\n");
+    }
+
+    /// A drawing in the width it needs to be read: where there is less, it scrolls in its own place.
+    pub(crate) fn drawing(&mut self, svg: &str, readable_width: f64, caption: &str) {
+        let _ = writeln!(
+            self.0,
+            "<figure class=\"matrix\"><div class=\"wide\" tabindex=\"0\"><div style=\"min-width:{readable_width:.0}px\">{svg}</div></div><figcaption>{}</figcaption></figure>",
+            escape(caption)
+        );
+    }
+
+    /// Pictures with what is said of each.
+    pub(crate) fn images(&mut self, cells: &[Embedded]) {
+        self.0.push_str("<div class=\"images\">\n");
+        for cell in cells {
+            let lines: Vec<_> = cell.lines.iter().map(|line| escape(line)).collect();
+            let (first, others) = lines.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
+            let rest = others.join("<br>");
+            let _ = writeln!(
+                self.0,
+                "<figure><img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"{}\"><figcaption><b>{first}</b><br>{rest}</figcaption></figure>",
+                lines.join(", "),
+                cell.width,
+                cell.height,
+                cell.uri
+            );
         }
         self.0.push_str("</div>\n");
     }

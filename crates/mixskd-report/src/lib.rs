@@ -1,7 +1,8 @@
 //! What a training run shows beside its numbers.
 //!
-//! [`Recorder`] watches a run and writes `metrics.csv`, TensorBoard event files, `run.json` and
-//! `report.html` into its directory; [`page()`] makes the page of several runs.
+//! [`Recorder`] watches a run and writes `metrics.csv`, `predictions.csv`, TensorBoard event files, `run.json` and
+//! `report.html` into its directory; [`write_page_of`] makes the page anew, or one of several runs; [`preview`] draws training images
+//! as the network sees them.
 //!
 //! ```no_run
 //! use mixskd_report::Recorder;
@@ -14,18 +15,24 @@
 //!     .with("run.epochs=1")?;
 //! let mut trainer = Trainer::new(&config)?;
 //! let run = RunDir::create(&std::env::temp_dir().join("mixskd-recorded"), trainer.config())?;
-//! trainer.run(&run, &mut Recorder::new(&mut (), "a program of my own"))?;
+//! let mut watcher = ();
+//! let mut recorder = Recorder::new(&mut watcher, "a program of my own").with_pictures(&trainer);
+//! trainer.run(&run, &mut recorder)?;
 //! assert!(run.path().join("metrics.csv").is_file());
 //! # std::fs::remove_dir_all(run.path()).ok();
 //! # Ok(())
 //! # }
 //! ```
 
+mod cells;
+mod confusion;
 mod csv;
 mod curves;
 mod error;
 mod html;
 mod page;
+mod pictures;
+mod predictions;
 mod recorder;
 mod run;
 mod run_files;
@@ -34,6 +41,8 @@ pub mod tensorboard;
 
 pub use error::{Error, Result};
 pub use page::{REPORT_HTML, page, write_page, write_page_of};
+pub use pictures::preview;
+pub use predictions::{Answer, PREDICTIONS_CSV, Predictions};
 pub use recorder::Recorder;
 pub use run::Run;
 pub use run_files::{METRICS_CSV, METRICS_JSONL, read_records};

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::html::Page;
-use crate::{Error, Result, Run, Session, curves, run_files};
+use crate::pictures::{self, Source};
+use crate::{Error, Result, Run, Session, confusion, curves, run_files};
 
 /// The page that is written into a run directory.
 pub const REPORT_HTML: &str = "report.html";
@@ -28,6 +29,16 @@ pub fn page(runs: &[Run]) -> String {
         page.charts(&curves::pace(runs, &names));
     }
     for (run, name) in runs.iter().zip(&names) {
+        if let Some(predictions) = &run.predictions {
+            page.section(&match runs {
+                [_] => "What is taken for what".to_string(),
+                _ => format!("What {name} takes for what"),
+            });
+            confusion::section(&mut page, predictions);
+        }
+        images(&mut page, run);
+    }
+    for (run, name) in runs.iter().zip(&names) {
         let of = |what: &str| match runs {
             [_] => what.to_string(),
             _ => format!("{what} of {name}"),
@@ -41,27 +52,72 @@ pub fn page(runs: &[Run]) -> String {
     page.finish()
 }
 
-/// Writes the page of the run in `dir` into it.
+/// The pictures, and what is missing of them.
+fn images(page: &mut Page, run: &Run) {
+    if !run.pictures.worst.is_empty() {
+        page.section("The worst-classified held-out images");
+        page.note(
+            "Those with the largest loss, largest first: the network gives their own class the least. As they are evaluated.",
+        );
+        page.images(&run.pictures.worst);
+    }
+    if !run.pictures.seen.is_empty() {
+        page.section("Training images as the network sees them");
+        let lines = run.pictures.seen.iter().flat_map(|cell| &cell.lines);
+        let mixed = if lines.into_iter().any(|line| line.contains('λ')) {
+            " A mix names both its classes with their shares; λ is that of the first."
+        } else {
+            ""
+        };
+        page.note(&format!(
+            "A few of each of the first batches of the first epoch, augmented, as {} trains on them.{mixed}",
+            run.config.method.name()
+        ));
+        page.images(&run.pictures.seen);
+    }
+    for missing in &run.missing {
+        page.note(missing);
+    }
+}
+
+/// Writes the page of the run in `dir` into it, as [`write_page_of`].
 ///
 /// # Errors
 /// When the directory holds no run, or a file of it cannot be read or written.
-pub fn write_page(dir: &Path) -> Result<()> {
-    let text = page(&[Run::read(dir)?]);
-    run_files::write(&dir.join(REPORT_HTML), text.as_bytes())
+pub fn write_page(dir: &Path) -> Result<Vec<String>> {
+    write_page_of(&[dir], &dir.join(REPORT_HTML))
 }
 
-/// Writes the page of the runs in `dirs` to `file`.
+/// The page of a run that is being trained in `dir`, with pictures of `source`.
+pub(crate) fn write_own(dir: &Path, source: Option<&Source>) -> Result<()> {
+    let mut run = Run::read(dir)?;
+    if let Some(source) = source
+        && let Err(error) = source.fill(&mut run)
+    {
+        run.missing.push(pictures::told(&error));
+    }
+    run_files::write(&dir.join(REPORT_HTML), page(&[run]).as_bytes())
+}
+
+/// Writes the page of the runs in `dirs` to `file`, and gives what it lacks, in words that stand on it, too.
+///
+/// The page of a single run has pictures, for which its data are opened; where a run did not write down what its network says of the
+/// held-out images, its weights are asked again.
 ///
 /// # Errors
 /// When a directory holds no run, or a file cannot be read or written.
-pub fn write_page_of<P: AsRef<Path>>(dirs: &[P], file: &Path) -> Result<()> {
+pub fn write_page_of<P: AsRef<Path>>(dirs: &[P], file: &Path) -> Result<Vec<String>> {
     let runs = dirs.iter().map(|dir| Run::read(dir.as_ref()));
-    let runs = runs.collect::<Result<Vec<_>>>()?;
+    let mut runs = runs.collect::<Result<Vec<_>>>()?;
     if file.is_dir() {
         let taken = std::io::Error::from(std::io::ErrorKind::IsADirectory);
         return Err(Error::file(file, "write")(taken));
     }
-    run_files::write(file, page(&runs).as_bytes())
+    for (run, dir) in runs.iter_mut().zip(dirs) {
+        pictures::look(run, dir.as_ref(), dirs.len() == 1);
+    }
+    run_files::write(file, page(&runs).as_bytes())?;
+    Ok(runs.into_iter().flat_map(|run| run.missing).collect())
 }
 
 /// What curves are called; runs whose directories have one name are numbered.
@@ -114,13 +170,7 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
         ]);
     }
     if let [_] = runs {
-        // One run reads better from top to bottom.
-        let (heads, row) = (rows[0].clone(), rows[1].clone());
-        rows = heads
-            .into_iter()
-            .zip(row)
-            .map(|(a, b)| vec![a, b])
-            .collect();
+        rows = upright(&rows);
     }
     page.table(&rows, if runs.len() == 1 { 2 } else { 5 });
     page.note(
@@ -154,7 +204,14 @@ fn origin(page: &mut Page, run: &Run) {
         .to_vec(),
     ];
     rows.extend(run.sessions.iter().map(session));
-    page.table(&rows, 6);
+    page.table(&upright(&rows), usize::MAX);
+}
+
+/// Rows as columns: one run, or one process, reads better from top to bottom.
+fn upright(rows: &[Vec<String>]) -> Vec<Vec<String>> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let column = |at: usize| rows.iter().map(|row| row[at].clone()).collect();
+    (0..columns).map(column).collect()
 }
 
 fn session(session: &Session) -> Vec<String> {

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
-use mixskd_train::{EpochRecord, Observer, Report, RunStart, StepEvent};
+use candle_core::DType;
+use mixskd_analyze::Prediction;
+use mixskd_train::{EpochRecord, Observer, Report, RunStart, StepEvent, TestEvent, Trainer};
 
+use crate::page::write_own;
+use crate::pictures::Source;
+use crate::predictions::{Answer, Predictions};
 use crate::session::{Session, add_session};
 use crate::tensorboard::EventFile;
-use crate::{Error, METRICS_CSV, Result, csv, read_records, run_files, write_page};
+use crate::{Error, METRICS_CSV, Result, csv, read_records, run_files};
 
 /// Writes `run.json` when a run begins or goes on, `metrics.csv`, TensorBoard's event file and `report.html` beside `metrics.jsonl`
 /// after each epoch, and passes everything on to another observer.
@@ -20,6 +25,9 @@ pub struct Recorder<'a> {
     events: Option<EventFile>,
     given_up: bool,
     no_page: bool,
+    source: Option<Source>,
+    /// Of the evaluation that is going on.
+    answers: Vec<Answer>,
 }
 
 impl<'a> Recorder<'a> {
@@ -33,13 +41,29 @@ impl<'a> Recorder<'a> {
             events: None,
             given_up: false,
             no_page: false,
+            source: None,
+            answers: Vec::new(),
         }
+    }
+
+    /// Adds `predictions.csv` after each epoch, and to the page what of it can be drawn and pictures: of the training images as the network
+    /// sees them, which are drawn now, and of the images that it classifies worst. The state of `trainer` does not change.
+    #[must_use]
+    pub fn with_pictures(mut self, trainer: &Trainer) -> Self {
+        match Source::of(trainer) {
+            Ok(source) => self.source = Some(source),
+            Err(error) => self.inner.notice(&format!(
+                "{}; the run goes on without pictures in report.html",
+                error.cause()
+            )),
+        }
+        self
     }
 
     fn give_up(&mut self, error: &Error) {
         self.given_up = true;
         self.inner.notice(&format!(
-            "{error}; the run goes on without run.json, metrics.csv and TensorBoard's events, metrics.jsonl holds the same"
+            "{error}; the run goes on without run.json, metrics.csv, predictions.csv and TensorBoard's events, metrics.jsonl holds the same"
         ));
     }
 
@@ -47,7 +71,7 @@ impl<'a> Recorder<'a> {
     fn draw(&mut self) {
         if !self.given_up
             && !self.no_page
-            && let Err(error) = write_page(&self.dir)
+            && let Err(error) = write_own(&self.dir, self.source.as_ref())
         {
             self.inner
                 .notice(&format!("{error}; the run goes on without report.html"));
@@ -56,6 +80,14 @@ impl<'a> Recorder<'a> {
     }
 
     fn record(&mut self, record: &EpochRecord) -> Result<()> {
+        if let Some(source) = &self.source {
+            let predictions = Predictions {
+                epoch: record.epoch,
+                classes: source.classes().to_vec(),
+                answers: std::mem::take(&mut self.answers),
+            };
+            predictions.write(&self.dir)?;
+        }
         // The trainer begins a run anew where it finds no whole checkpoint: its records are the truth.
         self.records.retain(|earlier| earlier.epoch < record.epoch);
         let events = if let Some(events) = &mut self.events {
@@ -94,6 +126,25 @@ impl Observer for Recorder<'_> {
 
     fn step(&mut self, event: &StepEvent) {
         self.inner.step(event);
+    }
+
+    fn tested(&mut self, event: &TestEvent) {
+        self.inner.tested(event);
+        if self.source.is_none() {
+            return;
+        }
+        self.answers.truncate(event.first);
+        let rows = event.logits.to_dtype(DType::F32);
+        match rows.and_then(|rows| rows.to_vec2::<f32>()) {
+            Ok(rows) => {
+                let answers = rows.iter().zip(event.labels).enumerate();
+                self.answers.extend(answers.map(|(at, (logits, &label))| {
+                    let index = event.first + at;
+                    Answer::from(&Prediction::new(index, label as usize, logits, 1.0))
+                }));
+            }
+            Err(error) => self.give_up(&Error::from(error)),
+        }
     }
 
     fn epoch(&mut self, record: &EpochRecord) {

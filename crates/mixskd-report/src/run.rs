@@ -4,7 +4,9 @@ use std::path::Path;
 
 use mixskd_train::{EpochRecord, Report, TrainConfig};
 
-use crate::{Error, Result, Session, read_records, read_sessions};
+use crate::pictures::Pictures;
+use crate::predictions::Predictions;
+use crate::{Error, Result, Session, read_records, read_sessions, run_files};
 
 /// What a run directory says of its run. Whatever a run that was cut short never wrote is missing here, too.
 pub struct Run {
@@ -20,6 +22,11 @@ pub struct Run {
     pub sessions: Vec<Session>,
     /// The result of a run that came to its end.
     pub report: Option<Report>,
+    /// What the network says of the held-out images.
+    pub predictions: Option<Predictions>,
+    pub(crate) pictures: Pictures,
+    /// What a page of it lacks, and why.
+    pub(crate) missing: Vec<String>,
 }
 
 impl Run {
@@ -29,21 +36,31 @@ impl Run {
     /// When `dir` holds no run, or one of its files cannot be read.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join("config.toml");
-        let config_text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if !path.exists() => {
-                let _ = error;
+        let config_text = match run_files::read_text(&path) {
+            Ok(Some(text)) => text,
+            // The directory is a file, or not there, or another one.
+            _ if !path.exists() => {
                 return Err(Error::NoRun {
                     path: dir.to_path_buf(),
                     exists: dir.exists(),
                 });
             }
-            Err(error) => return Err(Error::file(&path, "read")(error)),
+            Ok(None) => String::new(),
+            Err(error) => return Err(error),
         };
+        if config_text.trim().is_empty() {
+            let message = "is empty".into();
+            return Err(Error::Damaged { path, message });
+        }
         let config = TrainConfig::from_file(&path)?;
         let records = read_records(dir)?;
         let absolute = std::fs::canonicalize(dir);
         let named = absolute.as_deref().unwrap_or(dir).file_name();
+        // What the network says can be had again, from its weights.
+        let (predictions, missing) = match Predictions::read(dir) {
+            Ok(found) => (found, Vec::new()),
+            Err(error) => (None, vec![format!("{}: left out.", error.cause())]),
+        };
         Ok(Self {
             name: named.map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into()),
             config_text,
@@ -51,7 +68,11 @@ impl Run {
             sessions: read_sessions(dir)?,
             report: read_json::<Report>(&dir.join("report.json"))?
                 .filter(|report| report.epochs == records.len()),
+            // Of epochs that were lost since, nothing is told.
+            predictions: predictions.filter(|found| found.epoch <= records.len()),
             records,
+            pictures: Pictures::default(),
+            missing,
         })
     }
 
@@ -78,10 +99,8 @@ impl Run {
 
 /// What the JSON file `path` holds; nothing where it is not there.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::file(path, "read")(error)),
+    let Some(text) = run_files::read_text(path)? else {
+        return Ok(None);
     };
     serde_json::from_str(&text)
         .map(Some)

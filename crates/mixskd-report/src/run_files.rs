@@ -12,6 +12,20 @@ pub const METRICS_JSONL: &str = "metrics.jsonl";
 /// The same as a table.
 pub const METRICS_CSV: &str = "metrics.csv";
 
+/// The text of the file `path`; nothing where it is not there.
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
+    use std::io::ErrorKind;
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Err(Error::Damaged {
+            path: path.to_path_buf(),
+            message: "is no text".into(),
+        }),
+        Err(error) => Err(Error::file(path, "read")(error)),
+    }
+}
+
 /// Every finished epoch of the run in `dir`; none where nothing is written yet.
 ///
 /// A last line that is not whole, of a process that was killed while it wrote, is left out.
@@ -20,11 +34,7 @@ pub const METRICS_CSV: &str = "metrics.csv";
 /// When the file cannot be read, or another line is no record.
 pub fn read_records(dir: &Path) -> Result<Vec<EpochRecord>> {
     let path = dir.join(METRICS_JSONL);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::file(&path, "read")(error)),
-    };
+    let text = read_text(&path)?.unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole
         .lines()

@@ -58,10 +58,8 @@ impl Session {
 /// When the file is there and cannot be read.
 pub fn read_sessions(dir: &Path) -> Result<Vec<Session>> {
     let path = dir.join(RUN_JSON);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::file(&path, "read")(error)),
+    let Some(text) = run_files::read_text(&path)? else {
+        return Ok(Vec::new());
     };
     serde_json::from_str(&text).map_err(|error| Error::Damaged {
         path,

@@ -15,17 +15,20 @@ pub fn evaluate(
     loader: &Loader,
     device: &Device,
 ) -> Result<Vec<HeadScore>> {
-    evaluate_batches(heads, loader, usize::MAX, device)
+    evaluate_batches(heads, loader, usize::MAX, device, &mut |_, _, _| ())
 }
 
-/// [`evaluate`] on the first `batches` batches.
+/// [`evaluate`] on the first `batches` batches, telling `first_head` of each the index of its first image, the labels, and the logits
+/// of the head that comes first.
 pub(crate) fn evaluate_batches(
     heads: impl Fn(&Tensor) -> Result<Vec<(String, Tensor)>>,
     loader: &Loader,
     batches: usize,
     device: &Device,
+    first_head: &mut dyn FnMut(usize, &[u32], &Tensor),
 ) -> Result<Vec<HeadScore>> {
     let mut meters: Vec<(String, HeadMeter)> = Vec::new();
+    let mut done = 0;
     for batch in loader.epoch(0).take(batches) {
         let batch = batch?;
         for (k, (name, logits)) in heads(&batch.images.to_device(device)?)?
@@ -36,7 +39,11 @@ pub(crate) fn evaluate_batches(
                 meters.push((name, HeadMeter::default()));
             }
             meters[k].1.add(&logits, &batch.labels)?;
+            if k == 0 {
+                first_head(done, &batch.labels, &logits);
+            }
         }
+        done += batch.labels.len();
     }
     Ok(meters
         .into_iter()

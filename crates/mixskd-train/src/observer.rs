@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use candle_core::Tensor;
+
 use crate::{EpochRecord, Report};
 
 /// What is known when a run begins.
@@ -36,12 +38,28 @@ pub struct StepEvent<'a> {
     pub samples_per_s: f64,
 }
 
+/// What the kept network says of one batch of test images, after an epoch.
+#[derive(Debug)]
+pub struct TestEvent<'a> {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Index of the first of them among the test images; batches come in order.
+    pub first: usize,
+    /// Class of each.
+    pub labels: &'a [u32],
+    /// The backbone's logits, `[batch, class]`.
+    pub logits: &'a Tensor,
+}
+
 /// Watches a run. Every method has an empty default; `()` watches nothing.
 pub trait Observer {
     /// The run begins.
     fn started(&mut self, _start: &RunStart) {}
     /// A step is done.
     fn step(&mut self, _event: &StepEvent) {}
+    /// A batch of test images is scored. An evaluation may end before its last batch, when the run is told to stop; only those of an
+    /// epoch that [`Self::epoch`] follows are whole.
+    fn tested(&mut self, _event: &TestEvent) {}
     /// An epoch is done, its record and checkpoint written.
     fn epoch(&mut self, _record: &EpochRecord) {}
     /// The run is done.

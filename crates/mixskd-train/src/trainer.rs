@@ -15,7 +15,7 @@ use crate::config::OnNan;
 use crate::evaluate::evaluate_batches;
 use crate::init;
 use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
-use crate::observer::{RunStart, StepEvent};
+use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
@@ -324,7 +324,7 @@ impl Trainer {
             let training = self.progress.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());
             let samples_per_s = meter.samples() as f64 / training;
-            let Some(heads) = self.evaluate_and_save(run, epoch)? else {
+            let Some(heads) = self.evaluate_and_save(run, epoch, observer)? else {
                 return Err(self.stopped(run)?);
             };
             let backbone = &heads[0];
@@ -359,7 +359,12 @@ impl Trainer {
 
     /// Scores every head and writes the backbone's weights, with the moving average in the network where there is one. `None` when
     /// the run is to stop.
-    fn evaluate_and_save(&mut self, run: &RunDir, epoch: usize) -> Result<Option<Vec<HeadScore>>> {
+    fn evaluate_and_save(
+        &mut self,
+        run: &RunDir,
+        epoch: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Vec<HeadScore>>> {
         let own = match &self.updater.average {
             Some(average) => Some(average.put_in(&self.store)?),
             None => None,
@@ -369,7 +374,16 @@ impl Trainer {
             self.control.go_on()?;
             self.method.heads(images)
         };
-        let scores = match evaluate_batches(heads, &self.test_loader, batches, &self.device) {
+        let mut tested = |first, labels: &[u32], logits: &Tensor| {
+            observer.tested(&TestEvent {
+                epoch,
+                first,
+                labels,
+                logits,
+            });
+        };
+        let scores = evaluate_batches(heads, &self.test_loader, batches, &self.device, &mut tested);
+        let scores = match scores {
             Err(Error::Stopping) => None,
             scores => {
                 let scores = scores?;

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueHint};
 use mixskd_report::{REPORT_HTML, write_page_of};
+use mixskd_train::Observer;
 use serde_json::json;
 
 use crate::failure::Result;
 use crate::output;
+use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +39,10 @@ impl Args {
             (None, [dir]) => dir.join(REPORT_HTML),
             (None, _) => PathBuf::from(REPORT_HTML),
         };
-        write_page_of(&self.dirs, &out)?;
+        let mut progress = Progress::new();
+        for missing in write_page_of(&self.dirs, &out)? {
+            progress.notice(&missing);
+        }
         if self.json {
             return output::json(&json!({ "runs": self.dirs, "page": out }));
         }

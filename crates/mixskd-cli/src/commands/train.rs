@@ -158,7 +158,8 @@ impl Args {
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
         let run = RunDir::create(&out, trainer.config())?;
         listen(trainer.control())?;
-        let report = trainer.run(&run, &mut Recorder::new(&mut progress, &command_line()))?;
+        let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
+        let report = trainer.run(&run, &mut recorder)?;
         Ok((report, DataArgs::of(&trainer.config().data)))
     }
 
@@ -289,7 +290,8 @@ fn resume(dir: &Path) -> Result<(Report, String)> {
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
     listen(trainer.control())?;
-    let report = trainer.run(&run, &mut Recorder::new(&mut progress, &command_line()))?;
+    let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
+    let report = trainer.run(&run, &mut recorder)?;
     Ok((report, DataArgs::of(&trainer.config().data)))
 }
 

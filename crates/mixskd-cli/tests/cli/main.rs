@@ -10,6 +10,7 @@ mod analyze;
 mod bench;
 mod compare;
 mod configs;
+mod data;
 mod faults;
 mod help_and_lists;
 mod report;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
 use super::pairs::{MapMix, Mixer, Operator};
-use super::{Method, MethodInputs, MethodSpec, SettingsSpec, StepOutput, TrainBatch};
+use super::{Method, MethodInputs, MethodSpec, Mixes, SettingsSpec, StepOutput, TrainBatch};
 use crate::Result;
 use mixskd_data::{LambdaPer, PairSampler};
 
@@ -79,5 +79,10 @@ impl Method for CutMix {
             .forward(&pairs.images(&batch.images)?, Mode::Train)?;
         let task = pairs.cross_entropy(&logits, &batch.labels)?;
         StepOutput::of(&[("task_mix", 1.0, task)], &logits, &pairs.dominant)
+    }
+
+    fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
+        let pairs = self.mixer.draw(batch)?;
+        Ok(Some(pairs.shown(&batch.images)?))
     }
 }

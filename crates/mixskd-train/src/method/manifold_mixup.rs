@@ -5,7 +5,9 @@ use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
-use super::{Method, MethodInputs, MethodSpec, PairTensors, SettingsSpec, StepOutput, TrainBatch};
+use super::{
+    Method, MethodInputs, MethodSpec, Mixes, PairTensors, SettingsSpec, StepOutput, TrainBatch,
+};
 use crate::Result;
 
 /// The table's row.
@@ -94,5 +96,15 @@ impl Method for ManifoldMixup {
         let logits = self.backbone.head(&last)?;
         let task = pairs.cross_entropy(&logits, &batch.labels)?;
         StepOutput::of(&[("task_mix", 1.0, task)], &logits, &pairs.dominant)
+    }
+
+    fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
+        let pairs = PairTensors::draw(&self.sampler, batch)?;
+        let mut mixes = pairs.shown(&batch.images)?;
+        mixes.depth = self.depth(batch);
+        if mixes.depth > 0 {
+            mixes.images = batch.images.clone();
+        }
+        Ok(Some(mixes))
     }
 }

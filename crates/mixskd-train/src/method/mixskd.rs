@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::config::{self, Settings};
 use super::deep::Deep;
 use super::pairs::{MapMix, Mixer, Operator};
-use super::{Method, MethodInputs, MethodSpec, PairTensors, SettingsSpec, StepOutput, TrainBatch};
+use super::{
+    Method, MethodInputs, MethodSpec, Mixes, PairTensors, SettingsSpec, StepOutput, TrainBatch,
+};
 use crate::{Error, Result};
 
 #[cfg(test)]
@@ -239,6 +241,16 @@ impl Method for MixSkd {
             ));
         }
         Ok(named)
+    }
+
+    fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
+        let reads = self.objective.reads();
+        if !reads.mixes() {
+            return Ok(None);
+        }
+        let mut mixes = self.mixer.draw(batch)?.shown(&batch.images)?;
+        mixes.originals = reads.originals();
+        Ok(Some(mixes))
     }
 
     fn images_per_sample(&self) -> usize {

@@ -4,7 +4,8 @@ use mixskd_data::PairSampler;
 use mixskd_models::{Backbone, Mode};
 
 use super::{
-    Method, MethodInputs, MethodSpec, Mixing, PairTensors, SettingsSpec, StepOutput, TrainBatch,
+    Method, MethodInputs, MethodSpec, Mixes, Mixing, PairTensors, SettingsSpec, StepOutput,
+    TrainBatch,
 };
 use crate::Result;
 
@@ -45,5 +46,10 @@ impl Method for Mixup {
             .forward(&pairs.mix(&batch.images)?, Mode::Train)?;
         let task = pairs.cross_entropy(&logits, &batch.labels)?;
         StepOutput::of(&[("task_mix", 1.0, task)], &logits, &pairs.dominant)
+    }
+
+    fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
+        let pairs = PairTensors::draw(&self.pairs, batch)?;
+        Ok(Some(pairs.shown(&batch.images)?))
     }
 }

@@ -91,6 +91,21 @@ impl StepOutput {
     }
 }
 
+/// The mixes of one batch of n anchors: row i is made of anchor i and of anchor `partner[i]`.
+pub struct Mixes {
+    /// What goes through the network, `[n, height, width, channel]`.
+    pub images: Tensor,
+    /// Which anchor each is mixed with.
+    pub partner: Vec<u32>,
+    /// Share of the anchor itself; its partner has the rest.
+    pub lambda: Vec<f32>,
+    /// Whether the anchors go through the network besides.
+    pub originals: bool,
+    /// The stage, counted from 1, after which feature maps are mixed while `images` are the anchors as they are; 0 where `images`
+    /// are mixed.
+    pub depth: usize,
+}
+
 /// A way of training a backbone.
 pub trait Method {
     /// The network that is kept.
@@ -109,6 +124,14 @@ pub trait Method {
     fn heads(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let logits = self.backbone().forward(images, Mode::Eval)?;
         Ok(vec![(BACKBONE.into(), logits)])
+    }
+
+    /// What is mixed of this batch, as [`Self::step`] mixes it; nothing where the images go through the network as they are.
+    ///
+    /// # Errors
+    /// When the batch does not fit the network.
+    fn mixes(&self, _batch: &TrainBatch) -> Result<Option<Mixes>> {
+        Ok(None)
     }
 
     /// Images that go through the network per image of the batch, for the cost estimate.

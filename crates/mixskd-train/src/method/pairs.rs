@@ -1,11 +1,11 @@
 //! Pairs of a batch, how they are mixed, and the settings that methods which mix share.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use mixskd_data::{LambdaPer, PairSampler, PixelBox};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
-use super::{MethodInputs, TrainBatch};
+use super::{MethodInputs, Mixes, TrainBatch};
 use crate::Result;
 
 /// What makes one image of two.
@@ -161,6 +161,17 @@ impl PairTensors {
             Some(cut) if cut.maps == MapMix::Box => self.cut(x, cut),
             _ => self.mix(x),
         }
+    }
+
+    /// The mixed images, to be shown.
+    pub(super) fn shown(&self, x: &Tensor) -> Result<Mixes> {
+        Ok(Mixes {
+            images: self.images(x)?,
+            partner: self.partner.to_vec1()?,
+            lambda: self.lambda.to_dtype(DType::F32)?.to_vec1()?,
+            originals: false,
+            depth: 0,
+        })
     }
 
     /// mixCE of the mixes' logits.
