@@ -124,8 +124,9 @@ impl Trainer {
         copies.collect()
     }
 
-    /// Where a loss that is not finite begins: the first parameter in name order that is not finite, or the first stage of the
-    /// backbone whose features of `batch` are not.
+    /// Where a loss that is not finite begins: the first parameter in name order that is not finite, the first stage of the
+    /// backbone whose features of `batch` are not, or the first head whose logits are not. `None` where all of them are finite in evaluation
+    /// mode: then it is the term itself that went astray.
     pub(crate) fn locate(&self, batch: &TrainBatch) -> Result<Option<String>> {
         if let Some((name, _)) = self.first_not_finite()? {
             return Ok(Some(name));
@@ -137,6 +138,11 @@ impl Trainer {
         for (k, features) in stages.iter().enumerate() {
             if !sum_of_squares(&features.to_dtype(DType::F32)?)?.is_finite() {
                 return Ok(Some(format!("stage {}", k + 1)));
+            }
+        }
+        for (name, logits) in self.method.heads(&batch.images)? {
+            if !sum_of_squares(&logits)?.is_finite() {
+                return Ok(Some(format!("the logits of {name}")));
             }
         }
         Ok(None)
