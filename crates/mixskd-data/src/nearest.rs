@@ -10,7 +10,12 @@ pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone
     let all = known.clone().collect::<Vec<_>>().join(", ");
     let lower = name.to_lowercase();
     let nearest = known
-        .map(|other| (strsim::damerau_levenshtein(&lower, &other.to_lowercase()), other))
+        .map(|other| {
+            (
+                strsim::damerau_levenshtein(&lower, &other.to_lowercase()),
+                other,
+            )
+        })
         .min();
     match nearest {
         Some((distance, other)) if distance <= 1 + name.len() / 3 => {

@@ -440,9 +440,18 @@ mod tests {
         );
         // So is one that a lower crate refuses.
         for (text, wanted) in [
-            ("[objective]\nfeature = -1\n", "run.toml:2: objective.feature"),
-            ("[data]\nval_fraction = 7\n", "run.toml:2: data.val_fraction"),
-            ("[data]\n\naugment = [\"cutuot\"]\n", "run.toml:3: data.augment"),
+            (
+                "[objective]\nfeature = -1\n",
+                "run.toml:2: objective.feature",
+            ),
+            (
+                "[data]\nval_fraction = 7\n",
+                "run.toml:2: data.val_fraction",
+            ),
+            (
+                "[data]\n\naugment = [\"cutuot\"]\n",
+                "run.toml:3: data.augment",
+            ),
             ("[run]\nimage_size = 70000\n", "run.toml:2: run.image_size"),
         ] {
             std::fs::write(&path, text).unwrap();

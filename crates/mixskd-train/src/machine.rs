@@ -105,7 +105,10 @@ mod tests {
         assert_eq!(kibibytes(text, "MemTotal"), Some(24_000 * 1024));
         assert_eq!(kibibytes(text, "Mem"), None);
         assert_eq!(field(text, "model name"), Some("A Processor"));
-        assert_eq!(features("flags\t\t: fpu avx sse fma avx2x\n"), ["avx", "fma"]);
+        assert_eq!(
+            features("flags\t\t: fpu avx sse fma avx2x\n"),
+            ["avx", "fma"]
+        );
         assert_eq!(features("Features\t: fp asimd crc32\n"), ["asimd"]);
         assert!(features(text).is_empty());
     }

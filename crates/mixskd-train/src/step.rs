@@ -241,6 +241,41 @@ mod tests {
     }
 
     #[test]
+    fn where_a_loss_goes_astray_is_found() {
+        fn at(spoil: impl Fn(&Trainer)) -> Option<String> {
+            let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
+            let batch = trainer.train_loader.epoch(0).next().unwrap().unwrap();
+            let batch = to_device(batch, 0, &Device::Cpu).unwrap();
+            spoil(&trainer);
+            let before = trainer.statistics().unwrap();
+            let found = trainer.locate(&batch).unwrap();
+            let after = trainer.statistics().unwrap();
+            for (name, tensor) in before {
+                let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(values(&tensor), values(&after[&name]), "{name}");
+            }
+            // What is found changes nothing, so a step that is left out stays without a trace.
+            let _ = trainer.step(&batch, 0.1, false).unwrap();
+            found
+        }
+        let set = |name: &'static str, value: f64| {
+            move |trainer: &Trainer| {
+                let tensors = trainer.store.parameters();
+                let (_, var) = tensors.iter().find(|(own, _)| own == name).unwrap();
+                var.set(&var.affine(0.0, value).unwrap()).unwrap();
+            }
+        };
+        assert_eq!(at(|_| ()), None);
+        let nan = at(set("backbone.layer2.0.conv1.weight", f64::NAN));
+        assert_eq!(nan.as_deref(), Some("backbone.layer2.0.conv1.weight"));
+        // Finite weights whose products are not.
+        let large = at(set("backbone.layer3.0.bn2.weight", 3e38));
+        assert_eq!(large.as_deref(), Some("stage 3"));
+        let head = at(set("backbone.fc.weight", 3e38));
+        assert_eq!(head.as_deref(), Some("the logits of backbone"));
+    }
+
+    #[test]
     fn accumulation_clipping_and_average_are_pytorchs() {
         let data = include_bytes!("../tests/golden/optimizer.safetensors");
         let file = candle_core::safetensors::load_buffer(data, &Device::Cpu).unwrap();

@@ -111,7 +111,10 @@ impl Args {
                 origin, message, ..
             } => Failure::failed(
                 format!("{origin}: {message}"),
-                Some("JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it".into()),
+                Some(
+                    "JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it"
+                        .into(),
+                ),
             ),
             error => error.into(),
         })?;

@@ -334,7 +334,9 @@ fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
             let hint = dir.as_ref().map(|dir| {
                 format!("go on from the newest checkpoint with `mixskd train --resume {dir}`")
             });
-            tell(move || Failure::stopped("stopped at once, in the middle of a step", hint).print());
+            tell(move || {
+                Failure::stopped("stopped at once, in the middle of a step", hint).print()
+            });
         }
         Request::Checkpoint => control.checkpoint(),
     })

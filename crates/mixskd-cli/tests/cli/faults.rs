@@ -94,7 +94,11 @@ fn the_same_signal_again_stops_at_once() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mixskd"));
     command.args(SLOW.split_whitespace()).arg("--out").arg(&out);
     let piped = command.current_dir(dir.path()).env("NO_COLOR", "1");
-    let child = piped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = piped
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for("first step", || out.join("run.json").exists());
     signal(child.id(), "INT");
     std::thread::sleep(Duration::from_millis(50));
@@ -122,10 +126,15 @@ fn the_command_that_goes_on_can_be_pasted_into_a_shell() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("checkpoint", || !checkpoints(&dir.path().join(folder)).is_empty());
+    wait_for("checkpoint", || {
+        !checkpoints(&dir.path().join(folder)).is_empty()
+    });
     signal(child.id(), "INT");
     let stopped = end(child);
-    let hint = stopped.stderr.lines().find(|line| line.starts_with("hint: "));
+    let hint = stopped
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("hint: "));
     let command = hint.unwrap().split_once("`mixskd ").unwrap().1;
     let command = command.strip_suffix('`').unwrap();
     let pasted = Command::new("sh")
@@ -149,7 +158,11 @@ fn a_fast_dev_run_that_is_stopped_leaves_nothing_either() {
     signal(child.id(), "TERM");
     let stopped = end(child);
     assert_eq!(stopped.status, 143, "{}", stopped.stderr);
-    assert!(stopped.stderr.contains("nothing was kept"), "{}", stopped.stderr);
+    assert!(
+        stopped.stderr.contains("nothing was kept"),
+        "{}",
+        stopped.stderr
+    );
     assert!(!stopped.stderr.contains("hint:"), "{}", stopped.stderr);
     assert_eq!(entries(), 0);
 }
@@ -298,30 +311,46 @@ fn a_full_disk_stops_the_run_and_leaves_what_was_there() {
 fn a_disk_that_fills_up_at_any_file_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 8);
-    let flags = format!("{TINY} --method ce --epochs 3 --checkpoint-every 1");
-    run(dir.path(), &format!("{flags} --out straight")).ok();
+    let flags = format!("{TINY} --method ce --epochs 3 --checkpoint-every");
+    run(dir.path(), &format!("{flags} epoch --out straight")).ok();
     let straight = dir.path().join("straight");
     let Some(small) = Small::mount(dir.path(), "8m") else {
         return;
     };
     let (out, filler) = (small.0.join("r"), small.0.join("filler"));
     let mut told = Vec::new();
-    for kibibytes in [0u64, 8, 60, 100, 140, 200, 300, 420] {
+    let places = [
+        (0u64, "epoch"),
+        (28, "epoch"),
+        (64, "epoch"),
+        (100, "epoch"),
+        (100, "1"),
+        (300, "1"),
+        (420, "1"),
+    ];
+    for (kibibytes, every) in places {
         let _ = std::fs::remove_dir_all(&out);
         let full = std::fs::write(&filler, vec![1u8; 16 << 20]);
         assert!(full.is_err());
-        let file = std::fs::OpenOptions::new().write(true).open(&filler).unwrap();
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&filler)
+            .unwrap();
         let length = file.metadata().unwrap().len();
         file.set_len(length - kibibytes * 1024).unwrap();
-        let stopped = run(dir.path(), &format!("{flags} --out small/r"));
+        drop(file);
+        let stopped = run(dir.path(), &format!("{flags} {every} --out small/r"));
         std::fs::remove_file(&filler).unwrap();
         if stopped.status != 0 {
             stopped.refused(1, "No space left on device", "free some space");
-            let error = stopped.stderr.lines().find(|line| line.starts_with("error: "));
+            let error = stopped
+                .stderr
+                .lines()
+                .find(|line| line.starts_with("error: "));
             told.push(error.unwrap().to_string());
         }
         // The command again, or with --resume: one of the two, as the hint says.
-        let again = run(dir.path(), &format!("{flags} --out small/r"));
+        let again = run(dir.path(), &format!("{flags} {every} --out small/r"));
         if again.status != 0 {
             again.refused(2, "already exists", "--resume small/r");
             run(dir.path(), "train --resume small/r").ok();
@@ -329,7 +358,7 @@ fn a_disk_that_fills_up_at_any_file_loses_nothing() {
         assert_eq!(metrics(&out), metrics(&straight), "{kibibytes} KiB");
         assert!(weights(&out) == weights(&straight), "{kibibytes} KiB");
     }
-    for file in ["small/r: ", "checkpoints/epoch-", "model.safetensors: "] {
+    for file in ["config.toml: ", "checkpoints/epoch-", "model.safetensors: "] {
         let named = told.iter().any(|error| error.contains(file));
         assert!(named, "the disk was never full at {file}: {told:#?}");
     }

@@ -38,10 +38,7 @@ pub(super) fn unpack(set: &str, archive: &Path, dir: &Path) -> Result<()> {
     let entries = tar.entries().map_err(refused)?;
     for entry in entries {
         let mut entry = entry.map_err(refused)?;
-        let path = entry
-            .path()
-            .map_err(refused)?
-            .into_owned();
+        let path = entry.path().map_err(refused)?.into_owned();
         let inside = path
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -73,7 +70,10 @@ struct Bounded<'a, R> {
 impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(buffer)?;
-        let left = self.left.get().and_then(|left| left.checked_sub(count as u64));
+        let left = self
+            .left
+            .get()
+            .and_then(|left| left.checked_sub(count as u64));
         self.left.set(left);
         match left {
             Some(_) => Ok(count),

@@ -92,9 +92,16 @@ fn links_in_archives_are_left_out_and_nothing_is_written_through_them() {
             }));
             let (result, found) = unpacked(root.path(), &body);
             result.unwrap();
-            let wanted = ["inner/set/door/evil.txt", "inner/set/fine.txt", "victim.txt"];
+            let wanted = [
+                "inner/set/door/evil.txt",
+                "inner/set/fine.txt",
+                "victim.txt",
+            ];
             assert_eq!(found, wanted, "{kind:?} to {target}");
-            assert_eq!(std::fs::read(root.path().join("victim.txt")).unwrap(), b"mine");
+            assert_eq!(
+                std::fs::read(root.path().join("victim.txt")).unwrap(),
+                b"mine"
+            );
             let door = root.path().join("inner/set/door");
             assert!(!door.symlink_metadata().unwrap().is_symlink());
         }
