@@ -335,7 +335,7 @@ fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
                 format!("go on from the newest checkpoint with `mixskd train --resume {dir}`")
             });
             tell(move || {
-                Failure::stopped("stopped at once, in the middle of a step", hint).print()
+                Failure::stopped("stopped at once, in the middle of a step", hint).print();
             });
         }
         Request::Checkpoint => control.checkpoint(),

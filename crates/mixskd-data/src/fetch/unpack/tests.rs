@@ -173,7 +173,7 @@ fn damaged_archives_write_nothing_elsewhere() {
             .unwrap();
     });
     let mut random = crate::rng::stream(7, 0, 0, crate::rng::Purpose::Method);
-    let telling = b"./\0007LKSx125\xFF";
+    let telling = b"./\x00007LKSx125\xFF";
     let mut unpacked_whole = 0;
     for _ in 0..800 {
         let mut bytes = plain.clone();
