@@ -113,6 +113,45 @@ fn the_same_signal_again_stops_at_once() {
 }
 
 #[test]
+fn a_stderr_that_nobody_reads_keeps_no_signal_from_being_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 16);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let stderr = writer.try_clone().unwrap();
+    // Fills the pipe, and then waits as the program will.
+    let full = std::thread::spawn(move || {
+        let _ = std::io::Write::write_all(&mut writer, &vec![b'x'; 1 << 22]);
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mixskd"))
+        .args(SLOW.split_whitespace())
+        .args(["--out", "r"])
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    wait_for("run", || dir.path().join("r/config.toml").exists());
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(400));
+        signal(child.id(), "INT");
+    }
+    let mut ended = None;
+    for _ in 0..1000 {
+        ended = child.try_wait().unwrap();
+        if ended.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    drop(reader);
+    full.join().unwrap();
+    let status = ended.expect("the process hangs");
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
 fn the_command_that_goes_on_can_be_pasted_into_a_shell() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 32);
