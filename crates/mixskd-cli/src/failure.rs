@@ -41,6 +41,15 @@ impl Failure {
         }
     }
 
+    /// The end that a signal asked for.
+    pub(crate) fn stopped(cause: impl Into<String>, hint: Option<String>) -> Self {
+        Self {
+            cause: cause.into(),
+            hint,
+            status: signals::status(),
+        }
+    }
+
     /// One failure that names each of `failures`, or none where there are none; `all` things were tried.
     pub(crate) fn of_many(mut failures: Vec<Self>, all: usize, things: &str) -> Result<()> {
         if failures.len() <= 1 {
@@ -106,7 +115,7 @@ impl From<clap::Error> for Failure {
 impl From<mixskd_train::Error> for Failure {
     fn from(error: mixskd_train::Error) -> Self {
         let usage = error.is_usage();
-        let keys = || "`mixskd train --dry-run` prints every key with its value, docs/cli.md says what it means";
+        let keys = || "`mixskd train --dry-run` prints every key with its value, docs/config.md says what it means";
         let status = match &error {
             mixskd_train::Error::Stopped { .. } | mixskd_train::Error::Interrupted { .. } => {
                 signals::status()

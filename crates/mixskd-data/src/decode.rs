@@ -1,17 +1,22 @@
 //! Image files to pixels.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
-use image::{ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::{Error, Image, Result};
+use crate::{Error, Image, Result, jpeg};
 
 /// File name extensions that are taken for images, in lower case.
 pub const EXTENSIONS: &[&str] = &["bmp", "jpeg", "jpg", "png", "webp"];
 
 /// Longest side of an image, in pixels. A file that declares more is refused before its pixels are given memory.
 const MAX_SIDE: u32 = 16_384;
-/// Memory that decoding one image may take, in bytes.
+/// Most pixels of an image. What a decoder takes for them, 12 bytes a pixel at worst (a progressive JPEG of four colours), stays
+/// below 1 GiB.
+const MAX_PIXELS: u64 = 1 << 26;
+/// Memory that a decoder may take for what is not pixels, and most bytes of a file.
 const MAX_BYTES: u64 = 512 << 20;
 
 /// Reads an image file (JPEG, PNG, WebP, BMP; told by its contents, not its name) as `channels` bytes a pixel: 1 for grey, 3 for
@@ -21,11 +26,24 @@ const MAX_BYTES: u64 = 512 << 20;
 /// `[height, width, channels]`.
 ///
 /// # Errors
-/// When the file cannot be read, is damaged, or declares more than 16,384 pixels a side or 512 MiB.
+/// When the file cannot be read, is damaged or cut short, or declares more than 16,384 pixels a side, 67,108,864 pixels in all, or (JPEG) more
+/// than a file of its length can hold.
 pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
-    let decoded = open(path)?
-        .decode()
-        .map_err(|error| Error::unreadable(path.display().to_string(), error.to_string()))?;
+    let unreadable = |message: String| Error::unreadable(path.display().to_string(), message);
+    let read = Error::io(path, "read the image");
+    let bytes = match bytes(path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(unreadable(format!("is larger than {MAX_BYTES} bytes"))),
+        Err(error) => return Err(read(error)),
+    };
+    let reader = reader(path, Cursor::new(bytes.as_slice())).map_err(read)?;
+    if reader.format() == Some(ImageFormat::Jpeg) {
+        // Its decoder fills with grey what is missing, and takes memory for all that is declared.
+        jpeg::check(&bytes).map_err(unreadable)?;
+    }
+    let decoded = decoder(reader)
+        .and_then(|decoder| DynamicImage::from_decoder(decoder).map_err(|e| e.to_string()))
+        .map_err(unreadable)?;
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let pixels = match channels {
         1 => decoded.into_luma8().into_raw(),
@@ -48,20 +66,49 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
 
 /// Height and width of an image file, from its header.
 pub(crate) fn read_size(path: &Path) -> Result<(usize, usize)> {
-    let (width, height) = open(path)?
-        .into_dimensions()
-        .map_err(|error| Error::unreadable(path.display().to_string(), error.to_string()))?;
+    let reader = File::open(path)
+        .and_then(|file| reader(path, BufReader::new(file)))
+        .map_err(Error::io(path, "read the image"))?;
+    let (width, height) = decoder(reader)
+        .map_err(|message| Error::unreadable(path.display().to_string(), message))?
+        .dimensions();
     Ok((height as usize, width as usize))
 }
 
-fn open(path: &Path) -> Result<ImageReader<std::io::BufReader<std::fs::File>>> {
-    let mut reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(Error::io(path, "read the image"))?;
+/// The file; `None` where it is too long for an image.
+fn bytes(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > MAX_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// A reader of the format that the contents tell, or else the name.
+fn reader<R: BufRead + Seek>(path: &Path, from: R) -> std::io::Result<ImageReader<R>> {
+    let mut reader = ImageReader::new(from);
+    if let Ok(format) = ImageFormat::from_path(path) {
+        reader.set_format(format);
+    }
+    reader.with_guessed_format()
+}
+
+/// The decoder of a file whose header declares no more than may be.
+fn decoder<'a, R: BufRead + Seek + 'a>(
+    mut reader: ImageReader<R>,
+) -> std::result::Result<impl ImageDecoder + 'a, String> {
     let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits);
-    Ok(reader)
+    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!(
+            "declares {width}×{height} pixels; the limit is {MAX_SIDE} a side and {MAX_PIXELS} in all"
+        ));
+    }
+    Ok(decoder)
 }

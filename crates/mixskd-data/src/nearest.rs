@@ -1,11 +1,21 @@
 //! "Did you mean …?"
 
-/// A hint for an unknown `name`: the nearest of `known` if one is near, and all of them.
-pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+/// A hint for an unknown `name`: the nearest of `known` if one is near, and all of them. Case is no difference.
+///
+/// ```
+/// let hint = mixskd_data::did_you_mean("mnits", ["cifar-10", "mnist"].into_iter());
+/// assert_eq!(hint, "did you mean `mnist`? known: cifar-10, mnist");
+/// ```
+pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let all = known.clone().collect::<Vec<_>>().join(", ");
     let lower = name.to_lowercase();
     let nearest = known
-        .map(|other| (strsim::damerau_levenshtein(&lower, other), other))
+        .map(|other| {
+            (
+                strsim::damerau_levenshtein(&lower, &other.to_lowercase()),
+                other,
+            )
+        })
         .min();
     match nearest {
         Some((distance, other)) if distance <= 1 + name.len() / 3 => {

@@ -51,10 +51,11 @@ pub fn find(name: &str) -> Result<&'static ModelSpec> {
     if let Some(spec) = ALL.iter().find(|spec| spec.name == name) {
         return Ok(spec);
     }
+    let lower = name.to_lowercase();
     let nearest = ALL
         .iter()
         .map(|spec| spec.name)
-        .min_by_key(|known| edit_distance(name, known))
+        .min_by_key(|known| strsim::levenshtein(&lower, known))
         .unwrap_or_default();
     let known: Vec<&str> = ALL.iter().map(|spec| spec.name).collect();
     Err(Error::UnknownModel {
@@ -62,20 +63,4 @@ pub fn find(name: &str) -> Result<&'static ModelSpec> {
         nearest: nearest.into(),
         known: known.join(", "),
     })
-}
-
-/// Insertions, deletions and substitutions that turn `a` into `b` (Levenshtein), a difference in case being none.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.to_lowercase().chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mixskd_data::DataConfig;
+use mixskd_data::{DataConfig, did_you_mean};
 use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
@@ -280,7 +280,9 @@ impl TrainConfig {
         self.init.validate()?;
         self.optimizer.validate()?;
         self.method.validate()?;
-        self.objective.validate()?;
+        self.objective
+            .validate()
+            .map_err(|error| Error::from(error).with_key())?;
         self.schedule.build(self.optimizer.lr, self.run.epochs, 1)?;
         Ok(())
     }
@@ -318,25 +320,11 @@ pub(crate) fn unknown_name<'a>(
     name: &str,
     known: impl Iterator<Item = &'a str> + Clone,
 ) -> Error {
-    let all = known.clone().collect::<Vec<_>>().join(", ");
-    let hint = match nearest(name, known) {
-        Some(near) => format!("did you mean `{near}`? Known: {all}"),
-        None => format!("known: {all}"),
-    };
     Error::Config {
         place: place.into(),
         message: format!("there is no {kind} called `{name}`"),
-        hint: Some(hint),
+        hint: Some(did_you_mean(name, known)),
     }
-}
-
-/// The known name that looks most like `name`, if one does.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .min()
-        .filter(|&(distance, candidate)| distance <= candidate.len().max(name.len()) / 2)
-        .map(|(_, candidate)| candidate)
 }
 
 /// Turns serde's message about an unknown field or variant into ours, with the nearest name.
@@ -450,6 +438,29 @@ mod tests {
             error.to_string().contains("run.toml:4: optimizer.momentum"),
             "{error}"
         );
+        // So is one that a lower crate refuses.
+        for (text, wanted) in [
+            (
+                "[objective]\nfeature = -1\n",
+                "run.toml:2: objective.feature",
+            ),
+            (
+                "[data]\nval_fraction = 7\n",
+                "run.toml:2: data.val_fraction",
+            ),
+            (
+                "[data]\n\naugment = [\"cutuot\"]\n",
+                "run.toml:3: data.augment",
+            ),
+            ("[run]\nimage_size = 70000\n", "run.toml:2: run.image_size"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let config = TrainConfig::from_file(&path).unwrap();
+            let error = crate::Trainer::new(&config).err().unwrap();
+            let error = config.in_file(&path, error);
+            assert!(error.to_string().contains(wanted), "{error}");
+            assert!(error.is_usage());
+        }
         // Said by somebody else, the file is not to blame.
         let other = config.with("optimizer.momentum=3").unwrap();
         let error = other.in_file(&path, other.validate().unwrap_err());

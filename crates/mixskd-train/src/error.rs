@@ -137,6 +137,40 @@ impl Error {
         }
     }
 
+    /// The error with the configuration's key in place of the lower crate's name for it, where it is about one.
+    pub(crate) fn with_key(self) -> Self {
+        let (place, message, hint) = match self {
+            Self::Data(mixskd_data::Error::Config { key, message, hint }) => {
+                let (section, option) = key.split_once('.').unwrap_or((&key, ""));
+                if !["val_fraction", "labels", "augment"].contains(&section) {
+                    return Self::Data(mixskd_data::Error::Config { key, message, hint });
+                }
+                let message = match option {
+                    "" => message,
+                    option => format!("{option}: {message}"),
+                };
+                (format!("data.{section}"), message, Some(hint))
+            }
+            Self::Model(mixskd_models::Error::Config { key, message }) => {
+                let place = match key {
+                    "input" => "run.image_size".into(),
+                    key => format!("model.{key}"),
+                };
+                (place, message, None)
+            }
+            Self::Loss(mixskd_losses::Error::Range { key, value, hint }) => {
+                let message = format!("{value} is out of range");
+                (format!("objective.{key}"), message, Some(hint.into()))
+            }
+            other => return other,
+        };
+        Self::Config {
+            place,
+            message,
+            hint,
+        }
+    }
+
     /// What went wrong, without the hint.
     pub fn cause(&self) -> String {
         let text = self.to_string();
@@ -164,8 +198,10 @@ impl Error {
             Self::Gone { .. } => Some(
                 "put it back and go on with --resume, or begin again with another --out".into(),
             ),
-            Self::File { source, .. } | Self::Model(mixskd_models::Error::File { source, .. })
-                if source.kind() == std::io::ErrorKind::StorageFull =>
+            Self::File { source, .. }
+            | Self::Model(mixskd_models::Error::File { source, .. })
+            | Self::Data(mixskd_data::Error::Io { source, .. })
+                if is_full(source) =>
             {
                 let text = "free some space, then repeat the command, or go on with --resume where a checkpoint is written";
                 Some(text.into())
@@ -199,6 +235,13 @@ impl Error {
                 | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
         ) || matches!(self, Self::Data(Data::Io { source, .. }) if source.kind() == NotFound)
     }
+}
+
+/// Whether there is no room left on the disk, or none that this user may have.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// What continues the run in `dir`.

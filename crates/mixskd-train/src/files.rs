@@ -16,7 +16,10 @@ pub(crate) fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     let mut file = builder
         .tempfile_in(dir)
         .map_err(Error::file(path, "create"))?;
-    file.write_all(data).map_err(Error::file(path, "write"))?;
+    // By the file itself: the wrapper's errors name its own path, too.
+    file.as_file_mut()
+        .write_all(data)
+        .map_err(Error::file(path, "write"))?;
     file.as_file()
         .sync_all()
         .map_err(Error::file(path, "sync"))?;

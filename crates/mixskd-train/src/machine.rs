@@ -13,6 +13,9 @@ pub struct Machine {
     pub processor: Option<String>,
     /// Instruction set of the float32 kernels: `AVX-512`, `AVX2`, `NEON` or `portable`.
     pub instruction_set: String,
+    /// Those of the processor's features that matter to arithmetic, as the system names them: `avx2`, `fma`, `avx512f`, `asimd` and the like.
+    #[serde(default)]
+    pub cpu_features: Vec<String>,
     /// Threads that can run at once.
     pub threads: usize,
     /// Physical memory, in bytes.
@@ -28,13 +31,13 @@ pub struct Machine {
 impl Machine {
     /// Looks around.
     pub fn detect() -> Self {
-        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let table = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let (memory, processor) = (table("/proc/meminfo"), table("/proc/cpuinfo"));
         Self {
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            processor: std::fs::read_to_string("/proc/cpuinfo")
-                .ok()
-                .and_then(|text| field(&text, "model name").map(str::to_string)),
+            processor: field(&processor, "model name").map(str::to_string),
             instruction_set: mixskd_kernels::instruction_set().into(),
+            cpu_features: features(&processor),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: kibibytes(&memory, "MemTotal"),
             memory_available_bytes: kibibytes(&memory, "MemAvailable"),
@@ -48,6 +51,34 @@ impl Machine {
 pub(crate) fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     kibibytes(&status, "VmHWM")
+}
+
+/// What is worth telling of `/proc/cpuinfo`'s long list.
+const TELLING: [&str; 17] = [
+    "sse4_2",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512dq",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimdhp",
+    "sve",
+    "bf16",
+];
+
+fn features(processor: &str) -> Vec<String> {
+    let all = field(processor, "flags").or_else(|| field(processor, "Features"));
+    let words: Vec<_> = all.unwrap_or_default().split_whitespace().collect();
+    let there = TELLING.iter().filter(|name| words.contains(name));
+    there.map(ToString::to_string).collect()
 }
 
 /// The first `name : value` of one of the system's tables.
@@ -74,6 +105,12 @@ mod tests {
         assert_eq!(kibibytes(text, "MemTotal"), Some(24_000 * 1024));
         assert_eq!(kibibytes(text, "Mem"), None);
         assert_eq!(field(text, "model name"), Some("A Processor"));
+        assert_eq!(
+            features("flags\t\t: fpu avx sse fma avx2x\n"),
+            ["avx", "fma"]
+        );
+        assert_eq!(features("Features\t: fp asimd crc32\n"), ["asimd"]);
+        assert!(features(text).is_empty());
     }
 
     #[test]

@@ -127,8 +127,9 @@ impl Trainer {
         copies.collect()
     }
 
-    /// Where a loss that is not finite begins: the first parameter in name order that is not finite, or the first stage of the
-    /// backbone whose features of `batch` are not.
+    /// Where a loss that is not finite begins: the first parameter in name order that is not finite, the first stage of the
+    /// backbone whose features of `batch` are not, or the first head whose logits are not. `None` where all of them are finite in evaluation
+    /// mode: then it is the term itself that went astray.
     pub(crate) fn locate(&self, batch: &TrainBatch) -> Result<Option<String>> {
         if let Some((name, _)) = self.first_not_finite()? {
             return Ok(Some(name));
@@ -140,6 +141,11 @@ impl Trainer {
         for (k, features) in stages.iter().enumerate() {
             if !sum_of_squares(&features.to_dtype(DType::F32)?)?.is_finite() {
                 return Ok(Some(format!("stage {}", k + 1)));
+            }
+        }
+        for (name, logits) in self.method.heads(&batch.images)? {
+            if !sum_of_squares(&logits)?.is_finite() {
+                return Ok(Some(format!("the logits of {name}")));
             }
         }
         Ok(None)
@@ -235,6 +241,41 @@ mod tests {
         let gradient = run(trainer(|loss| loss + (loss - loss)?.sqrt()?), &[]);
         assert_eq!(gradient.0, ["gradient backbone.bn1.bias"]);
         assert!(gradient.1 == clean.1);
+    }
+
+    #[test]
+    fn where_a_loss_goes_astray_is_found() {
+        fn at(spoil: impl Fn(&Trainer)) -> Option<String> {
+            let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
+            let batch = trainer.train_loader.epoch(0).next().unwrap().unwrap();
+            let batch = to_device(batch, 0, &Device::Cpu).unwrap();
+            spoil(&trainer);
+            let before = trainer.statistics().unwrap();
+            let found = trainer.locate(&batch).unwrap();
+            let after = trainer.statistics().unwrap();
+            for (name, tensor) in before {
+                let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(values(&tensor), values(&after[&name]), "{name}");
+            }
+            // What is found changes nothing, so a step that is left out stays without a trace.
+            let _ = trainer.step(&batch, 0.1, false).unwrap();
+            found
+        }
+        let set = |name: &'static str, value: f64| {
+            move |trainer: &Trainer| {
+                let tensors = trainer.store.parameters();
+                let (_, var) = tensors.iter().find(|(own, _)| own == name).unwrap();
+                var.set(&var.affine(0.0, value).unwrap()).unwrap();
+            }
+        };
+        assert_eq!(at(|_| ()), None);
+        let nan = at(set("backbone.layer2.0.conv1.weight", f64::NAN));
+        assert_eq!(nan.as_deref(), Some("backbone.layer2.0.conv1.weight"));
+        // Finite weights whose products are not.
+        let large = at(set("backbone.layer3.0.bn2.weight", 3e38));
+        assert_eq!(large.as_deref(), Some("stage 3"));
+        let head = at(set("backbone.fc.weight", 3e38));
+        assert_eq!(head.as_deref(), Some("the logits of backbone"));
     }
 
     #[test]

@@ -59,6 +59,10 @@ impl Trainer {
     /// As [`Self::new`].
     pub fn for_resume(config: &TrainConfig) -> Result<Self> {
         config.validate()?;
+        Self::build(config).map_err(Error::with_key)
+    }
+
+    fn build(config: &TrainConfig) -> Result<Self> {
         let mut config = config.clone();
         let dataset = config.data.open()?;
         // So that the resolved configuration means the same set from any working directory.
@@ -411,10 +415,10 @@ impl Trainer {
             OnNan::Stop => 0,
             OnNan::Skip => self.config.run.max_skips,
         };
+        if broken.layer.is_none() {
+            broken.layer = self.locate(batch)?;
+        }
         if self.progress.skipped >= limit {
-            if broken.layer.is_none() {
-                broken.layer = self.locate(batch)?;
-            }
             return Err(not_finite(broken, batch.epoch, batch.step, run));
         }
         self.progress.skipped += 1;

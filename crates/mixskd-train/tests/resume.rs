@@ -71,7 +71,9 @@ fn every_method_goes_on_from_the_middle_of_an_epoch_with_the_same_bits() {
                 for spec in part {
                     let dir = tempfile::tempdir().unwrap();
                     write_set(dir.path(), 24, 6);
-                    let config = config(dir.path(), spec.name, 2);
+                    let mut config = config(dir.path(), spec.name, 2);
+                    config.optimizer.clip_norm = 1.0;
+                    config.optimizer.ema_decay = 0.9;
                     let straight = dir.path().join("straight");
                     train(&config, &straight);
                     let parted = dir.path().join("parted");

@@ -162,7 +162,12 @@ impl Args {
                 )
             })
         });
-        measures.collect()
+        let measures = measures.collect::<Result<Vec<_>>>()?;
+        if self.weights.len() < 2 && measures.contains(&Measure::Agreement) {
+            let cause = "--only agreement: compares two networks, got one";
+            return Err(Failure::usage(cause, "give --weights twice"));
+        }
+        Ok(measures)
     }
 
     /// Where the files go; one that holds something is refused before anything is computed.

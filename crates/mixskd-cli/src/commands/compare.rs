@@ -179,7 +179,11 @@ impl Args {
             }
             config = config.with(assignment)?;
         }
-        Ok(Trainer::new(&config)?.config().clone())
+        let trainer = Trainer::new(&config).map_err(|error| match &self.config {
+            Some(path) => config.in_file(path, error),
+            None => error,
+        })?;
+        Ok(trainer.config().clone())
     }
 }
 

@@ -53,6 +53,11 @@ impl Args {
         } else {
             features.join(", ")
         };
+        let cpu = if machine.cpu_features.is_empty() {
+            unknown()
+        } else {
+            machine.cpu_features.join(", ")
+        };
         let rows = [
             (
                 "version",
@@ -61,6 +66,7 @@ impl Args {
             ("features", list),
             ("system", machine.system),
             ("processor", machine.processor.unwrap_or_else(unknown)),
+            ("CPU features", cpu),
             ("kernels", machine.instruction_set),
             (
                 "threads",

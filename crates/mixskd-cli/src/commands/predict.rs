@@ -104,10 +104,20 @@ impl Args {
         pipeline: &Pipeline,
         topk: usize,
     ) -> Result<Prediction> {
-        let image = read_image(
-            existing_file(file, "name picture files, such as photos/*.jpg")?,
-            pipeline.channels(),
-        )?;
+        let file = existing_file(file, "name picture files, such as photos/*.jpg")?;
+        // The data crate's hint is for sets of images: there is no --skip-unreadable here.
+        let image = read_image(file, pipeline.channels()).map_err(|error| match error {
+            mixskd_data::Error::Image {
+                origin, message, ..
+            } => Failure::failed(
+                format!("{origin}: {message}"),
+                Some(
+                    "JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it"
+                        .into(),
+                ),
+            ),
+            error => error.into(),
+        })?;
         let images = pipeline.tensor(&image)?.to_device(&network.device)?;
         let logits: Tensor = network.logits(&images)?.squeeze(0)?.to_dtype(DType::F32)?;
         let logits = logits.to_vec1::<f32>()?;

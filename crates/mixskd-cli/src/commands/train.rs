@@ -157,7 +157,7 @@ impl Args {
         report_skipped(trainer.dataset(), &mut progress);
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
         let run = RunDir::create(&out, trainer.config())?;
-        listen(trainer.control())?;
+        listen(trainer.control(), Some(run.path()))?;
         let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
         let report = trainer.run(&run, &mut recorder)?;
         Ok((report, DataArgs::of(&trainer.config().data)))
@@ -181,12 +181,16 @@ impl Args {
         let mut trainer = self.trainer(&config)?;
         let mut progress = Progress::new();
         report_skipped(trainer.dataset(), &mut progress);
+        // A signal that ends the process would leave the folder behind.
+        listen(trainer.control(), None)?;
         let folder = tempfile::tempdir().map_err(|error| {
             Failure::failed(format!("cannot make a temporary folder: {error}"), None)
         })?;
         let run = RunDir::create(&folder.path().join("run"), trainer.config())?;
-        let report = trainer.run(&run, &mut progress)?;
+        let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
+        let tried = trainer.run(&run, &mut recorder);
         drop(progress);
+        let report = tried.map_err(nothing_kept)?;
         if self.json {
             return output::json(&report);
         }
@@ -289,22 +293,66 @@ fn resume(dir: &Path) -> Result<(Report, String)> {
     let mut progress = Progress::new();
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
-    listen(trainer.control())?;
+    listen(trainer.control(), Some(dir))?;
     let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
     let report = trainer.run(&run, &mut recorder)?;
     Ok((report, DataArgs::of(&trainer.config().data)))
 }
 
-/// From now on signals stop the run or ask for a checkpoint.
-fn listen(control: Control) -> Result<()> {
+/// What is said of a try that failed: its folder is gone, and so is every file that an error may name.
+fn nothing_kept(error: mixskd_train::Error) -> Failure {
+    use mixskd_train::Error::{NotFinite, Stopped};
+
+    match error {
+        Stopped { .. } => Failure::stopped("stopped; nothing was kept", None),
+        NotFinite {
+            term,
+            layer,
+            value,
+            epoch,
+            step,
+            checkpoint: _,
+        } => NotFinite {
+            term,
+            layer,
+            value,
+            epoch,
+            step,
+            checkpoint: None,
+        }
+        .into(),
+        other => other.into(),
+    }
+}
+
+/// From now on signals stop the run or ask for a checkpoint. `dir` is where it can go on from.
+fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
+    let dir = dir.map(|dir| shell_word(&dir.display().to_string()));
     signals::watch(move |request| match request {
         Request::Stop => {
-            eprintln!("stopping after this step; the same signal again stops at once");
             control.stop();
+            tell(|| eprintln!("stopping after this step; the same signal again stops at once"));
         }
-        Request::Now => {}
+        Request::Now => {
+            let hint = dir.as_ref().map(|dir| {
+                format!("go on from the newest checkpoint with `mixskd train --resume {dir}`")
+            });
+            tell(move || {
+                Failure::stopped("stopped at once, in the middle of a step", hint).print();
+            });
+        }
         Request::Checkpoint => control.checkpoint(),
     })
+}
+
+/// Says something without waiting for ever: a stderr that nobody reads must not keep the next signal from being heard.
+fn tell(say: impl FnOnce() + Send + 'static) {
+    let (done, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        say();
+        let _ = done.send(());
+    });
+    let _ = told.recv_timeout(std::time::Duration::from_millis(200));
 }
 
 /// What was typed, as a shell would take it again.

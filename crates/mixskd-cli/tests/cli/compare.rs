@@ -88,7 +88,7 @@ fn a_failed_run_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn equal_time_gives_the_cheaper_more_epochs() {
+fn equal_time_leaves_the_costliest_its_epochs_and_the_other_no_fewer() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 8);
     let flags = "--methods ce,mixskd --seeds 1 --out c --equal-time --json";
@@ -101,7 +101,8 @@ fn equal_time_gives_the_cheaper_more_epochs() {
     let rows = summary["equal_time"].as_array().unwrap();
     let epochs = |at: usize| rows[at]["epochs"].as_u64().unwrap();
     assert_eq!(rows.len(), 2);
-    assert!(epochs(0) > epochs(1) || epochs(1) == 2, "{rows:?}");
+    // Which of them is the costliest the clock says, and on a busy machine that may be either: it keeps its epochs, the other gets no fewer.
+    assert_eq!(epochs(0).min(epochs(1)), 2, "{rows:?}");
     assert!(dir.path().join("c/equal-time.toml").is_file());
 }
 

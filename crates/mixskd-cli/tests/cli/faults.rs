@@ -12,6 +12,7 @@ fn start(dir: &Path, args: &str) -> Child {
         .args(args.split_whitespace())
         .current_dir(dir)
         .env("NO_COLOR", "1")
+        .env("TMPDIR", dir.join("tmp"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -80,6 +81,129 @@ fn a_signal_stops_after_the_step_and_the_run_goes_on_with_the_same_bits() {
         assert_eq!(metrics(&out), metrics(&dir.path().join("straight")));
         assert!(weights(&out) == weights(&dir.path().join("straight")));
     }
+}
+
+/// Steps of a second or so: time to signal twice within one.
+const SLOW: &str = "train --data pets --method ce --width 1 --batch 16 --set run.image_size=64 --set schedule.warmup_epochs=0";
+
+#[test]
+fn the_same_signal_again_stops_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 16);
+    let out = dir.path().join("it's slow");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mixskd"));
+    command.args(SLOW.split_whitespace()).arg("--out").arg(&out);
+    let piped = command.current_dir(dir.path()).env("NO_COLOR", "1");
+    let child = piped
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("first step", || out.join("run.json").exists());
+    signal(child.id(), "INT");
+    std::thread::sleep(Duration::from_millis(50));
+    signal(child.id(), "INT");
+    let stopped = end(child);
+    stopped.refused(130, "stopped at once", "it'\\''s slow'");
+    assert!(stopped.stderr.contains("stopping after this step"));
+    assert!(checkpoints(&out).is_empty(), "the step was waited for");
+    // What is left is a run that can be gone on with.
+    assert!(out.join("config.toml").is_file());
+    run(dir.path(), &format!("{TINY} --out other --epochs 1")).ok();
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_keeps_no_signal_from_being_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 16);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let stderr = writer.try_clone().unwrap();
+    // Fills the pipe, and then waits as the program will.
+    let full = std::thread::spawn(move || {
+        let _ = std::io::Write::write_all(&mut writer, &vec![b'x'; 1 << 22]);
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mixskd"))
+        .args(SLOW.split_whitespace())
+        .args(["--out", "r"])
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    wait_for("run", || dir.path().join("r/config.toml").exists());
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(400));
+        signal(child.id(), "INT");
+    }
+    let mut ended = None;
+    for _ in 0..1000 {
+        ended = child.try_wait().unwrap();
+        if ended.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    drop(reader);
+    full.join().unwrap();
+    let status = ended.expect("the process hangs");
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn the_command_that_goes_on_can_be_pasted_into_a_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let (program, folder) = (env!("CARGO_BIN_EXE_mixskd"), "my runs/it's $1 & `more`");
+    let child = Command::new(program)
+        .args(TINY.split_whitespace())
+        .args(RUN.split_whitespace())
+        .args(["--out", folder])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("checkpoint", || {
+        !checkpoints(&dir.path().join(folder)).is_empty()
+    });
+    signal(child.id(), "INT");
+    let stopped = end(child);
+    let hint = stopped
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("hint: "));
+    let command = hint.unwrap().split_once("`mixskd ").unwrap().1;
+    let command = command.strip_suffix('`').unwrap();
+    let pasted = Command::new("sh")
+        .args(["-c", &format!("\"$0\" {command}"), program])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(pasted.status.success(), "{command}: {pasted:?}");
+    assert_eq!(metrics(&dir.path().join(folder)).len(), 6);
+}
+
+#[test]
+fn a_fast_dev_run_that_is_stopped_leaves_nothing_either() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 16);
+    let temporary = dir.path().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let entries = || std::fs::read_dir(&temporary).unwrap().count();
+    let child = start(dir.path(), &format!("{SLOW} --fast-dev-run"));
+    wait_for("temporary folder", || entries() > 0);
+    signal(child.id(), "TERM");
+    let stopped = end(child);
+    assert_eq!(stopped.status, 143, "{}", stopped.stderr);
+    assert!(
+        stopped.stderr.contains("nothing was kept"),
+        "{}",
+        stopped.stderr
+    );
+    assert!(!stopped.stderr.contains("hint:"), "{}", stopped.stderr);
+    assert_eq!(entries(), 0);
 }
 
 /// A few moments; `cargo xtask crash` takes 200.
@@ -219,6 +343,64 @@ fn a_full_disk_stops_the_run_and_leaves_what_was_there() {
     std::fs::remove_file(&filler).unwrap();
     run(dir.path(), "train --resume small/r").ok();
     assert!(weights(&small.0.join("r")) == weights(&dir.path().join("straight")));
+}
+
+/// Wherever the disk is full, in the middle of whichever file, the run can be gone on with.
+#[test]
+fn a_disk_that_fills_up_at_any_file_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 8);
+    let flags = format!("{TINY} --method ce --epochs 3 --checkpoint-every");
+    run(dir.path(), &format!("{flags} epoch --out straight")).ok();
+    let straight = dir.path().join("straight");
+    let Some(small) = Small::mount(dir.path(), "8m") else {
+        return;
+    };
+    let (out, filler) = (small.0.join("r"), small.0.join("filler"));
+    let mut told = Vec::new();
+    let places = [
+        (0u64, "epoch"),
+        (28, "epoch"),
+        (64, "epoch"),
+        (100, "epoch"),
+        (100, "1"),
+        (300, "1"),
+        (420, "1"),
+    ];
+    for (kibibytes, every) in places {
+        let _ = std::fs::remove_dir_all(&out);
+        let full = std::fs::write(&filler, vec![1u8; 16 << 20]);
+        assert!(full.is_err());
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&filler)
+            .unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - kibibytes * 1024).unwrap();
+        drop(file);
+        let stopped = run(dir.path(), &format!("{flags} {every} --out small/r"));
+        std::fs::remove_file(&filler).unwrap();
+        if stopped.status != 0 {
+            stopped.refused(1, "No space left on device", "free some space");
+            let error = stopped
+                .stderr
+                .lines()
+                .find(|line| line.starts_with("error: "));
+            told.push(error.unwrap().to_string());
+        }
+        // The command again, or with --resume: one of the two, as the hint says.
+        let again = run(dir.path(), &format!("{flags} {every} --out small/r"));
+        if again.status != 0 {
+            again.refused(2, "already exists", "--resume small/r");
+            run(dir.path(), "train --resume small/r").ok();
+        }
+        assert_eq!(metrics(&out), metrics(&straight), "{kibibytes} KiB");
+        assert!(weights(&out) == weights(&straight), "{kibibytes} KiB");
+    }
+    for file in ["config.toml: ", "checkpoints/epoch-", "model.safetensors: "] {
+        let named = told.iter().any(|error| error.contains(file));
+        assert!(named, "the disk was never full at {file}: {told:#?}");
+    }
 }
 
 #[test]

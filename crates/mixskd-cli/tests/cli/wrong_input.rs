@@ -141,6 +141,15 @@ fn a_wrong_config_file_is_told_with_its_line() {
     std::fs::write(dir.path().join("d.toml"), "[optimizer]\nmomentum = 7\n").unwrap();
     run(dir.path(), "train --config d.toml").refused(2, "d.toml:2: optimizer.momentum", "");
     run(dir.path(), "train --config missing.toml").refused(2, "missing.toml", "");
+    // Ranges that other crates know are told the same way, by every command that reads the file.
+    for (text, place) in [
+        ("[objective]\nfeature = -1\n", "e.toml:2: objective.feature"),
+        ("[data]\nval_fraction = 7\n", "e.toml:2: data.val_fraction"),
+    ] {
+        std::fs::write(dir.path().join("e.toml"), text).unwrap();
+        run(dir.path(), "train --config e.toml").refused(2, place, "");
+        run(dir.path(), "compare --methods ce --config e.toml").refused(2, place, "");
+    }
 }
 
 #[test]
@@ -163,6 +172,17 @@ fn weights_that_are_none_or_do_not_fit_are_refused() {
         &format!("predict {weights} --topk 3 pets/val/cat/00.png"),
     )
     .refused(2, "2 classes", "--topk 2");
+
+    // No flag is advised that the command does not have.
+    std::fs::write(dir.path().join("text.png"), "no picture").unwrap();
+    let unread = run(dir.path(), &format!("predict {weights} text.png"));
+    unread.refused(1, "text.png", "PNG");
+    assert!(!unread.stderr.contains("--skip"), "{}", unread.stderr);
+    run(
+        dir.path(),
+        &format!("analyze {weights} --data pets --only agreement"),
+    )
+    .refused(2, "agreement", "--weights twice");
 
     // Images that cannot be read are named; the others are still classified.
     let mixed = run(

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use ureq::http::StatusCode;
@@ -14,6 +15,12 @@ use crate::{Error, Result};
 
 /// How often a connection may break before the whole is given up; each time the download goes on where it stopped.
 const TRIES: usize = 5;
+/// How long nothing may come before a connection counts as broken. A download as a whole may take as long as it takes.
+const STALL: Duration = if cfg!(test) {
+    Duration::from_millis(300)
+} else {
+    Duration::from_secs(60)
+};
 
 /// How an attempt ended short of an error that ends everything.
 enum Outcome {
@@ -135,7 +142,7 @@ fn attempt(
     let resumes = status == StatusCode::PARTIAL_CONTENT
         && range.is_some_and(|r| r.starts_with(&format!("bytes {have}-")));
     let start = if resumes { have } else { 0 };
-    let mut body = response.into_body();
+    let body = response.into_body();
     let total = body
         .content_length()
         .map(|length| start + length)
@@ -152,7 +159,7 @@ fn attempt(
         file: name.into(),
         resumed_from: start,
     });
-    let ended = copy(&mut body.as_reader(), &mut target, |count| {
+    let ended = copy(body.into_reader(), &mut target, |count| {
         progress(FetchEvent::Progress {
             file: name.into(),
             done: start + count,
@@ -167,31 +174,59 @@ fn attempt(
             ))),
             _ => Ok(Outcome::Whole),
         },
-        Err(Failed::Reading(error)) => Ok(Outcome::Broken(error.to_string())),
+        Err(Failed::Reading(reason)) => Ok(Outcome::Broken(reason)),
         Err(Failed::Writing(error)) => Err(Error::io(part, "write the download")(error)),
     }
 }
 
 enum Failed {
-    Reading(std::io::Error),
+    Reading(String),
     Writing(std::io::Error),
 }
 
+/// Copies until the end. The connection is read on a thread of its own, because a read has no time limit: a thread that waits for a
+/// server that fell silent is left behind, and ends with the connection.
 fn copy(
-    from: &mut impl Read,
+    mut from: impl Read + Send + 'static,
     to: &mut File,
     mut progress: impl FnMut(u64),
 ) -> std::result::Result<u64, Failed> {
-    let mut buffer = vec![0; 1 << 16];
+    let (sender, pieces) = sync_channel(4);
+    let work = move || loop {
+        let mut piece = vec![0; 1 << 16];
+        let read = from.read(&mut piece);
+        let end = !matches!(read, Ok(1..));
+        let piece = read.map(|count| {
+            piece.truncate(count);
+            piece
+        });
+        // Nobody listens any more, or nothing more comes.
+        if sender.send(piece).is_err() || end {
+            return;
+        }
+    };
+    let thread = std::thread::Builder::new().name("mixskd-download".into());
+    thread
+        .spawn(work)
+        .map_err(|error| Failed::Reading(error.to_string()))?;
     let mut done = 0;
     loop {
-        let count = from.read(&mut buffer).map_err(Failed::Reading)?;
-        if count == 0 {
+        let piece = match pieces.recv_timeout(STALL) {
+            Ok(piece) => piece.map_err(|error| Failed::Reading(error.to_string()))?,
+            Err(RecvTimeoutError::Timeout) => {
+                let reason = format!("nothing came for {} s", STALL.as_secs_f64());
+                return Err(Failed::Reading(reason));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failed::Reading("the reading thread ended".into()));
+            }
+        };
+        if piece.is_empty() {
             to.flush().map_err(Failed::Writing)?;
             return Ok(done);
         }
-        to.write_all(&buffer[..count]).map_err(Failed::Writing)?;
-        done += count as u64;
+        to.write_all(&piece).map_err(Failed::Writing)?;
+        done += piece.len() as u64;
         progress(done);
     }
 }

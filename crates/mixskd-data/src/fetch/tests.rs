@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use md5::{Digest, Md5};
 
+use super::unpack::tests::archive;
 use super::*;
 use crate::RemoteFile;
 
@@ -20,6 +21,8 @@ enum Answer {
     Good { ranges: bool },
     /// Breaks off after so many bytes of the body.
     Break(usize),
+    /// Falls silent after so many bytes, and keeps the connection.
+    Stall(usize),
     /// A status without a body.
     Status(&'static str),
 }
@@ -76,7 +79,7 @@ fn read_request(stream: &TcpStream) -> String {
 fn respond(stream: &mut TcpStream, body: &[u8], answer: Answer, range: Option<usize>) {
     let (ranges, limit) = match answer {
         Answer::Good { ranges } => (ranges, usize::MAX),
-        Answer::Break(limit) => (true, limit),
+        Answer::Break(limit) | Answer::Stall(limit) => (true, limit),
         Answer::Status(status) => {
             write!(
                 stream,
@@ -112,6 +115,13 @@ fn respond(stream: &mut TcpStream, body: &[u8], answer: Answer, range: Option<us
     .unwrap();
     // The client may hang up first; that is its right.
     let _ = stream.write_all(&rest[..rest.len().min(limit)]);
+    if let Answer::Stall(_) = answer {
+        let silent = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_secs(20));
+            drop(silent);
+        });
+    }
 }
 
 fn md5(bytes: &[u8]) -> String {
@@ -122,24 +132,6 @@ fn md5(bytes: &[u8]) -> String {
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>()
     )
-}
-
-/// A .tar.gz with one file for each pair.
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(
-        Vec::new(),
-        flate2::Compression::fast(),
-    ));
-    for (path, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        // Written by hand: the builder's own setter refuses the paths that the tests are about.
-        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-        header.set_cksum();
-        builder.append(&header, *bytes).unwrap();
-    }
-    builder.into_inner().unwrap().finish().unwrap()
 }
 
 /// Bytes that do not compress, so that archives are long enough to be broken.
@@ -305,6 +297,15 @@ fn a_stuttering_server_is_asked_again() {
         |_| None,
         None,
     ));
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left_and_asked_again() {
+    let begun = std::time::Instant::now();
+    let outcome = check(vec![Answer::Stall(70_000), GOOD], |_| None, None);
+    assert_whole(&outcome);
+    assert_eq!(resumed(&outcome.events), [0, 70_000]);
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -111,13 +111,14 @@ fn classes_of(dir: &Path) -> Result<Classes> {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        classes.insert(
-            name,
-            entries(&path)?
-                .into_iter()
-                .filter(|path| is_image(path))
-                .collect(),
-        );
+        let files = entries(&path)?.into_iter().filter(|path| is_image(path));
+        if classes.insert(name, files.collect()).is_some() {
+            return Err(Error::layout(
+                &path,
+                "is a class whose name is not Unicode, and looks like another's",
+                "rename it",
+            ));
+        }
     }
     if classes.is_empty() {
         return Err(Error::layout(

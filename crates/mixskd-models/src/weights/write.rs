@@ -94,7 +94,7 @@ fn write(path: &Path, entries: &BTreeMap<String, Entry>, metadata: &Metadata) ->
     })
 }
 
-const WRITE: &str = "write (is the disk full?)";
+const WRITE: &str = "write";
 
 /// Writes a file whole or not at all: a temporary file beside `path`, flushed to disk, then renamed.
 pub(super) fn write_whole(

@@ -13,7 +13,7 @@ use enabled as gpu;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Which device to train on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,7 @@ pub enum DeviceKind {
 pub(crate) fn describe_gpu() -> String {
     match gpu::open() {
         Ok(_) => "CUDA device 0".into(),
+        Err(Error::Config { message, .. }) => format!("none: {message}"),
         Err(error) => format!("none: {error}"),
     }
 }

@@ -128,17 +128,81 @@ fn an_image_that_declares_too_much_is_refused_before_it_gets_memory() {
     let path = dir.path().join("train/ant/bomb.png");
     picture(&path, 4, 4);
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[16..20].copy_from_slice(&100_000u32.to_be_bytes());
-    bytes[20..24].copy_from_slice(&100_000u32.to_be_bytes());
-    let mut crc = flate2::Crc::new();
-    crc.update(&bytes[12..29]);
-    bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    declare(&mut bytes, 100_000, 100_000);
     std::fs::write(&path, bytes).unwrap();
     let error = crate::read_image(&path, 3).unwrap_err().to_string();
     assert!(
         error.contains("bomb.png: ") && error.to_lowercase().contains("limit"),
         "{error}"
     );
+}
+
+/// `bytes` of a PNG with another width and height in its header.
+fn declare(bytes: &mut [u8], width: u32, height: u32) {
+    bytes[16..20].copy_from_slice(&width.to_be_bytes());
+    bytes[20..24].copy_from_slice(&height.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+}
+
+#[test]
+fn no_more_pixels_are_believed_than_fit_into_a_gibibyte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.png");
+    picture(&path, 4, 4);
+    let whole = std::fs::read(&path).unwrap();
+    // Each side may be; both together may not.
+    for (width, height, limit) in [
+        (16_384, 4097, true),
+        (16_384, 4096, false),
+        (1, 16_385, true),
+    ] {
+        let mut bytes = whole.clone();
+        declare(&mut bytes, width, height);
+        std::fs::write(&path, bytes).unwrap();
+        let error = crate::read_image(&path, 3).unwrap_err().to_string();
+        assert_eq!(error.contains("the limit is"), limit, "{error}");
+    }
+}
+
+/// Found by `cargo xtask fuzz`: a few hundred bytes of JPEG that declared 65 million pixels were decoded for seconds.
+#[test]
+fn a_jpeg_that_declares_more_than_it_can_hold_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb.jpg");
+    picture(&path, 9, 7);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let frame = bytes
+        .windows(2)
+        .position(|two| two == [0xFF, 0xC0])
+        .unwrap();
+    bytes[frame + 5..frame + 7].copy_from_slice(&7687u16.to_be_bytes());
+    bytes[frame + 7..frame + 9].copy_from_slice(&8457u16.to_be_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let error = crate::read_image(&path, 3).unwrap_err().to_string();
+    assert!(
+        error.contains("bomb.jpg: declares 8457×7687 pixels"),
+        "{error}"
+    );
+    assert!(error.contains("--skip-unreadable"), "{error}");
+}
+
+/// The decoder fills what is missing with grey and says nothing.
+#[test]
+fn a_jpeg_that_is_cut_short_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("half.jpg");
+    picture(&path, 64, 64);
+    let whole = std::fs::read(&path).unwrap();
+    for part in [whole.len() / 2, whole.len() * 9 / 10, whole.len() - 10] {
+        std::fs::write(&path, &whole[..part]).unwrap();
+        let error = crate::read_image(&path, 3).unwrap_err().to_string();
+        assert!(error.contains("half.jpg: the JPEG is cut short"), "{error}");
+    }
+    // Rubbish behind the end is common, and harmless.
+    std::fs::write(&path, [&whole[..], b"made by a camera"].concat()).unwrap();
+    crate::read_image(&path, 3).unwrap();
 }
 
 #[test]
