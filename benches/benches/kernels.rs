@@ -30,6 +30,7 @@ const CONVOLUTIONS: &[&str] = &[
 ];
 
 fn main() -> Result<()> {
+    mixskd_benches::keep_freed_memory();
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(std::time::Duration::from_millis(300))

@@ -12,6 +12,7 @@ use mixskd_data::{DataConfig, Loader, LoaderConfig, Result};
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
+    mixskd_benches::keep_freed_memory();
     let mut config = DataConfig::default();
     if let Ok(source) = std::env::var("MIXSKD_BENCH_DATA") {
         config.source = source;

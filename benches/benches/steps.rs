@@ -13,6 +13,7 @@ use mixskd_train::bench::{InferBench, StepBench};
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
+    mixskd_benches::keep_freed_memory();
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(1))

@@ -5,6 +5,16 @@ use std::time::Instant;
 use candle_core::{Device, Result, Tensor};
 use mixskd_kernels::Conv2dConfig;
 
+/// `mi_option_purge_delay` of mimalloc's `mi_option_e`.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Has mimalloc keep freed memory, as the program does: without it a bench of a kernel is one of the system's pages. To be called
+/// first in `main`.
+pub fn keep_freed_memory() {
+    // SAFETY: an option of the allocator that may be set at any time.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+}
+
 /// Values that look random, in [−0.5, 0.5).
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use candle_core::{Tensor, Var};
 use mixskd_benches::{ConvShape, median, ramp, repeat};
 use mixskd_data::{DataConfig, Loader, LoaderConfig};
-use mixskd_kernels::{conv2d, linear};
+use mixskd_kernels::{backward, conv2d, linear, mse};
 use rayon::prelude::*;
 
 #[global_allocator]
@@ -28,6 +28,7 @@ const BUDGET: f64 = 0.25;
 type Row = (String, Vec<f64>, f64);
 
 fn main() -> Outcome<()> {
+    mixskd_benches::keep_freed_memory();
     let mut args = std::env::args().skip(1);
     let rows = match args.next().as_deref() {
         Some("peak") => peak()?,
@@ -101,29 +102,22 @@ fn conv(name: &str, shape: ConvShape) -> Outcome<Vec<Row>> {
             (&xd, wv.as_tensor())
         };
         let y = conv2d(x, w, config)?;
-        let dy = ramp(y.dims())?;
-        let loss = (&y * &dy)?.sum_all()?;
-        let with = repeat(BUDGET, || loss.backward().map(|_| ()))?;
-        // What candle does around the convolution's own backward pass comes off.
-        let around = around(&y.detach(), &dy)? + adding(if of_data { x } else { w })?;
+        let target = ramp(y.dims())?;
+        let loss = mse(&y, &target)?;
+        let with = repeat(BUDGET, || backward(&loss).map(drop))?;
+        // The loss's own backward pass, which makes the gradient of the output, comes off.
+        let around = around(&y.detach(), &target)?;
         let seconds = with.iter().map(|s| (s - around).max(s * 0.1)).collect();
         rows.push((format!("{name} {side}"), seconds, operations));
     }
     Ok(rows)
 }
 
-/// Seconds of the backward pass of `Σ y·dy` alone.
-fn around(y: &Tensor, dy: &Tensor) -> Outcome<f64> {
+/// Seconds of the backward pass of a loss alone.
+fn around(y: &Tensor, target: &Tensor) -> Outcome<f64> {
     let idle = Var::from_tensor(y)?;
-    let loss = (idle.as_tensor() * dy)?.sum_all()?;
-    Ok(median(repeat(BUDGET, || loss.backward().map(|_| ()))?))
-}
-
-/// Seconds that candle takes to add a gradient of `x`'s size to zeros.
-fn adding(x: &Tensor) -> Outcome<f64> {
-    let gradient = x.detach();
-    let add = || gradient.zeros_like()?.add(&gradient).map(drop);
-    Ok(median(repeat(BUDGET, add)?))
+    let loss = mse(&idle, target)?;
+    Ok(median(repeat(BUDGET, || backward(&loss).map(drop))?))
 }
 
 /// One epoch of the loader, in images.

@@ -1,4 +1,4 @@
-//! The two register tiles that every multiplication of this crate is made of.
+//! The register tiles that every multiplication of this crate is made of.
 
 use std::ops::Range;
 
@@ -152,6 +152,115 @@ impl<T: Element> Rows<'_, T> {
                         v = lanes.add(lanes.load_part(c, n), v);
                     }
                     lanes.store_part(c, v, n);
+                }
+            }
+        }
+        MR
+    }
+}
+
+/// `c[p][m][..] (+)= Σ_k a[p][m][k] · b[p][k][..]`: several products of matrices whose rows lie a fixed step apart, one panel of
+/// whole vectors.
+pub(crate) struct Dense<T> {
+    /// Products.
+    pub(crate) points: usize,
+    /// Rows of each.
+    pub(crate) rows: usize,
+    /// Elements to sum over.
+    pub(crate) k: usize,
+    /// Vectors of a row of `b` and `c`.
+    pub(crate) vectors: usize,
+    pub(crate) a: *const T,
+    /// Elements from product to product and from row to row of `a`.
+    pub(crate) a_step: (usize, usize),
+    /// Packed: `[point][k]` of whole vectors.
+    pub(crate) b: *const T,
+    pub(crate) c: *mut T,
+    /// Elements from product to product and from row to row of `c`.
+    pub(crate) c_step: (usize, usize),
+    pub(crate) accumulate: bool,
+}
+
+impl<T: Element> Dense<T> {
+    /// Runs on the processor's widest vectors.
+    ///
+    /// # Safety
+    /// For every point, `a` has `rows` rows of `k` readable elements, `b` `k` rows of `vectors` vectors, and `c` `rows` rows of
+    /// as many that are writable and that no other thread touches.
+    pub(crate) unsafe fn run(self) {
+        T::dispatch(DenseKernel(self));
+    }
+}
+
+struct DenseKernel<T>(Dense<T>);
+
+impl<T: Element> Kernel<T> for DenseKernel<T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<L: Lanes<T = T>>(self, lanes: L) {
+        let d = self.0;
+        match d.vectors {
+            1 => d.sweep::<L, 1>(lanes),
+            2 if L::TILE >= 2 => d.sweep::<L, 2>(lanes),
+            3 if L::TILE >= 4 => d.sweep::<L, 3>(lanes),
+            4 if L::TILE >= 4 => d.sweep::<L, 4>(lanes),
+            _ => {}
+        }
+    }
+}
+
+impl<T: Element> Dense<T> {
+    #[inline(always)]
+    fn sweep<L: Lanes<T = T>, const NV: usize>(&self, lanes: L) {
+        for point in 0..self.points {
+            let mut at = 0;
+            while at < self.rows {
+                // SAFETY: the promises of `run`, for a part of one product's rows.
+                unsafe {
+                    let a = self.a.add(point * self.a_step.0 + at * self.a_step.1);
+                    let b = self.b.add(point * self.k * NV * L::N);
+                    let c = self.c.add(point * self.c_step.0 + at * self.c_step.1);
+                    at += match self.rows - at {
+                        12.. if NV * 2 <= L::TILE => self.tile::<L, 12, NV>(lanes, a, b, c),
+                        6.. => self.tile::<L, 6, NV>(lanes, a, b, c),
+                        4 | 5 => self.tile::<L, 4, NV>(lanes, a, b, c),
+                        2 | 3 => self.tile::<L, 2, NV>(lanes, a, b, c),
+                        _ => self.tile::<L, 1, NV>(lanes, a, b, c),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Computes `MR` rows, and returns their number.
+    ///
+    /// # Safety
+    /// As [`Dense::run`].
+    #[inline(always)]
+    unsafe fn tile<L: Lanes<T = T>, const MR: usize, const NV: usize>(
+        &self,
+        lanes: L,
+        a: *const T,
+        b: *const T,
+        c: *mut T,
+    ) -> usize {
+        let mut rows = [a; MR];
+        for (m, row) in rows.iter_mut().enumerate() {
+            *row = a.wrapping_add(m * self.a_step.1);
+        }
+        let acc = [[lanes.splat(T::default()); NV]; MR];
+        // SAFETY: the caller's promises.
+        unsafe {
+            let acc = products(lanes, acc, rows, b, self.k);
+            for m in 0..MR {
+                for j in 0..NV {
+                    let c = c.add(m * self.c_step.1 + j * L::N);
+                    let mut v = acc[m][j];
+                    if self.accumulate {
+                        v = lanes.add(lanes.load(c), v);
+                    }
+                    lanes.store(c, v);
                 }
             }
         }

@@ -6,7 +6,7 @@ mod tiles;
 mod transform;
 mod weights;
 
-use crate::gemm::micro::{Active, Outer, ROWS, Rows, Run};
+use crate::gemm::micro::{Dense, Outer, ROWS, Run};
 use crate::gemm::pack::{Panel, Width};
 use crate::par::{self, Scratch, Shared};
 use crate::simd::Element;
@@ -295,31 +295,22 @@ fn multiply<T: Element>(
     m_layout: Transformed,
     panel: Panel,
 ) {
-    let count = layout.tiles();
-    let (k, row) = (part.len(), m_layout.row);
-    let mut rows = vec![std::ptr::null::<T>(); count];
-    let mut out = vec![std::ptr::null_mut::<T>(); count];
-    for point in 0..POINTS {
-        for t in 0..count {
-            rows[t] = v[point * layout.plane + t * layout.row + part.start..].as_ptr();
-            out[t] = m[point * m_layout.plane + t * row..].as_mut_ptr();
+    let row = m_layout.row;
+    // SAFETY: both layouts have rows for as many tiles, `u` has a block of `k` rows for every point.
+    unsafe {
+        Dense {
+            points: POINTS,
+            rows: layout.tiles(),
+            k: part.len(),
+            vectors: panel.vectors,
+            a: v[part.start..].as_ptr(),
+            a_step: (layout.plane, layout.row),
+            b: u.as_ptr(),
+            c: m.as_mut_ptr(),
+            c_step: (m_layout.plane, row),
+            accumulate: part.start > 0,
         }
-        // SAFETY: rows hold `k` elements, products whole vectors, and the block `k` rows for every point.
-        unsafe {
-            Rows {
-                pointers: &rows,
-                stride: count,
-                active: Active::Same(&[0]),
-                k: 0..k,
-                segment_len: k,
-                b: u[point * k * row..].as_ptr(),
-                panel: Panel { n: row, ..panel },
-                c: &out,
-                c_offset: 0,
-                accumulate: part.start > 0,
-            }
-            .run();
-        }
+        .run();
     }
 }
 

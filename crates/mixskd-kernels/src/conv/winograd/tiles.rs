@@ -4,7 +4,7 @@ use crate::par::Shared;
 use crate::simd::{Element, Kernel, Lanes};
 
 use super::super::epilogue::Epilogue;
-use super::transform::{self, OUT, POINTS, SIDE};
+use super::transform::{self, Grid, Load, OUT, POINTS, SIDE, Store};
 
 /// A map read through 3×3 windows of stride 1.
 #[derive(Clone, Copy)]
@@ -60,11 +60,161 @@ impl Tiles {
         self.batch * self.per_image()
     }
 
-    /// Image and first output pixel of a tile.
-    fn locate(&self, tile: usize) -> (usize, usize, usize) {
+    /// Where tile number `tile` lies.
+    fn locate(&self, tile: usize) -> Place {
         let columns = self.dst_w.div_ceil(OUT);
         let (b, at) = (tile / self.per_image(), tile % self.per_image());
-        (b, at / columns * OUT, at % columns * OUT)
+        Place {
+            b,
+            y: at / columns * OUT,
+            x: at % columns * OUT,
+        }
+    }
+
+    /// The pixels that the tile at `place` reads; those outside are `zeros`.
+    #[inline(always)]
+    fn pixels<T>(&self, place: Place, src: &[T], zeros: &[T]) -> [[*const T; SIDE]; SIDE] {
+        let mut pixels = [[zeros.as_ptr(); SIDE]; SIDE];
+        for (i, row) in pixels.iter_mut().enumerate() {
+            let y = (place.y + i).wrapping_sub(self.padding);
+            if y >= self.src_h {
+                continue;
+            }
+            let at = (place.b * self.src_h + y) * self.src_w * self.src_c;
+            let line = src[at..at + self.src_w * self.src_c].as_ptr();
+            for (j, pixel) in row.iter_mut().enumerate() {
+                let x = (place.x + j).wrapping_sub(self.padding);
+                if x < self.src_w {
+                    *pixel = line.wrapping_add(x * self.src_c);
+                }
+            }
+        }
+        pixels
+    }
+
+    /// Where the tile after the one at `place` lies.
+    #[inline(always)]
+    fn next(&self, place: Place) -> Place {
+        let Place { b, y, x } = place;
+        if x + OUT < self.dst_w {
+            Place {
+                x: x + OUT,
+                ..place
+            }
+        } else if y + OUT < self.dst_h {
+            Place {
+                b,
+                y: y + OUT,
+                x: 0,
+            }
+        } else {
+            Place {
+                b: b + 1,
+                y: 0,
+                x: 0,
+            }
+        }
+    }
+
+    /// Output pixels of the tile at `place`, along each axis.
+    #[inline(always)]
+    fn extent(&self, place: Place) -> (usize, usize) {
+        (OUT.min(self.dst_h - place.y), OUT.min(self.dst_w - place.x))
+    }
+
+    /// The element where the tile at `place` begins in the output.
+    #[inline(always)]
+    fn destination(&self, place: Place) -> usize {
+        ((place.b * self.dst_h + place.y) * self.dst_w + place.x) * self.dst_c
+    }
+}
+
+/// Image and first output pixel of a tile.
+#[derive(Clone, Copy)]
+struct Place {
+    b: usize,
+    y: usize,
+    x: usize,
+}
+
+/// The points of a tile in a buffer of transformed ones, from `at` on.
+#[inline(always)]
+fn points<P>(at: P, layout: Transformed) -> Grid<P> {
+    Grid {
+        at,
+        row: SIDE * layout.plane,
+        column: layout.plane,
+    }
+}
+
+/// `n` channels of pixels that lie anywhere.
+struct Scattered<'a, T> {
+    pixels: &'a [[*const T; SIDE]; SIDE],
+    channel: usize,
+    n: usize,
+}
+
+impl<L: Lanes> Load<L> for Scattered<'_, L::T> {
+    #[inline(always)]
+    unsafe fn load(&self, lanes: L, i: usize, j: usize) -> L::V {
+        // SAFETY: the maker's promise.
+        unsafe { lanes.load_part(self.pixels[i][j].add(self.channel), self.n) }
+    }
+}
+
+/// A grid of which only some rows and columns exist, `n` elements of each.
+struct Clipped<P> {
+    grid: Grid<P>,
+    rows: usize,
+    columns: usize,
+    n: usize,
+}
+
+impl<L: Lanes> Load<L> for Clipped<*const L::T> {
+    #[inline(always)]
+    unsafe fn load(&self, lanes: L, i: usize, j: usize) -> L::V {
+        if i < self.rows && j < self.columns {
+            let at = i * self.grid.row + j * self.grid.column;
+            // SAFETY: the maker's promise.
+            unsafe { lanes.load_part(self.grid.at.add(at), self.n) }
+        } else {
+            lanes.splat(L::T::default())
+        }
+    }
+}
+
+impl<L: Lanes> Store<L> for Clipped<*mut L::T> {
+    #[inline(always)]
+    unsafe fn store(&self, lanes: L, i: usize, j: usize, v: L::V) {
+        if i < self.rows && j < self.columns {
+            let at = i * self.grid.row + j * self.grid.column;
+            // SAFETY: the maker's promise.
+            unsafe { lanes.store_part(self.grid.at.add(at), v, self.n) };
+        }
+    }
+}
+
+/// Output pixels on their way through an epilogue.
+struct Finished<'a, T> {
+    pixels: Clipped<*mut T>,
+    epilogue: Epilogue<'a, T>,
+    /// The first pixel's element in the output, and its channel.
+    at: usize,
+    channel: usize,
+}
+
+impl<L: Lanes> Store<L> for Finished<'_, L::T> {
+    #[inline(always)]
+    unsafe fn store(&self, lanes: L, i: usize, j: usize, v: L::V) {
+        let p = &self.pixels;
+        if i < p.rows && j < p.columns {
+            let at = self.at + i * p.grid.row + j * p.grid.column;
+            // SAFETY: the maker's promise.
+            unsafe {
+                let v = self.epilogue.apply(lanes, v, at, self.channel, p.n);
+                p.store(lanes, i, j, v);
+            }
+        }
     }
 }
 
@@ -106,42 +256,57 @@ impl<T: Element> Kernel<T> for InputKernel<'_, T> {
             v,
             layout,
         } = self.0;
+        let (row, column) = (s.src_w * s.src_c, s.src_c);
+        let mut place = s.locate(first);
         for t in 0..count {
-            let (b, y0, x0) = s.locate(first + t);
-            let mut pixels = [[zeros.as_ptr(); SIDE]; SIDE];
-            for (i, row) in pixels.iter_mut().enumerate() {
-                let y = (y0 + i).wrapping_sub(s.padding);
-                if y >= s.src_h {
-                    continue;
-                }
-                for (j, pixel) in row.iter_mut().enumerate() {
-                    let x = (x0 + j).wrapping_sub(s.padding);
-                    if x < s.src_w {
-                        let at = ((b * s.src_h + y) * s.src_w + x) * s.src_c;
-                        *pixel = src[at..].as_ptr();
+            let Place { b, y, x } = place;
+            // SAFETY: the tile's row in a buffer of this layout.
+            let v = unsafe { v.add(t * layout.row) };
+            let inside = y >= s.padding
+                && x >= s.padding
+                && y - s.padding + SIDE <= s.src_h
+                && x - s.padding + SIDE <= s.src_w;
+            let whole = if inside { s.src_c / L::N * L::N } else { 0 };
+            if inside {
+                let at = (b * s.src_h + y - s.padding) * row + (x - s.padding) * column;
+                for c in (0..whole).step_by(L::N) {
+                    // SAFETY: all pixels are inside, and have these channels; the buffer's rows hold whole vectors.
+                    unsafe {
+                        let pixels = Grid {
+                            at: src.as_ptr().add(at + c),
+                            row,
+                            column,
+                        };
+                        transform::input_tile(lanes, &pixels, &points(v.add(c), layout));
                     }
                 }
             }
-            let mut c = 0;
-            while c < s.src_c {
-                let n = L::N.min(s.src_c - c);
-                let mut tile = [[lanes.splat(T::default()); SIDE]; SIDE];
-                for i in 0..SIDE {
-                    for j in 0..SIDE {
-                        // SAFETY: every pointer has `src_c` elements behind it.
-                        tile[i][j] = unsafe { lanes.load_part(pixels[i][j].add(c), n) };
+            if whole < s.src_c {
+                let pixels = s.pixels(place, src, zeros);
+                for channel in (whole..s.src_c).step_by(L::N) {
+                    let n = L::N.min(s.src_c - channel);
+                    // SAFETY: every pointer has `src_c` elements behind it; the buffer's rows hold whole vectors.
+                    unsafe {
+                        let v = points(v.add(channel), layout);
+                        if n == L::N {
+                            let pixels = Scattered {
+                                pixels: &pixels,
+                                channel,
+                                n: L::N,
+                            };
+                            transform::input_tile(lanes, &pixels, &v);
+                        } else {
+                            let pixels = Scattered {
+                                pixels: &pixels,
+                                channel,
+                                n,
+                            };
+                            transform::input_tile(lanes, &pixels, &v);
+                        }
                     }
                 }
-                let out = transform::input_tile(lanes, &tile);
-                for i in 0..SIDE {
-                    for j in 0..SIDE {
-                        let at = (i * SIDE + j) * layout.plane + t * layout.row + c;
-                        // SAFETY: inside the buffer, whose rows hold whole vectors.
-                        unsafe { lanes.store(v.add(at), out[i][j]) };
-                    }
-                }
-                c += L::N;
             }
+            place = s.next(place);
         }
     }
 }
@@ -185,38 +350,42 @@ impl<T: Element> Kernel<T> for OutputKernel<'_, T> {
             epilogue,
             dst,
         } = self.0;
+        let mut place = s.locate(first);
         for t in 0..count {
-            let (b, y0, x0) = s.locate(first + t);
-            let rows = OUT.min(s.dst_h - y0);
-            let columns = OUT.min(s.dst_w - x0);
-            let base = ((b * s.dst_h + y0) * s.dst_w + x0) * s.dst_c + column;
-            let mut c = 0;
-            while c < n {
-                let part = L::N.min(n - c);
-                let mut tile = [[lanes.splat(T::default()); SIDE]; SIDE];
-                for i in 0..SIDE {
-                    for j in 0..SIDE {
-                        let at = (i * SIDE + j) * layout.plane + t * layout.row + c;
-                        // SAFETY: inside `m`, whose rows hold whole vectors.
-                        tile[i][j] = unsafe { lanes.load(m.as_ptr().add(at)) };
+            let (rows, columns) = s.extent(place);
+            let at = s.destination(place) + column;
+            for c in (0..n).step_by(L::N) {
+                let n = L::N.min(n - c);
+                // SAFETY: inside `m`, whose rows hold whole vectors; the tile's pixels and channels are inside the output.
+                unsafe {
+                    let m = points(m.as_ptr().add(t * layout.row + c), layout);
+                    let grid = Grid {
+                        at: dst.at(at + c),
+                        row: s.dst_w * s.dst_c,
+                        column: s.dst_c,
+                    };
+                    let pixels = Clipped {
+                        grid,
+                        rows,
+                        columns,
+                        n,
+                    };
+                    if let Some(epilogue) = epilogue {
+                        let pixels = Finished {
+                            pixels,
+                            epilogue,
+                            at: at + c,
+                            channel: column + c,
+                        };
+                        transform::output_tile(lanes, &m, &pixels);
+                    } else if rows == OUT && columns == OUT && n == L::N {
+                        transform::output_tile(lanes, &m, &grid);
+                    } else {
+                        transform::output_tile(lanes, &m, &pixels);
                     }
                 }
-                let out = transform::output_tile(lanes, &tile);
-                for i in 0..rows {
-                    for j in 0..columns {
-                        let at = base + (i * s.dst_w + j) * s.dst_c + c;
-                        // SAFETY: the pixel is inside the output and so are the channels.
-                        unsafe {
-                            let y = match &epilogue {
-                                Some(e) => e.apply(lanes, out[i][j], at, column + c, part),
-                                None => out[i][j],
-                            };
-                            lanes.store_part(dst.at(at), y, part);
-                        }
-                    }
-                }
-                c += L::N;
             }
+            place = s.next(place);
         }
     }
 }
@@ -255,32 +424,34 @@ impl<T: Element> Kernel<T> for GradientKernel<'_, T> {
             z,
             layout,
         } = self.0;
+        let mut place = s.locate(first);
         for t in 0..count {
-            let (b, y0, x0) = s.locate(first + t);
-            let rows = OUT.min(s.dst_h - y0);
-            let columns = OUT.min(s.dst_w - x0);
-            let base = ((b * s.dst_h + y0) * s.dst_w + x0) * s.dst_c;
-            let mut c = 0;
-            while c < s.dst_c {
+            let (rows, columns) = s.extent(place);
+            let at = s.destination(place);
+            for c in (0..s.dst_c).step_by(L::N) {
                 let n = L::N.min(s.dst_c - c);
-                let mut tile = [[lanes.splat(T::default()); OUT]; OUT];
-                for i in 0..rows {
-                    for j in 0..columns {
-                        let at = base + (i * s.dst_w + j) * s.dst_c + c;
-                        // SAFETY: the pixel is inside the gradient and so are the channels.
-                        tile[i][j] = unsafe { lanes.load_part(dy.as_ptr().add(at), n) };
+                // SAFETY: the tile's pixels and channels are inside the gradient; the buffer's rows hold whole vectors.
+                unsafe {
+                    let z = points(z.add(t * layout.row + c), layout);
+                    let grid = Grid {
+                        at: dy.as_ptr().add(at + c),
+                        row: s.dst_w * s.dst_c,
+                        column: s.dst_c,
+                    };
+                    if rows == OUT && columns == OUT && n == L::N {
+                        transform::output_adjoint_tile(lanes, &grid, &z);
+                    } else {
+                        let pixels = Clipped {
+                            grid,
+                            rows,
+                            columns,
+                            n,
+                        };
+                        transform::output_adjoint_tile(lanes, &pixels, &z);
                     }
                 }
-                let out = transform::output_adjoint_tile(lanes, &tile);
-                for i in 0..SIDE {
-                    for j in 0..SIDE {
-                        let at = (i * SIDE + j) * layout.plane + t * layout.row + c;
-                        // SAFETY: inside the buffer, whose rows hold whole vectors.
-                        unsafe { lanes.store(z.add(at), out[i][j]) };
-                    }
-                }
-                c += L::N;
             }
+            place = s.next(place);
         }
     }
 }

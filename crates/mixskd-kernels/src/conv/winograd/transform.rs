@@ -96,18 +96,74 @@ fn weight_adjoint<L: Lanes>(l: L, u: [L::V; 6]) -> [L::V; 3] {
     ]
 }
 
+/// Where the elements of a square come from, a vector of channels at a time.
+pub(super) trait Load<L: Lanes> {
+    /// Row `i`, column `j`.
+    ///
+    /// # Safety
+    /// As whoever made the source has promised.
+    unsafe fn load(&self, lanes: L, i: usize, j: usize) -> L::V;
+}
+
+/// Where the elements of a square go.
+pub(super) trait Store<L: Lanes> {
+    /// Row `i`, column `j`.
+    ///
+    /// # Safety
+    /// As whoever made the target has promised.
+    unsafe fn store(&self, lanes: L, i: usize, j: usize, v: L::V);
+}
+
+/// Elements whose rows and columns lie a fixed step apart; all of them exist, a whole vector each.
+#[derive(Clone, Copy)]
+pub(super) struct Grid<P> {
+    pub(super) at: P,
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl<L: Lanes> Load<L> for Grid<*const L::T> {
+    #[inline(always)]
+    unsafe fn load(&self, lanes: L, i: usize, j: usize) -> L::V {
+        // SAFETY: the maker's promise.
+        unsafe { lanes.load(self.at.add(i * self.row + j * self.column)) }
+    }
+}
+
+impl<L: Lanes> Store<L> for Grid<*mut L::T> {
+    #[inline(always)]
+    unsafe fn store(&self, lanes: L, i: usize, j: usize, v: L::V) {
+        // SAFETY: the maker's promise.
+        unsafe { lanes.store(self.at.add(i * self.row + j * self.column), v) }
+    }
+}
+
+impl<L: Lanes, const N: usize> Load<L> for [[L::V; N]; N] {
+    #[inline(always)]
+    unsafe fn load(&self, _: L, i: usize, j: usize) -> L::V {
+        self[i][j]
+    }
+}
+
 /// Applies a transform of one axis to both axes of a square.
 macro_rules! both_axes {
     ($name:ident, $one:ident, $from:literal, $to:literal, $doc:literal) => {
         #[doc = $doc]
+        ///
+        /// # Safety
+        /// Source and target have all elements.
         #[inline(always)]
-        pub(super) fn $name<L: Lanes>(l: L, x: &[[L::V; $from]; $from]) -> [[L::V; $to]; $to] {
+        pub(super) unsafe fn $name<L: Lanes>(l: L, from: &impl Load<L>, to: &impl Store<L>) {
             let zero = l.splat(L::T::default());
             let mut rows = [[zero; $to]; $from];
             for i in 0..$from {
-                rows[i] = $one(l, x[i]);
+                let mut x = [zero; $from];
+                for j in 0..$from {
+                    // SAFETY: the caller's promise.
+                    x[j] = unsafe { from.load(l, i, j) };
+                }
+                rows[i] = $one(l, x);
             }
-            let mut out = [[zero; $to]; $to];
             for j in 0..$to {
                 let mut column = [zero; $from];
                 for i in 0..$from {
@@ -115,10 +171,10 @@ macro_rules! both_axes {
                 }
                 let column = $one(l, column);
                 for i in 0..$to {
-                    out[i][j] = column[i];
+                    // SAFETY: the caller's promise.
+                    unsafe { to.store(l, i, j, column[i]) };
                 }
             }
-            out
         }
     };
 }

@@ -6,7 +6,7 @@ use crate::gemm::pack::{Panel, Width};
 use crate::par::{self, Scratch, Shared};
 use crate::simd::{Element, Kernel, Lanes};
 
-use super::transform::{self, POINTS};
+use super::transform::{self, Grid, POINTS};
 
 /// Where weight `(k, n, tap)` lies: `k` and `n` are the channels summed over and produced.
 #[derive(Clone, Copy)]
@@ -64,11 +64,15 @@ impl<T: Element> Kernel<T> for Transform<'_, T> {
                     // SAFETY: sixteen elements, and no vector is longer.
                     g[tap / 3][tap % 3] = unsafe { lanes.load(windows[tap].as_ptr()) };
                 }
-                let u = transform::weight_tile(lanes, &g);
-                for point in 0..POINTS {
-                    let at = (point * height + k - base) * width + v * L::N;
-                    // SAFETY: inside the caller's buffer; tasks differ in panel or rows.
-                    unsafe { lanes.store(to.add(at), u[point / 6][point % 6]) };
+                // SAFETY: inside the caller's buffer; tasks differ in panel or rows.
+                unsafe {
+                    let plane = height * width;
+                    let u = Grid {
+                        at: to.add((k - base) * width + v * L::N),
+                        row: 6 * plane,
+                        column: plane,
+                    };
+                    transform::weight_tile(lanes, &g, &u);
                 }
             }
         }
@@ -166,12 +170,14 @@ impl<T: Element> Kernel<T> for Back<'_, T> {
                         u[point / 6][point % 6] = lanes.add(u[point / 6][point % 6], x);
                     }
                 }
-                let g = transform::weight_adjoint_tile(lanes, &u);
                 let mut values = [[T::default(); 16]; 9];
-                for tap in 0..9 {
-                    // SAFETY: sixteen elements, and no vector is longer.
-                    unsafe { lanes.store(values[tap].as_mut_ptr(), g[tap / 3][tap % 3]) };
-                }
+                let g = Grid {
+                    at: values.as_mut_ptr().cast::<T>(),
+                    row: 48,
+                    column: 16,
+                };
+                // SAFETY: sixteen elements for each tap, and no vector is longer.
+                unsafe { transform::weight_adjoint_tile(lanes, &u, &g) };
                 for lane in 0..L::N.min(self.channels.end - channel) {
                     let at = ((channel + lane) * self.in_c + self.first + i) * 9;
                     for tap in 0..9 {
