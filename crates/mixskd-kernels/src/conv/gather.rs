@@ -14,7 +14,7 @@ use crate::simd::Element;
 
 use super::config::Geometry;
 use super::epilogue::Epilogue;
-use super::{padded, pointwise};
+use super::{padded, panels};
 
 /// One term of the sum: where to read relative to the output pixel, and which matrix to multiply with.
 #[derive(Debug, Clone, Copy)]
@@ -390,7 +390,7 @@ pub(super) fn forward<T: Element>(
     weights: &Weights<T>,
     epilogue: Option<Epilogue<'_, T>>,
 ) -> Vec<T> {
-    let g = &pointwise::flat(g).unwrap_or(*g);
+    let g = &panels::flat(g).unwrap_or(*g);
     // SAFETY: every output pixel is in the grid, and every group of channels in `weights`.
     unsafe {
         par::filled(g.output_len(), |dst| {
@@ -409,7 +409,7 @@ pub(super) fn forward<T: Element>(
 
 /// The gradient of a convolution's input.
 pub(super) fn input_gradient<T: Element>(g: &Geometry, dy: &[T], w: &[T]) -> Vec<T> {
-    let g = &pointwise::flat(g).unwrap_or(*g);
+    let g = &panels::flat(g).unwrap_or(*g);
     let (taps, k, n) = (g.taps(), g.out_group(), g.in_group());
     let at = Strides {
         segment: 1,

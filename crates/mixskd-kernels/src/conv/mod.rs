@@ -6,7 +6,7 @@ mod epilogue;
 mod gather;
 mod grouped;
 mod padded;
-mod pointwise;
+mod panels;
 mod prepared;
 mod weight_gradient;
 mod winograd;
@@ -83,8 +83,8 @@ pub(crate) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         grouped::split(g, &wide, &weight_gradient(&wide, x, dy))
     } else if winograd::wins(g) {
         winograd::weight_gradient(g, x, dy)
-    } else if pointwise::applies(g) {
-        pointwise::weight_gradient(g, x, dy)
+    } else if panels::applies(g) {
+        panels::weight_gradient(g, x, dy)
     } else {
         weight_gradient::weight_gradient(g, x, dy)
     }
