@@ -10,7 +10,7 @@ use super::gather::Gather;
 
 /// Whether a convolution is depthwise, with one output per input channel.
 pub(super) fn applies(g: &Geometry) -> bool {
-    g.config.groups > 1 && g.in_group() == 1 && g.out_group() == 1
+    g.config.groups > 1 && g.in_group() == 1 && g.out_group() == 1 && g.taps() <= MOST_TAPS
 }
 
 /// The weight as `[tap][channel]`.
@@ -97,6 +97,44 @@ struct Tap {
     weight: usize,
 }
 
+/// Most taps of a window that [`Sources`] holds: 7×7.
+const MOST_TAPS: usize = 49;
+
+/// Where taps read for one pixel of the grid, and their weights: first elements, all channels follow.
+struct Sources {
+    taps: [(usize, usize); MOST_TAPS],
+    count: usize,
+}
+
+impl Sources {
+    /// Of taps that are inside for column `j`.
+    #[inline(always)]
+    fn new(p: &Gather, taps: &[Tap], j: usize) -> Self {
+        let mut found = [(0, 0); MOST_TAPS];
+        for (found, tap) in found.iter_mut().zip(taps) {
+            let x = (j * p.src_step) as isize + tap.dx;
+            *found = (tap.row + x as usize * p.src_c, tap.weight);
+        }
+        Self {
+            taps: found,
+            count: taps.len(),
+        }
+    }
+}
+
+/// The taps that meet the map in a row of the grid.
+fn taps_of(p: &Gather, row: usize) -> impl Iterator<Item = Tap> + '_ {
+    let (b, i) = (row / p.grid_h, row % p.grid_h);
+    p.taps.iter().filter_map(move |tap| {
+        let y = (i * p.src_step) as isize + tap.dy;
+        (y >= 0 && (y as usize) < p.src_h).then(|| Tap {
+            row: (b * p.src_h + y as usize) * p.src_w * p.src_c,
+            dx: tap.dx,
+            weight: tap.segment as usize * p.src_c,
+        })
+    })
+}
+
 /// Grid columns `j` whose source columns `j · step + dx` are inside for all of `taps`.
 fn interior(plan: &Gather, taps: &[Tap]) -> std::ops::Range<usize> {
     let least = taps.iter().map(|t| t.dx).min().unwrap_or(0);
@@ -124,29 +162,22 @@ impl<T: Element> Kernel<T> for Part<'_, T> {
         for row in self.rows.clone() {
             let (b, i) = (row / p.grid_h, row % p.grid_h);
             taps.clear();
-            for tap in &p.taps {
-                let y = (i * p.src_step) as isize + tap.dy;
-                if y >= 0 && (y as usize) < p.src_h {
-                    taps.push(Tap {
-                        row: (b * p.src_h + y as usize) * p.src_w * p.src_c,
-                        dx: tap.dx,
-                        weight: tap.segment as usize * p.src_c,
-                    });
-                }
-            }
+            taps.extend(taps_of(p, row));
             let inside = interior(p, &taps);
-            let mut c = 0;
-            while c < p.src_c {
-                let n = L::N.min(p.src_c - c);
-                // SAFETY: `c + n` channels exist, and `inside` is what its name says.
+            let mut j = 0;
+            while j < p.grid_w {
+                // SAFETY: `inside` is what its name says.
                 unsafe {
-                    if n == L::N {
-                        self.channels::<L, true>(lanes, &taps, (b, i), inside.clone(), c, n);
-                    } else {
-                        self.channels::<L, false>(lanes, &taps, (b, i), inside.clone(), c, n);
-                    }
+                    j += match inside.end.saturating_sub(j) {
+                        _ if !inside.contains(&j) => {
+                            self.edge(lanes, &taps, (b, i, j));
+                            1
+                        }
+                        4.. => self.tile::<L, 4>(lanes, &taps, (b, i, j)),
+                        2 | 3 => self.tile::<L, 2>(lanes, &taps, (b, i, j)),
+                        _ => self.tile::<L, 1>(lanes, &taps, (b, i, j)),
+                    };
                 }
-                c += n;
             }
         }
     }
@@ -165,117 +196,110 @@ unsafe fn load<L: Lanes, const WHOLE: bool>(lanes: L, p: *const L::T, n: usize) 
 }
 
 impl<T: Element> Part<'_, T> {
-    /// One row of the grid, `n` channels from `c` on.
+    /// `MR` neighbouring pixels that no tap leaves the map from, all channels; returns their number. Channels are the inner loop:
+    /// pixels lie as far apart as there are channels, often a power of two, and would push one another out of the cache.
     ///
     /// # Safety
-    /// The channels exist; all taps are inside for the columns `inside`.
+    /// All taps are inside for these pixels.
     #[inline(always)]
-    unsafe fn channels<L: Lanes<T = T>, const WHOLE: bool>(
+    unsafe fn tile<L: Lanes<T = T>, const MR: usize>(
         &self,
         lanes: L,
         taps: &[Tap],
-        (b, i): (usize, usize),
-        inside: std::ops::Range<usize>,
+        at: (usize, usize, usize),
+    ) -> usize {
+        let p = self.plan;
+        let (b, i, j) = at;
+        let sources = Sources::new(p, taps, j);
+        let to = p.destination(b, i, j);
+        let whole = p.src_c / L::N * L::N;
+        // SAFETY: the caller's promise, and these channels exist.
+        unsafe {
+            for c in (0..whole).step_by(L::N) {
+                self.vector::<L, MR, true>(lanes, &sources, to, c, L::N);
+            }
+            if whole < p.src_c {
+                self.vector::<L, MR, false>(lanes, &sources, to, whole, p.src_c - whole);
+            }
+        }
+        MR
+    }
+
+    /// [`Part::tile`] for `n` channels from `c` on; `to` is the first pixel's first element in the output.
+    ///
+    /// # Safety
+    /// As [`Part::tile`], and the channels exist.
+    #[inline(always)]
+    unsafe fn vector<L: Lanes<T = T>, const MR: usize, const WHOLE: bool>(
+        &self,
+        lanes: L,
+        sources: &Sources,
+        to: usize,
         c: usize,
         n: usize,
     ) {
-        let mut j = 0;
-        while j < self.plan.grid_w {
-            // SAFETY: the promises of this function.
-            unsafe {
-                if inside.contains(&j) {
-                    j += match inside.end - j {
-                        8.. => self.tile::<L, 8, WHOLE>(lanes, taps, (b, i, j), c, n),
-                        4..=7 => self.tile::<L, 4, WHOLE>(lanes, taps, (b, i, j), c, n),
-                        2 | 3 => self.tile::<L, 2, WHOLE>(lanes, taps, (b, i, j), c, n),
-                        _ => self.tile::<L, 1, WHOLE>(lanes, taps, (b, i, j), c, n),
-                    };
-                } else {
-                    self.edge::<L, WHOLE>(lanes, taps, (b, i, j), c, n);
-                    j += 1;
-                }
-            }
-        }
-    }
-
-    /// `MR` neighbouring pixels that no tap leaves the map from; returns their number.
-    ///
-    /// # Safety
-    /// As [`Part::channels`].
-    #[inline(always)]
-    unsafe fn tile<L: Lanes<T = T>, const MR: usize, const WHOLE: bool>(
-        &self,
-        lanes: L,
-        taps: &[Tap],
-        (b, i, j): (usize, usize, usize),
-        c: usize,
-        n: usize,
-    ) -> usize {
         let p = self.plan;
         let step = p.src_step * p.src_c;
         let mut acc = [lanes.splat(T::default()); MR];
-        for tap in taps {
-            let x = (j * p.src_step) as isize + tap.dx;
+        let (src, weights) = (
+            self.src.as_ptr().wrapping_add(c),
+            self.weights.as_ptr().wrapping_add(c),
+        );
+        for &(at, weight) in &sources.taps[..sources.count] {
             // SAFETY: the tap is inside for all `MR` pixels, and so are the channels.
             unsafe {
-                let w = load::<L, WHOLE>(lanes, self.weights.as_ptr().add(tap.weight + c), n);
-                let from = self.src.as_ptr().add(tap.row + x as usize * p.src_c + c);
+                let w = load::<L, WHOLE>(lanes, weights.add(weight), n);
+                let from = src.add(at);
                 for m in 0..MR {
                     let x = load::<L, WHOLE>(lanes, from.add(m * step), n);
                     acc[m] = lanes.fma(x, w, acc[m]);
                 }
             }
         }
+        let (to, step) = (to + c, p.dst_step * p.dst_c);
         for m in 0..MR {
             // SAFETY: the pixel is in the grid.
-            unsafe { self.write(lanes, acc[m], (b, i, j + m), c, n) };
+            unsafe { self.write(lanes, acc[m], to + m * step, c, n) };
         }
-        MR
     }
 
     /// One pixel that some taps leave the map from.
     ///
     /// # Safety
-    /// The channels exist.
+    /// The pixel is in the grid.
     #[inline(always)]
-    unsafe fn edge<L: Lanes<T = T>, const WHOLE: bool>(
+    unsafe fn edge<L: Lanes<T = T>>(
         &self,
         lanes: L,
         taps: &[Tap],
         (b, i, j): (usize, usize, usize),
-        c: usize,
-        n: usize,
     ) {
         let p = self.plan;
-        let mut acc = lanes.splat(T::default());
-        for tap in taps {
-            let x = (j * p.src_step) as isize + tap.dx;
-            if x < 0 || x as usize >= p.src_w {
-                continue;
+        let to = p.destination(b, i, j);
+        for c in (0..p.src_c).step_by(L::N) {
+            let n = L::N.min(p.src_c - c);
+            let mut acc = lanes.splat(T::default());
+            for tap in taps {
+                let x = (j * p.src_step) as isize + tap.dx;
+                if x < 0 || x as usize >= p.src_w {
+                    continue;
+                }
+                // SAFETY: the column is inside, and so are the channels.
+                unsafe {
+                    let w = lanes.load_part(self.weights.as_ptr().add(tap.weight + c), n);
+                    let from = self.src.as_ptr().add(tap.row + x as usize * p.src_c + c);
+                    acc = lanes.fma(lanes.load_part(from, n), w, acc);
+                }
             }
-            // SAFETY: the column is inside.
-            unsafe {
-                let w = load::<L, WHOLE>(lanes, self.weights.as_ptr().add(tap.weight + c), n);
-                let from = self.src.as_ptr().add(tap.row + x as usize * p.src_c + c);
-                acc = lanes.fma(load::<L, WHOLE>(lanes, from, n), w, acc);
-            }
+            // SAFETY: the pixel is in the grid.
+            unsafe { self.write(lanes, acc, to + c, c, n) };
         }
-        // SAFETY: the pixel is in the grid.
-        unsafe { self.write(lanes, acc, (b, i, j), c, n) };
     }
 
     /// # Safety
-    /// The pixel is in the grid and the channels exist.
+    /// `n` elements of the output from `at` on are this task's own, channels from `c` on.
     #[inline(always)]
-    unsafe fn write<L: Lanes<T = T>>(
-        &self,
-        lanes: L,
-        v: L::V,
-        (b, i, j): (usize, usize, usize),
-        c: usize,
-        n: usize,
-    ) {
-        let at = self.plan.destination(b, i, j) + c;
+    unsafe fn write<L: Lanes<T = T>>(&self, lanes: L, v: L::V, at: usize, c: usize, n: usize) {
         // SAFETY: inside the output; tasks differ in rows of the grid.
         unsafe {
             let v = match &self.epilogue {
@@ -338,36 +362,30 @@ impl<T: Element> Kernel<T> for Outer<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<T = T>>(self, lanes: L) {
         let p = self.plan;
+        let mut taps = Vec::with_capacity(p.taps.len());
         for row in self.rows.clone() {
-            let (b, i) = (row / p.grid_h, row % p.grid_h);
-            for (tap, at) in p.taps.iter().enumerate() {
-                let y = (i * p.src_step) as isize + at.dy;
-                if y < 0 || y as usize >= p.src_h {
-                    continue;
-                }
-                let tap = Tap {
-                    row: (b * p.src_h + y as usize) * p.src_w * p.src_c,
-                    dx: at.dx,
-                    weight: tap * p.src_c,
-                };
-                let mut c = 0;
-                // Two vectors of channels at a time, and two pixels: four sums, as many as hide an addition's latency.
-                while c + 2 * L::N <= p.src_c {
-                    // SAFETY: two vectors of channels exist.
-                    unsafe { self.tap::<L, 2, true>(lanes, tap, row, c, L::N) };
-                    c += 2 * L::N;
-                }
-                while c < p.src_c {
-                    let n = L::N.min(p.src_c - c);
-                    // SAFETY: `n` channels exist.
-                    unsafe {
-                        if n == L::N {
-                            self.tap::<L, 1, true>(lanes, tap, row, c, n);
-                        } else {
-                            self.tap::<L, 1, false>(lanes, tap, row, c, n);
+            taps.clear();
+            taps.extend(taps_of(p, row));
+            let inside = interior(p, &taps);
+            let mut j = 0;
+            while j < p.grid_w {
+                // SAFETY: `inside` is what its name says.
+                unsafe {
+                    j += match inside.end.saturating_sub(j) {
+                        _ if !inside.contains(&j) => {
+                            let met = |tap: &&Tap| {
+                                let x = (j * p.src_step) as isize + tap.dx;
+                                x >= 0 && (x as usize) < p.src_w
+                            };
+                            for tap in taps.iter().filter(met) {
+                                self.add::<L, 1>(lanes, std::slice::from_ref(tap), (row, j));
+                            }
+                            1
                         }
-                    }
-                    c += n;
+                        4.. => self.add::<L, 4>(lanes, &taps, (row, j)),
+                        2 | 3 => self.add::<L, 2>(lanes, &taps, (row, j)),
+                        _ => self.add::<L, 1>(lanes, &taps, (row, j)),
+                    };
                 }
             }
         }
@@ -375,57 +393,66 @@ impl<T: Element> Kernel<T> for Outer<'_, T> {
 }
 
 impl<T: Element> Outer<'_, T> {
-    /// One tap and one row: `V` vectors of channels from `c` on, the last of `n`.
+    /// Adds what `MR` neighbouring pixels contribute, all channels; returns their number.
     ///
     /// # Safety
-    /// The channels exist, and the tap's row is inside the map.
+    /// All of `taps` are inside for these pixels.
     #[inline(always)]
-    unsafe fn tap<L: Lanes<T = T>, const V: usize, const WHOLE: bool>(
+    unsafe fn add<L: Lanes<T = T>, const MR: usize>(
         &self,
         lanes: L,
-        tap: Tap,
-        row: usize,
+        taps: &[Tap],
+        at: (usize, usize),
+    ) -> usize {
+        let channels = self.plan.src_c;
+        let (row, j) = at;
+        let sources = Sources::new(self.plan, taps, j);
+        let at = (row * self.plan.grid_w + j) * channels;
+        let whole = channels / L::N * L::N;
+        // SAFETY: the caller's promise, and these channels exist.
+        unsafe {
+            for c in (0..whole).step_by(L::N) {
+                self.vector::<L, MR, true>(lanes, &sources, at, c, L::N);
+            }
+            if whole < channels {
+                self.vector::<L, MR, false>(lanes, &sources, at, whole, channels - whole);
+            }
+        }
+        MR
+    }
+
+    /// [`Outer::add`] for `n` channels from `c` on; `at` is the first pixel's first element in the output.
+    ///
+    /// # Safety
+    /// As [`Outer::add`], and the channels exist.
+    #[inline(always)]
+    unsafe fn vector<L: Lanes<T = T>, const MR: usize, const WHOLE: bool>(
+        &self,
+        lanes: L,
+        sources: &Sources,
+        at: usize,
         c: usize,
         n: usize,
     ) {
-        let p = self.plan;
-        let inside = interior(p, &[tap]);
-        let channels = p.src_c;
-        let mut acc = [[lanes.splat(T::default()); V]; 2];
-        let x0 = (inside.start * p.src_step) as isize + tap.dx;
-        let mut x = self
-            .x
-            .as_ptr()
-            .wrapping_add(tap.row + c)
-            .wrapping_offset(x0 * channels as isize);
-        let mut dy = self
-            .dy
-            .as_ptr()
-            .wrapping_add((row * p.grid_w + inside.start) * channels + c);
-        let step = p.src_step * channels;
-        let mut left = inside.len();
-        while left > 0 {
-            for u in 0..left.min(2) {
-                for v in 0..V {
-                    // SAFETY: the column is inside for this tap.
-                    unsafe {
-                        let a = load::<L, WHOLE>(lanes, x.add(u * step + v * L::N), n);
-                        let b = load::<L, WHOLE>(lanes, dy.add(u * channels + v * L::N), n);
-                        acc[u][v] = lanes.fma(a, b, acc[u][v]);
-                    }
-                }
-            }
-            let done = left.min(2);
-            x = x.wrapping_add(done * step);
-            dy = dy.wrapping_add(done * channels);
-            left -= done;
+        let channels = self.plan.src_c;
+        let step = self.plan.src_step * channels;
+        let mut dy = [lanes.splat(T::default()); MR];
+        for m in 0..MR {
+            let at = at + m * channels + c;
+            // SAFETY: the pixel is in the output.
+            dy[m] = unsafe { load::<L, WHOLE>(lanes, self.dy.as_ptr().add(at), n) };
         }
-        for v in 0..V {
-            // SAFETY: inside this slice's sums.
+        let (x, sums) = (self.x.as_ptr().wrapping_add(c), self.sums.wrapping_add(c));
+        for &(at, weight) in &sources.taps[..sources.count] {
+            // SAFETY: the tap is inside for all `MR` pixels; the sums are this slice's own.
             unsafe {
-                let at = self.sums.add(tap.weight + c + v * L::N);
-                let sum = lanes.add(acc[0][v], acc[1][v]);
-                lanes.store_part(at, lanes.add(load::<L, WHOLE>(lanes, at, n), sum), n);
+                let (from, to) = (x.add(at), sums.add(weight));
+                let mut sum = load::<L, WHOLE>(lanes, to, n);
+                for m in 0..MR {
+                    let x = load::<L, WHOLE>(lanes, from.add(m * step), n);
+                    sum = lanes.fma(x, dy[m], sum);
+                }
+                lanes.store_part(to, sum, n);
             }
         }
     }
