@@ -243,7 +243,7 @@ impl Pass<'_> {
             per_class: config
                 .wants(Measure::PerClass)
                 .then(|| per_class(&predictions, &self.dataset.classes)),
-            mixed: mixed.map(MixedError::finish),
+            mixed: mixed.and_then(MixedError::finish),
             fgsm: fgsm.map(Fgsm::finish),
             rescaling: rescaler.map(|rescaler| rescaler.finish(&predictions, config.bins)),
         };

@@ -82,12 +82,15 @@ impl MixedError {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Vec<MixedPoint> {
-        let point = |sum: &Sum| MixedPoint {
-            lambda: sum.lambda,
-            pairs: sum.pairs,
-            error: sum.wrong as f64 / sum.pairs.max(1) as f64,
-            loss: sum.loss / sum.pairs.max(1) as f64,
+    /// The points; none where a single image had no other to be mixed with.
+    pub(crate) fn finish(self) -> Option<Vec<MixedPoint>> {
+        let point = |sum: &Sum| {
+            (sum.pairs > 0).then(|| MixedPoint {
+                lambda: sum.lambda,
+                pairs: sum.pairs,
+                error: sum.wrong as f64 / sum.pairs as f64,
+                loss: sum.loss / sum.pairs as f64,
+            })
         };
         self.sums.iter().map(point).collect()
     }
@@ -133,6 +136,11 @@ mod tests {
             + (0.25 * 4f64.ln() + 0.75 * 2f64.ln())
             + 4f64.ln();
         assert!((sum.loss - loss).abs() < 1e-6);
+    }
+
+    #[test]
+    fn one_image_alone_is_not_measured() {
+        assert_eq!(MixedError::new(&[0.0, 0.5]).finish(), None);
     }
 
     #[test]

@@ -16,7 +16,9 @@ impl Axis {
     /// Covers the values `low..=high` with some air, from pixel `from` to pixel `to`; `from` may be the larger one, for an axis
     /// that points up.
     pub fn new(low: f64, high: f64, from: f64, to: f64) -> Self {
-        let span = (high - low).max(0.02 * high.abs()).max(1e-9);
+        let span = (high - low).max(0.02 * high.abs().max(low.abs()));
+        // Nothing but zeros, or numbers that are nothing beside rounding.
+        let span = if span > 1e-9 { span } else { 1.0 };
         let rough: f64 = span / 5.0;
         let unit = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0]

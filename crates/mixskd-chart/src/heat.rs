@@ -10,6 +10,8 @@ const NUMBERED: usize = 25;
 const NAMED: usize = 60;
 /// Side of the picture of more, in its own pixels.
 const SIDE: f64 = 600.0;
+/// Least side of the cells together: what stands above them is as wide.
+const LEAST_SIDE: f64 = 72.0;
 /// Letters of a name.
 const LETTERS: usize = 16;
 /// Steps of darkness of cells without a number.
@@ -19,7 +21,7 @@ const STYLE: &str = "<style>.h-back{fill:#fff}.h-text{fill:#1d2126;font:13px sys
 
 /// How often what stands in a row was taken for what stands in a column: both have the same names, and the diagonal is outlined.
 ///
-/// A cell is the darker the larger its share of its row; with more than 25 names, whose cells hold no numbers, by the square root of it,
+/// A cell is the stronger in colour the larger its share of its row; with more than 25 names, whose cells hold no numbers, by the square root of it,
 /// so that a few do not vanish beside many.
 ///
 /// ```
@@ -68,7 +70,7 @@ impl HeatMap {
 
     fn cell(&self) -> f64 {
         match self.names.len() {
-            0..=12 => 34.0,
+            n @ 0..=12 => (LEAST_SIDE / n.max(1) as f64).max(34.0),
             n if n <= NUMBERED => 30.0,
             n if n <= NAMED => 13.0,
             n => SIDE / n as f64,

@@ -208,7 +208,9 @@ impl Scale {
     /// Round values that enclose all of `values`.
     fn round(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
         let (low, high) = ends(values);
-        let span = (high - low).max(0.02 * high.abs()).max(1e-9);
+        let span = (high - low).max(0.02 * high.abs().max(low.abs()));
+        // Nothing but zeros, or numbers that are nothing beside rounding.
+        let span = if span > 1e-9 { span } else { 1.0 };
         let step = step(span / 4.0);
         let low = (low / step + 1e-9).floor() * step;
         let high = ((high / step - 1e-9).ceil() * step).max(low + step);
@@ -312,6 +314,13 @@ mod tests {
             name: name.into(),
             points: points.to_vec(),
         }
+    }
+
+    #[test]
+    fn zeros_alone_have_an_axis_of_short_numbers() {
+        let scale = Scale::round([0.0, 0.0].into_iter(), 100.0, 0.0);
+        let names = [false, true].map(|percent| [0.0, scale.high].map(|v| scale.name(v, percent)));
+        assert_eq!(names, [["0.0", "0.5"], ["0 %", "50 %"]]);
     }
 
     #[test]

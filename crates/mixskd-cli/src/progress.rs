@@ -52,11 +52,13 @@ impl Observer for Progress {
             (done, step) => format!(" on from epoch {}, step {}", done + 1, step + 1),
         };
         self.say(&format!(
-            "training{from}: {} epoch{} of {} steps, {} images each, into {}",
+            "training{from}: {} epoch{} of {} step{}, {} image{} each, into {}",
             start.epochs,
             if start.epochs == 1 { "" } else { "s" },
             start.steps,
+            if start.steps == 1 { "" } else { "s" },
             start.batch,
+            if start.batch == 1 { "" } else { "s" },
             start.dir.display()
         ));
         if let Some(bar) = &self.bar {

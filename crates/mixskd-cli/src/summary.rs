@@ -65,12 +65,13 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
 /// What ran, the table, and what to type next; `data` is the `--data …` that the run was given, if any.
 pub(crate) fn text(report: &Report, data: &str, style: Style) -> String {
     let mut text = format!(
-        "\n{} on {}: {} × {}, {} epochs in {}, {:.0} images/s; {} parameters kept of {} in training\n\n",
+        "\n{} on {}: {} × {}, {} epoch{} in {}, {:.0} images/s; {} parameters kept of {} in training\n\n",
         report.method,
         report.data,
         report.model,
         report.width,
         report.epochs,
+        if report.epochs == 1 { "" } else { "s" },
         duration(Duration::from_secs_f64(report.seconds)),
         report.samples_per_s,
         report.parameters_kept,

@@ -170,6 +170,13 @@ impl DataConfig {
                 "give the folder it lies in",
             ));
         }
+        if name.is_empty() {
+            return Err(Error::source(
+                "data",
+                "the name is empty",
+                did_you_mean(name, recipes().iter().map(|recipe| recipe.name.as_str())),
+            ));
+        }
         if name.contains(['/', '\\']) || name.starts_with('.') {
             return Err(Error::source(
                 name,

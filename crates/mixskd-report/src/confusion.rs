@@ -19,9 +19,11 @@ pub(crate) fn section(page: &mut Page, predictions: &Predictions) {
     let confusion = Confusion::new(answers);
     let classes = &predictions.classes;
     page.note(&format!(
-        "{} held-out images of {} classes, after epoch {}; predictions.csv has every one.",
+        "{} held-out {} of {} {}, after epoch {}; predictions.csv has every one.",
         predictions.answers.len(),
+        plural(predictions.answers.len(), "image", "images"),
         classes.len(),
+        plural(classes.len(), "class", "classes"),
         predictions.epoch
     ));
     if classes.len() <= DRAWN {
@@ -31,6 +33,10 @@ pub(crate) fn section(page: &mut Page, predictions: &Predictions) {
         page.part(|page| confused(page, &confusion, classes));
         page.part(|page| by_class(page, &confusion, classes));
     });
+}
+
+fn plural(count: usize, one: &'static str, many: &'static str) -> &'static str {
+    if count == 1 { one } else { many }
 }
 
 fn matrix(page: &mut Page, confusion: &Confusion, classes: &[String]) {
@@ -48,13 +54,13 @@ fn matrix(page: &mut Page, confusion: &Confusion, classes: &[String]) {
     };
     let caption = match classes.len() {
         0..=25 => {
-            "A row is a class, a column what its images are taken for, a number how many. The darker, the larger the share of the row. In the outlined cells both are the same."
+            "A row is a class, a column what its images are taken for, a number how many. The stronger the colour, the larger the share of the row. In the outlined cells both are the same."
         }
         26..=60 => {
-            "A row is a class, a column, in the same order, what its images are taken for. The darker, the larger the share of the row, by its square root. In the outlined cells both are the same. The numbers are in the tables."
+            "A row is a class, a column, in the same order, what its images are taken for. The stronger the colour, the larger the share of the row, by its square root. In the outlined cells both are the same. The numbers are in the tables."
         }
         _ => {
-            "A row is a class, a column what its images are taken for, both counted from 0 at the edges. The darker, the larger the share of the row, by its square root. What is right lies on the line from the upper left to the lower right. The numbers are in the tables."
+            "A row is a class, a column what its images are taken for, both counted from 0 at the edges. The stronger the colour, the larger the share of the row, by its square root. What is right lies on the line from the upper left to the lower right. The numbers are in the tables."
         }
     };
     page.drawing(&map.svg(), map.readable_width(), caption);

@@ -88,6 +88,10 @@ impl Error {
             Self::Damaged { .. } => {
                 Some("leave the run out, or go on with it by `mixskd train --resume`, which writes its files anew".into())
             }
+            Self::NoRun { path, .. } if path.join("compare.toml").is_file() => Some(format!(
+                "a comparison's runs lie in {}",
+                path.join("runs").display()
+            )),
             Self::NoRun { .. } => {
                 Some("name directories that `mixskd train` wrote, such as runs/001-…".into())
             }

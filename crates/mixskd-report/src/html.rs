@@ -121,9 +121,15 @@ impl Page {
 
     /// A drawing in the width it needs to be read: where there is less, it scrolls in its own place.
     pub(crate) fn drawing(&mut self, svg: &str, readable_width: f64, caption: &str) {
+        // Nor so wide that a few cells fill the page.
+        let greatest = if readable_width > 0.0 {
+            format!(";max-width:{:.0}px", 2.2 * readable_width)
+        } else {
+            String::new()
+        };
         let _ = writeln!(
             self.0,
-            "<figure class=\"matrix\"><div class=\"wide\" tabindex=\"0\"><div style=\"min-width:{readable_width:.0}px\">{svg}</div></div><figcaption>{}</figcaption></figure>",
+            "<figure class=\"matrix\"><div class=\"wide\" tabindex=\"0\"><div style=\"min-width:{readable_width:.0}px{greatest}\">{svg}</div></div><figcaption>{}</figcaption></figure>",
             escape(caption)
         );
     }

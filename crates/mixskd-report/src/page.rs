@@ -183,6 +183,7 @@ fn state(run: &Run) -> String {
     match done {
         0 => format!("no epoch of {all} is finished: there is nothing to draw yet"),
         _ if done < all => format!("{done} of {all} epochs: running, or cut short"),
+        1 => "its one epoch is done".into(),
         _ => format!("all {done} epochs are done"),
     }
 }

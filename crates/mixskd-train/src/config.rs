@@ -1,5 +1,7 @@
 //! The configuration of a run: plain data, defaults that train the shipped set, clear answers to a wrong key.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use mixskd_data::{DataConfig, did_you_mean};
@@ -97,6 +99,20 @@ impl Default for RunConfig {
 /// Batches that may be prepared ahead: beyond it memory is wasted and nothing is faster.
 const MAX_PREFETCH: usize = 1024;
 
+/// Bytes of a configuration file; what has more is something else, and may have no end.
+const MAX_FILE: u64 = 1 << 20;
+
+fn text_of(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    let read = read.map_err(Error::file(path, "read"))?;
+    if read as u64 > MAX_FILE {
+        let message = "is larger than 1 MiB, which no configuration is";
+        return Err(Error::config(path.display().to_string(), message));
+    }
+    Ok(text)
+}
+
 /// Everything that decides a run. The same configuration gives the same bits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -125,7 +141,7 @@ impl TrainConfig {
     /// # Errors
     /// When the file cannot be read, or names an unknown key or a value of the wrong type: file and line are told.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
+        let text = text_of(path)?;
         toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text[..start].matches('\n').count() + 1;
@@ -143,7 +159,7 @@ impl TrainConfig {
         else {
             return error;
         };
-        let line = std::fs::read_to_string(path).ok().and_then(|text| {
+        let line = text_of(path).ok().and_then(|text| {
             let file: toml::Table = text.parse().ok()?;
             let own = toml::Table::try_from(self).ok()?;
             (value(&file, &place)? == value(&own, &place)?).then(|| line_of(&text, &place))?
@@ -165,7 +181,8 @@ impl TrainConfig {
     /// # Errors
     /// When the key is unknown or the value has the wrong type.
     pub fn with(&self, assignment: &str) -> Result<Self> {
-        let Some((key, value)) = assignment.split_once('=') else {
+        let parts = assignment.split_once('=');
+        let Some((key, value)) = parts.filter(|(key, _)| !key.trim().is_empty()) else {
             return Err(Error::Config {
                 place: format!("--set {assignment}"),
                 message: "is not of the form KEY=VALUE".into(),

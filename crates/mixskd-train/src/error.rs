@@ -82,7 +82,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A comparison was stopped by the user.
-    #[error("{}: the comparison stopped: {cause}\nhint: go on with it by adding --resume", dir.display())]
+    #[error("{}: the comparison stopped: {cause}", dir.display())]
     Interrupted {
         /// The comparison's directory.
         dir: PathBuf,
@@ -194,7 +194,13 @@ impl Error {
                         .into()
                 }
             }),
-            Self::Stopped { dir, .. } => Some(format!("go on with `{}`", resume_command(dir))),
+            Self::Stopped { dir, .. } => {
+                Some(format!("go on with `mixskd train --resume {}`", word(dir)))
+            }
+            Self::Interrupted { dir, .. } => Some(format!(
+                "go on with `mixskd compare --resume --out {}`",
+                word(dir)
+            )),
             Self::Gone { .. } => Some(
                 "put it back and go on with --resume, or begin again with another --out".into(),
             ),
@@ -244,14 +250,14 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
-/// What continues the run in `dir`.
-fn resume_command(dir: &Path) -> String {
+/// `dir` as a shell takes it, quoted only where it must be.
+fn word(dir: &Path) -> String {
     let word = dir.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
-        format!("mixskd train --resume {word}")
+        word
     } else {
-        format!("mixskd train --resume '{}'", word.replace('\'', r"'\''"))
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

@@ -132,7 +132,10 @@ impl Trainer {
     /// mode: then it is the term itself that went astray.
     pub(crate) fn locate(&self, batch: &TrainBatch) -> Result<Option<String>> {
         if let Some((name, _)) = self.first_not_finite()? {
-            return Ok(Some(name));
+            // Running statistics that are not finite say what came to their layer in this very step.
+            let layer = name.strip_suffix(".running_mean");
+            let layer = layer.or_else(|| name.strip_suffix(".running_var"));
+            return Ok(Some(layer.unwrap_or(&name).into()));
         }
         if !sum_of_squares(&batch.images)?.is_finite() {
             return Ok(Some("the images".into()));

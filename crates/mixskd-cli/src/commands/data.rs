@@ -79,6 +79,16 @@ impl Args {
 impl PreviewArgs {
     fn run(&self) -> Result<()> {
         self.threads.apply()?;
+        if let Some(out) = &self.out
+            && out
+                .extension()
+                .is_some_and(|end| !end.eq_ignore_ascii_case("png"))
+        {
+            return Err(Failure::usage(
+                format!("{}: the picture is a PNG file", out.display()),
+                "let its name end in .png",
+            ));
+        }
         let config = self.config()?;
         let located = |error| match &self.config {
             Some(path) => config.in_file(path, error),

@@ -116,9 +116,25 @@ pub(crate) fn existing_file<'a>(path: &'a Path, hint: &str) -> Result<&'a Path> 
     let what = match path {
         path if path.is_dir() => "is a folder, not a file",
         path if !path.exists() => "there is no such file",
+        path if is_device(path) => "is a device, not a file",
         path => return Ok(path),
     };
     Err(Failure::usage(format!("{}: {what}", path.display()), hint))
+}
+
+/// Whether `path` is a device, which may have no end.
+#[cfg(unix)]
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    path.metadata().is_ok_and(|found| {
+        let kind = found.file_type();
+        kind.is_char_device() || kind.is_block_device()
+    })
+}
+
+#[cfg(not(unix))]
+fn is_device(_: &Path) -> bool {
+    false
 }
 
 #[cfg(test)]

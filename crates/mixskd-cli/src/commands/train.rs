@@ -6,6 +6,7 @@ use clap::{ArgAction, Parser, ValueHint};
 use mixskd_losses::ObjectiveConfig;
 use mixskd_report::Recorder;
 use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
+use serde_json::{Value, json};
 
 use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
 use crate::failure::{Failure, Result};
@@ -192,6 +193,10 @@ impl Args {
         drop(progress);
         let report = tried.map_err(nothing_kept)?;
         if self.json {
+            let mut report = json!(report);
+            // Gone in a moment.
+            report["dir"] = Value::Null;
+            report["weights"] = Value::Null;
             return output::json(&report);
         }
         output::line(&format!(

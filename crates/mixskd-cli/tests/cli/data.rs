@@ -54,5 +54,6 @@ fn what_cannot_be_shown_is_refused() {
     run("--augment cutoff").refused(2, "cutoff", "cutout");
     run("--config gone.toml").refused(2, "gone.toml", "configs/");
     run("--batch 4 --out no/where.png").refused(1, "no/where.png", "path");
+    run("--batch 4 --out a.jpg").refused(2, "a.jpg", ".png");
     assert_eq!(run("--count 0").status, 2);
 }

@@ -262,7 +262,8 @@ fn compare_passes_a_signal_on_and_leaves_no_process_behind() {
     signal(parent.id(), "TERM");
     let stopped = end(parent);
     assert_eq!(stopped.status, 143, "{}", stopped.stderr);
-    assert!(stopped.stderr.contains("--resume"), "{}", stopped.stderr);
+    let how = "go on with `mixskd compare --resume --out c`";
+    assert!(stopped.stderr.contains(how), "{}", stopped.stderr);
     // The child is gone: its lock is free, and the second run never began.
     assert!(!dir.path().join("c/runs/mixup-seed-0").exists());
     let epochs = metrics(&first).len();
@@ -428,5 +429,8 @@ fn a_fast_dev_run_goes_through_everything_and_keeps_nothing() {
     image_folder(dir.path(), 32);
     let tried = run(dir.path(), &format!("{TINY} --fast-dev-run")).ok();
     assert!(tried.stdout.contains("two batches"), "{}", tried.stdout);
+    let report = run(dir.path(), &format!("{TINY} --fast-dev-run --json")).json();
+    assert!(report["dir"].is_null() && report["weights"].is_null());
+    assert!(report["top1"].is_f64());
     assert!(!dir.path().join("runs").exists());
 }

@@ -12,7 +12,7 @@ fn every_run_has_a_page_and_several_share_one() {
     }
     let page = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
     let own = page("a/report.html");
-    assert!(own.contains("all 1 epochs are done") && own.contains("--method ce"));
+    assert!(own.contains("its one epoch is done") && own.contains("--method ce"));
     std::fs::remove_file(dir.path().join("a/report.html")).unwrap();
     run(dir.path(), "report a").ok();
     assert_eq!(page("a/report.html"), own);
@@ -23,6 +23,9 @@ fn every_run_has_a_page_and_several_share_one() {
     assert!(page("both.html").contains("Configuration of b"));
 
     run(dir.path(), "report a pets").refused(2, "pets: is no run directory", "mixskd train");
+    std::fs::create_dir_all(dir.path().join("compared/runs")).unwrap();
+    std::fs::write(dir.path().join("compared/compare.toml"), "").unwrap();
+    run(dir.path(), "report compared").refused(2, "compared: is no run", "compared/runs");
     run(dir.path(), "report gone").refused(2, "gone: there is no such", "mixskd train");
     run(dir.path(), "report a --out no/where.html").refused(1, "no/where.html", "path");
     run(dir.path(), "report a/config.toml").refused(2, "a/config.toml", "directories");

@@ -59,6 +59,7 @@ fn values_out_of_range_are_told_with_their_key() {
 #[test]
 fn a_setting_that_is_no_pair_is_explained() {
     check("--set momentum", 2, "KEY=VALUE", "--set");
+    check("--set =3", 2, "--set =3", "--set");
 }
 
 #[test]
@@ -141,6 +142,8 @@ fn a_wrong_config_file_is_told_with_its_line() {
     std::fs::write(dir.path().join("d.toml"), "[optimizer]\nmomentum = 7\n").unwrap();
     run(dir.path(), "train --config d.toml").refused(2, "d.toml:2: optimizer.momentum", "");
     run(dir.path(), "train --config missing.toml").refused(2, "missing.toml", "");
+    std::fs::write(dir.path().join("f.toml"), "# ".repeat(600_000)).unwrap();
+    run(dir.path(), "train --config f.toml").refused(2, "f.toml: is larger than 1 MiB", "");
     // Ranges that other crates know are told the same way, by every command that reads the file.
     for (text, place) in [
         ("[objective]\nfeature = -1\n", "e.toml:2: objective.feature"),
@@ -149,6 +152,20 @@ fn a_wrong_config_file_is_told_with_its_line() {
         std::fs::write(dir.path().join("e.toml"), text).unwrap();
         run(dir.path(), "train --config e.toml").refused(2, place, "");
         run(dir.path(), "compare --methods ce --config e.toml").refused(2, place, "");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_has_no_end_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    for line in [
+        "train --config /dev/zero",
+        "eval --weights /dev/zero",
+        "predict --weights /dev/zero a.png",
+        "import /dev/zero --model resnet18 -o a.safetensors",
+    ] {
+        run(dir.path(), line).refused(2, "/dev/zero: is a device", "");
     }
 }
 

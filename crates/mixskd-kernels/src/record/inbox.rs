@@ -4,30 +4,35 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 
+use super::collect::{Pass, pass};
 use crate::par;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
 
-/// The sum of the gradients delivered so far.
+/// The sum of the gradients delivered so far, of each pass its own: two threads may go back through what their losses share, and a pass
+/// that an error cut short leaves nothing to the next.
 #[derive(Default)]
-pub(super) struct Inbox(Mutex<Option<Tensor>>);
+pub(super) struct Inbox(Mutex<Vec<(Pass, Tensor)>>);
 
 impl Inbox {
-    fn content(&self) -> MutexGuard<'_, Option<Tensor>> {
+    fn content(&self) -> MutexGuard<'_, Vec<(Pass, Tensor)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn deliver(&self, gradient: Tensor) -> candle_core::Result<()> {
-        let mut content = self.content();
-        *content = Some(match content.take() {
+        // Added up with the lock free: threads that wait in a kernel take on other work, which may come here.
+        let sum = match self.take() {
             Some(sum) => add(&sum, &gradient)?,
             None => gradient,
-        });
+        };
+        self.content().push((pass(), sum));
         Ok(())
     }
 
     pub(super) fn take(&self) -> Option<Tensor> {
-        self.content().take()
+        let (pass, mut content) = (pass(), self.content());
+        let at = content.iter().position(|(other, _)| *other == pass)?;
+        Some(content.swap_remove(at).1)
     }
 }
 
