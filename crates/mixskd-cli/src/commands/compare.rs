@@ -131,7 +131,12 @@ impl Args {
     fn resume(&self, out: &Path) -> Result<Comparison> {
         let mut comparison = Comparison::open(out)?;
         let mut more = comparison.config().clone();
+        let source = more.settings.data.source.clone();
         more.settings = self.settings(more.settings)?;
+        if !self.data.names_source() {
+            // The folder as it was named then, and not as it is called from here.
+            more.settings.data.source = source;
+        }
         let first = more.settings.run.seed;
         let seeds = u64::from(self.seeds.unwrap_or(0));
         more.seeds = (first..first.saturating_add(seeds)).collect();

@@ -28,6 +28,11 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
+    /// Whether a set or folder is named.
+    pub(crate) fn names_source(&self) -> bool {
+        self.data.is_some()
+    }
+
     /// `config` with these flags applied.
     pub(crate) fn apply(&self, mut config: TrainConfig) -> Result<TrainConfig> {
         let flags: [(&str, Option<toml::Value>); 4] = [
