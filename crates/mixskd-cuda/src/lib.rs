@@ -8,6 +8,7 @@
 //!
 //! Activations are channels-last in float or bfloat16; parameters, statistics, losses and gradients of parameters are float.
 
+pub mod convolution;
 mod engine;
 mod error;
 pub mod loss;
@@ -15,8 +16,6 @@ pub mod norm;
 pub mod pool;
 pub mod update;
 
-#[cfg(feature = "cuda")]
-pub mod convolution;
 #[cfg(feature = "emulator")]
 mod emulator;
 #[cfg(feature = "cuda")]

@@ -278,7 +278,8 @@ pub fn shuffle_channels(x: &Tensor, groups: usize) -> Result<Tensor> {
 /// candle's.
 pub fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     let (b, _, _, c) = x.dims4()?;
-    Ok(x.broadcast_mul(&factors.reshape((b, 1, 1, c))?)?)
+    let factors = factors.to_dtype(x.dtype())?.reshape((b, 1, 1, c))?;
+    Ok(x.broadcast_mul(&factors)?)
 }
 
 /// See [`crate::shift_channels`].
@@ -287,7 +288,8 @@ pub fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
 /// candle's.
 pub fn shift_channels(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let (b, _, _, c) = x.dims4()?;
-    Ok(x.broadcast_add(&shift.reshape((b, 1, 1, c))?)?)
+    let shift = shift.to_dtype(x.dtype())?.reshape((b, 1, 1, c))?;
+    Ok(x.broadcast_add(&shift)?)
 }
 
 /// See [`crate::add_bias`].
@@ -295,7 +297,7 @@ pub fn shift_channels(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// candle's.
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    Ok(x.broadcast_add(bias)?)
+    Ok(x.broadcast_add(&bias.to_dtype(x.dtype())?)?)
 }
 
 /// See [`crate::attention_pool2d`].

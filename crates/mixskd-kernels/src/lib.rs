@@ -59,8 +59,9 @@ pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
 pub use conv_norm::conv_norm_train;
 pub use error::{Error, Result};
 pub use gate::{add_bias, scale_channels, shift_channels};
-#[cfg(feature = "cuda")]
-pub use gpu::set_tf32;
+#[cfg(feature = "emulator")]
+pub use gpu::emulate_gpu;
+pub use gpu::{has_gpu_kernels, set_tf32};
 pub use linear::linear;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,

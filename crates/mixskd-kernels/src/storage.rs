@@ -2,15 +2,17 @@
 
 use candle_core::{CpuStorage, DType, Layout, Shape, Storage, Tensor, bail};
 
+use crate::gpu;
 use crate::simd::Element;
 
-/// Whether the kernels of this crate can run on all of `tensors`.
+/// Whether the CPU's kernels can run on all of `tensors`.
 pub(crate) fn has_kernel(tensors: &[&Tensor]) -> bool {
-    tensors.iter().all(|t| {
-        t.device().is_cpu()
-            && matches!(t.dtype(), DType::F32 | DType::F64)
-            && t.dtype() == tensors[0].dtype()
-    })
+    !gpu::is_emulating()
+        && tensors.iter().all(|t| {
+            t.device().is_cpu()
+                && matches!(t.dtype(), DType::F32 | DType::F64)
+                && t.dtype() == tensors[0].dtype()
+        })
 }
 
 /// The elements behind a contiguous layout.

@@ -159,6 +159,7 @@ impl Fusion {
     fn forward(&self, maps: &[&Tensor], mode: Mode) -> Result<Tensor> {
         let weights = mode.parameter(&self.weights).relu()?;
         let shares = weights.broadcast_div(&(weights.sum_keepdim(D::Minus1)? + 1e-4)?)?;
+        let shares = shares.to_dtype(maps[0].dtype())?;
         let share = |j: usize, map: &Tensor| map.broadcast_mul(&shares.narrow(0, j, 1)?);
         let mut sum = share(0, maps[0])?;
         for (j, map) in maps.iter().enumerate().skip(1) {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::MethodConfig;
 use crate::{
-    CheckpointEvery, DeviceKind, Error, InitConfig, OptimizerConfig, Result, ScheduleConfig,
+    CheckpointEvery, DeviceKind, Error, InitConfig, OptimizerConfig, Precision, Result,
+    ScheduleConfig,
 };
 
 /// Which network.
@@ -75,6 +76,9 @@ pub struct RunConfig {
     pub max_batches: usize,
     /// `auto`, `cpu` or `cuda`.
     pub device: DeviceKind,
+    /// `f32`; on a GPU also `tf32` (factors of products cut to ten bits) or `bf16` (feature maps in bfloat16; parameters, statistics, losses
+    /// and the optimiser's state stay float32).
+    pub precision: Precision,
 }
 
 impl Default for RunConfig {
@@ -92,6 +96,7 @@ impl Default for RunConfig {
             max_skips: 10,
             max_batches: 0,
             device: DeviceKind::Auto,
+            precision: Precision::F32,
         }
     }
 }

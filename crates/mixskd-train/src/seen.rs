@@ -45,7 +45,7 @@ impl Trainer {
         let batches = batches.min(self.steps_per_epoch());
         let mut shown = Vec::with_capacity(count);
         for (at, loaded) in self.train_loader.epoch(0).take(batches).enumerate() {
-            let loaded = to_device(loaded?, 0, &self.device)?;
+            let loaded = to_device(loaded?, 0, &self.device, self.config.run.precision)?;
             let mixes = self.method.mixes(&loaded)?;
             // Of what is still wanted, each batch that is left gives its share.
             let wanted = count.saturating_sub(shown.len()).div_ceil(batches - at);

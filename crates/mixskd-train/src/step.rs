@@ -173,9 +173,9 @@ mod tests {
     use mixskd_models::Backbone;
 
     use super::*;
-    use crate::TrainConfig;
     use crate::method::{Method, MethodConfig, StepOutput};
     use crate::trainer::to_device;
+    use crate::{Precision, TrainConfig};
 
     /// A method whose loss or whose gradient is not finite in one step.
     struct Poisoned {
@@ -219,7 +219,7 @@ mod tests {
         let mut broken = Vec::new();
         let batches: Vec<_> = trainer.train_loader.epoch(0).take(3).collect();
         for batch in batches {
-            let batch = to_device(batch.unwrap(), 0, &Device::Cpu).unwrap();
+            let batch = to_device(batch.unwrap(), 0, &Device::Cpu, Precision::F32).unwrap();
             if leave_out.contains(&batch.step) {
                 continue;
             }
@@ -251,7 +251,7 @@ mod tests {
         fn at(spoil: impl Fn(&Trainer)) -> Option<String> {
             let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
             let batch = trainer.train_loader.epoch(0).next().unwrap().unwrap();
-            let batch = to_device(batch, 0, &Device::Cpu).unwrap();
+            let batch = to_device(batch, 0, &Device::Cpu, Precision::F32).unwrap();
             spoil(&trainer);
             let before = trainer.statistics().unwrap();
             let found = trainer.locate(&batch).unwrap();

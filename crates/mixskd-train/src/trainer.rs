@@ -20,8 +20,8 @@ use crate::progress::Progress;
 use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
 use crate::{
-    Control, EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, Start,
-    TrainConfig,
+    Control, EpochRecord, Error, HeadScore, Observer, Precision, Report, Result, RunDir, Schedule,
+    Start, TrainConfig,
 };
 
 /// A run, built and ready: data opened, network made, nothing written yet.
@@ -92,6 +92,7 @@ impl Trainer {
             config.run.image_size = dataset.input_size();
         }
         let device = config.run.device.open()?;
+        config.run.precision.apply(&device)?;
         let model = ModelConfig {
             name: config.model.name.clone(),
             classes: dataset.classes.len(),
@@ -288,7 +289,7 @@ impl Trainer {
             let batches = self.train_loader.epoch_from(epoch as u64, first as u64);
             let mut due = false;
             for batch in batches.take(steps - first) {
-                let batch = to_device(batch?, epoch, &self.device)?;
+                let batch = to_device(batch?, epoch, &self.device, self.config.run.precision)?;
                 let lr = self.schedule.lr(epoch, batch.step);
                 let done = batch.step + 1;
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
@@ -376,7 +377,7 @@ impl Trainer {
         let batches = at_most(usize::MAX, self.config.run.max_batches);
         let heads = |images: &Tensor| {
             self.control.go_on()?;
-            self.method.heads(images)
+            self.method.heads(&self.config.run.precision.maps(images)?)
         };
         let mut tested = |first, labels: &[u32], logits: &Tensor| {
             observer.tested(&TestEvent {
@@ -548,9 +549,14 @@ impl Trainer {
     }
 }
 
-pub(crate) fn to_device(batch: Batch, epoch: usize, device: &Device) -> Result<TrainBatch> {
+pub(crate) fn to_device(
+    batch: Batch,
+    epoch: usize,
+    device: &Device,
+    precision: Precision,
+) -> Result<TrainBatch> {
     Ok(TrainBatch {
-        images: batch.images.to_device(device)?,
+        images: precision.maps(&batch.images.to_device(device)?)?,
         labels: Tensor::new(batch.labels, device)?,
         indices: batch.indices,
         epoch,

@@ -5,7 +5,8 @@ use std::ptr::null_mut;
 
 use cudarc::cudnn::{result, sys};
 
-use super::{Arithmetic, Convolution, asked};
+use super::cudnn::asked;
+use super::{Arithmetic, Convolution};
 use crate::{Element, Error, Result};
 
 /// Input, weight, output and the convolution itself.

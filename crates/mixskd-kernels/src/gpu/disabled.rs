@@ -20,6 +20,20 @@ macro_rules! nothing {
 
 type Pairs<'a> = Option<(&'a Tensor, &'a Tensor)>;
 
+/// Whether the CPU stands in for a GPU.
+#[inline(always)]
+pub(crate) fn is_emulating() -> bool {
+    false
+}
+
+/// Whether tensors of `device` are computed with by a GPU's kernels.
+pub fn has_gpu_kernels(_: &candle_core::Device) -> bool {
+    false
+}
+
+/// Whether float convolutions and matrix products on a GPU may cut factors to TensorFloat-32's ten bits; this build knows no GPU.
+pub fn set_tf32(_: bool) {}
+
 nothing! {
     conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
     batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);

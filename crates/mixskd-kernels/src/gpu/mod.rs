@@ -1,14 +1,18 @@
 //! Kernels of NVIDIA's GPUs, where the build has them: every function gives its result, or nothing where it has no kernel for the
 //! tensors it was given.
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(any(feature = "cuda", feature = "emulator")))]
 mod disabled;
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", feature = "emulator"))]
 mod enabled;
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub(crate) use disabled::*;
-#[cfg(feature = "cuda")]
-pub use enabled::set_tf32;
-#[cfg(feature = "cuda")]
+#[cfg(not(any(feature = "cuda", feature = "emulator")))]
+pub use disabled::{has_gpu_kernels, set_tf32};
+#[cfg(feature = "emulator")]
+pub use enabled::emulate_gpu;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use enabled::*;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+pub use enabled::{has_gpu_kernels, set_tf32};

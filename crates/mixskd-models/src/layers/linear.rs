@@ -46,12 +46,13 @@ impl Linear {
     /// Applies the layer.
     ///
     /// # Shapes
-    /// `[batch, in]` → `[batch, out]`
+    /// `[batch, in]` → `[batch, out]`, of the parameters' type: logits are float where maps are bfloat16.
     ///
     /// # Errors
     /// When the input does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(linear(x, &self.weight, Some(&self.bias))?)
+        let y = linear(x, &self.weight, Some(&self.bias))?;
+        Ok(y.to_dtype(self.weight.dtype())?)
     }
 
     /// Global average pool, then the layer: what turns a last feature map into logits.

@@ -128,8 +128,12 @@ impl PairTensors {
             .map(|&l| u8::from(l >= 0.5))
             .collect::<Vec<_>>();
         let partner = Tensor::new(pairs.partner.as_slice(), device)?;
-        let lambda =
-            Tensor::new(pairs.lambda.as_slice(), device)?.to_dtype(batch.images.dtype())?;
+        // As exact as losses are, whatever maps are kept in.
+        let dtype = match batch.images.dtype() {
+            DType::BF16 => DType::F32,
+            dtype => dtype,
+        };
+        let lambda = Tensor::new(pairs.lambda.as_slice(), device)?.to_dtype(dtype)?;
         let partner_labels = batch.labels.index_select(&partner, 0)?;
         let dominant =
             Tensor::new(own.as_slice(), device)?.where_cond(&batch.labels, &partner_labels)?;

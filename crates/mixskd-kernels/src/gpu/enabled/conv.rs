@@ -18,6 +18,7 @@ static TF32: AtomicBool = AtomicBool::new(false);
 /// Whether float convolutions and matrix products on a GPU may cut factors to TensorFloat-32's ten bits; at first they may not.
 pub fn set_tf32(on: bool) {
     TF32.store(on, Ordering::Relaxed);
+    #[cfg(feature = "cuda")]
     candle_core::cuda_backend::set_gemm_reduced_precision_f32(on);
 }
 
@@ -46,7 +47,7 @@ fn turned(gpu: &Gpu, weight: Weight, w: &Tensor, dtype: DType) -> candle_core::R
     }
     let to = gpu.empty(dtype, w.elem_count())?;
     // SAFETY: both have as many elements as the weight.
-    unsafe { weight.taps_first(&gpu.stream, address(w)?, address(&to)?) }.map_err(failed)?;
+    unsafe { weight.taps_first(gpu.engine(), address(w)?, address(&to)?) }.map_err(failed)?;
     Ok(to)
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tens
     let y = gpu.storage(dtype, g.output_len())?;
     // SAFETY: the arrays have the geometry's sizes.
     unsafe {
-        gpu.cudnn
+        gpu.convolutions
             .forward(sizes, address(&x)?, address(&turned)?, start(&y)?)
             .map_err(failed)?;
     }
@@ -105,7 +106,7 @@ impl Back<'_> {
         // SAFETY: the arrays have the convolution's sizes.
         unsafe {
             let (w, dy, dx) = (address(turned)?, address(self.dy)?, address(&dx)?);
-            let cudnn = &self.gpu.cudnn;
+            let cudnn = &self.gpu.convolutions;
             cudnn.data_gradient(self.sizes, w, dy, dx).map_err(failed)?;
         }
         Ok(dx)
@@ -117,7 +118,7 @@ impl Back<'_> {
         // SAFETY: the arrays have the convolution's sizes.
         unsafe {
             let (x, dy, dw) = (address(x)?, address(self.dy)?, address(&turned)?);
-            gpu.cudnn
+            gpu.convolutions
                 .filter_gradient(self.sizes, x, dy, dw)
                 .map_err(failed)?;
         }
@@ -128,7 +129,7 @@ impl Back<'_> {
         // SAFETY: both have as many elements as the weight.
         unsafe {
             self.weight
-                .taps_last(&gpu.stream, address(&turned)?, address(&dw)?)
+                .taps_last(gpu.engine(), address(&turned)?, address(&dw)?)
         }
         .map_err(failed)?;
         Ok(dw)

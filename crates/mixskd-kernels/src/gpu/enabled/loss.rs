@@ -107,7 +107,7 @@ fn on_logits(
     unsafe {
         let (z, scratch, loss) = (address(&z)?, address(&scratch)?, start(&loss)?);
         sizes
-            .forward(&gpu.stream, z, kept.target()?, scratch, loss)
+            .forward(gpu.engine(), z, kept.target()?, scratch, loss)
             .map_err(failed)?;
     }
     let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
@@ -117,7 +117,7 @@ fn on_logits(
         unsafe {
             let (z, dy, dz) = (address(z)?, address(dy)?, address(&dz)?);
             sizes
-                .backward(&gpu.stream, z, kept.target()?, dy, dz)
+                .backward(gpu.engine(), z, kept.target()?, dy, dz)
                 .map_err(failed)?;
         }
         Ok(vec![Some(dz)])
@@ -159,7 +159,7 @@ pub(crate) fn mean_square(
     unsafe {
         let (x, y) = (address(&x)?, address(&y)?);
         square
-            .forward(&gpu.stream, x, y, address(&scratch)?, start(&loss)?)
+            .forward(gpu.engine(), x, y, address(&scratch)?, start(&loss)?)
             .map_err(failed)?;
     }
     let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
@@ -176,7 +176,9 @@ pub(crate) fn mean_square(
         unsafe {
             let to = [place(&first)?, place(&second)?];
             let (x, y, dy) = (address(x)?, address(y)?, address(dy)?);
-            square.backward(&gpu.stream, x, y, dy, to).map_err(failed)?;
+            square
+                .backward(gpu.engine(), x, y, dy, to)
+                .map_err(failed)?;
         }
         let dx = match (&pairs, first) {
             (Some(pairs), Some(first)) => Some(back(&gpu, element, pairs, &first)?),
@@ -194,7 +196,7 @@ fn back(gpu: &Gpu, element: Element, pairs: &Partners, dy: &Tensor) -> candle_co
     // SAFETY: both are as long as the sizes say.
     unsafe {
         let sizes = sizes(pairs, dy, element)?;
-        update::interpolate_backward(&gpu.stream, sizes, address(dy)?, 1.0, address(&dx)?)
+        update::interpolate_backward(gpu.engine(), sizes, address(dy)?, 1.0, address(&dx)?)
             .map_err(failed)?;
     }
     Ok(dx)
@@ -225,7 +227,7 @@ pub(crate) fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Resu
     // SAFETY: both are as long as the sizes say.
     unsafe {
         let sizes = sizes(&pairs, &x, element)?;
-        update::interpolate(&gpu.stream, sizes, address(&x)?, start(&y)?).map_err(failed)?;
+        update::interpolate(gpu.engine(), sizes, address(&x)?, start(&y)?).map_err(failed)?;
     }
     let backward = move |_: &[&Tensor], _: &Tensor, dy: &Tensor| {
         Ok(vec![Some(back(&gpu, element, &pairs, dy)?)])

@@ -1,23 +1,31 @@
 //! Tensors as addresses in a GPU's memory.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
-use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId};
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
-use mixskd_cuda::convolution::Cudnn;
-use mixskd_cuda::{Address, Element, Stream};
+use mixskd_cuda::convolution::Convolve;
+use mixskd_cuda::{Address, Element, Engine};
 
-/// A GPU with the kernels loaded.
+#[cfg(feature = "cuda")]
+use super::device;
+#[cfg(feature = "emulator")]
+use super::host;
+
+/// A GPU with the kernels loaded, or the processor that stands in for one.
 pub(super) struct Gpu {
-    pub(super) device: CudaDevice,
-    pub(super) stream: Stream,
-    pub(super) cudnn: Cudnn,
+    pub(super) memory: Memory,
+    pub(super) engine: Box<dyn Engine + Send + Sync>,
+    pub(super) convolutions: Box<dyn Convolve + Send + Sync>,
 }
 
-static OPENED: LazyLock<Mutex<HashMap<DeviceId, Arc<Gpu>>>> = LazyLock::new(Mutex::default);
+/// Where a GPU's tensors live.
+pub(super) enum Memory {
+    #[cfg(feature = "cuda")]
+    Device(candle_core::CudaDevice),
+    #[cfg(feature = "emulator")]
+    Host,
+}
 
 /// An error of mixskd-cuda as candle carries it.
 pub(super) fn failed(error: mixskd_cuda::Error) -> candle_core::Error {
@@ -27,36 +35,26 @@ pub(super) fn failed(error: mixskd_cuda::Error) -> candle_core::Error {
 impl Gpu {
     /// The GPU that `device` is; kernels are loaded when it is first asked for.
     pub(super) fn of(device: &Device) -> Result<Option<Arc<Self>>> {
-        let Device::Cuda(device) = device else {
-            return Ok(None);
-        };
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gpu) = opened.get(&device.id()) {
-            return Ok(Some(gpu.clone()));
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device::open(device).map(Some),
+            #[cfg(feature = "emulator")]
+            Device::Cpu if host::is_emulating() => Ok(Some(host::open())),
+            _ => Ok(None),
         }
-        let gpu = Arc::new(Self {
-            device: device.clone(),
-            stream: Stream::new(device.cuda_stream()).map_err(failed)?,
-            cudnn: Cudnn::new(device.cuda_stream()).map_err(failed)?,
-        });
-        opened.insert(device.id(), gpu.clone());
-        Ok(Some(gpu))
+    }
+
+    pub(super) fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     /// Memory for `count` elements, not yet written.
-    pub(super) fn storage(&self, dtype: DType, count: usize) -> Result<CudaStorage> {
-        let device = self.device.clone();
-        // SAFETY: whoever asks has it written by a kernel before anything reads it.
-        unsafe {
-            Ok(match dtype {
-                DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(count)?, device),
-                DType::BF16 => {
-                    CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(count)?, device)
-                }
-                other => {
-                    return Err(candle_core::Error::UnsupportedDTypeForOp(other, "kernel").bt());
-                }
-            })
+    pub(super) fn storage(&self, dtype: DType, count: usize) -> Result<Storage> {
+        match &self.memory {
+            #[cfg(feature = "cuda")]
+            Memory::Device(device) => device::storage(device, dtype, count).map(Storage::Cuda),
+            #[cfg(feature = "emulator")]
+            Memory::Host => host::storage(dtype, count).map(Storage::Cpu),
         }
     }
 
@@ -69,8 +67,8 @@ impl Gpu {
 }
 
 /// A tensor of `storage` that no gradient flows through.
-pub(super) fn tensor(storage: CudaStorage, shape: Shape) -> Tensor {
-    Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
+pub(super) fn tensor(storage: Storage, shape: Shape) -> Tensor {
+    Tensor::from_storage(storage, shape, BackpropOp::none(), false)
 }
 
 /// The type of maps that kernels know `dtype` as.
@@ -106,31 +104,23 @@ pub(super) fn kernel_for(
 /// the device's one stream.
 pub(super) fn address(tensor: &Tensor) -> Result<Address> {
     let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cuda(storage) => place(storage, layout),
-        _ => bail!("kernel input is not on the GPU"),
-    }
+    place(&storage, layout)
 }
 
 /// The same of a storage's first element.
-pub(super) fn start(storage: &CudaStorage) -> Result<Address> {
+pub(super) fn start(storage: &Storage) -> Result<Address> {
     place(storage, &Layout::contiguous(1))
 }
 
-fn place(storage: &CudaStorage, layout: &Layout) -> Result<Address> {
+fn place(storage: &Storage, layout: &Layout) -> Result<Address> {
     let Some((offset, _)) = layout.contiguous_offsets() else {
         bail!("kernel input is not contiguous");
     };
-    Ok(match &storage.slice {
-        CudaStorageSlice::F32(slice) => element_at(storage, slice, offset),
-        CudaStorageSlice::BF16(slice) => element_at(storage, slice, offset),
-        CudaStorageSlice::U32(slice) => element_at(storage, slice, offset),
-        _ => bail!("kernel input is of no type that kernels know"),
-    })
-}
-
-fn element_at<T>(storage: &CudaStorage, slice: &CudaSlice<T>, offset: usize) -> Address {
-    let stream = storage.device.cuda_stream();
-    let (first, _guard) = slice.device_ptr(&stream);
-    first + (offset * size_of::<T>()) as Address
+    match storage {
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(storage) => device::place(storage, offset),
+        #[cfg(feature = "emulator")]
+        Storage::Cpu(storage) => host::place(storage, offset),
+        _ => bail!("kernel input is not on the GPU"),
+    }
 }

@@ -1,8 +1,12 @@
-//! A build with CUDA: mixskd-cuda's launches on candle's tensors.
+//! A build with CUDA, or with the emulator: mixskd-cuda's launches on candle's tensors.
 //!
 //! Maps are float or bfloat16; parameters, statistics and losses are float. Nothing here waits for the GPU.
 
 mod conv;
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(feature = "emulator")]
+mod host;
 mod loss;
 mod memory;
 mod norm;
@@ -11,6 +15,21 @@ mod recorded;
 
 pub(crate) use conv::conv2d;
 pub use conv::set_tf32;
+#[cfg(feature = "emulator")]
+pub use host::emulate_gpu;
+#[cfg(feature = "emulator")]
+pub(crate) use host::is_emulating;
 pub(crate) use loss::{divergence, interpolate, label_loss, mean_square, soft_loss};
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};
 pub(crate) use other::{global_avg_pool2d, linear, pool2d, sgd_step};
+
+/// Whether the CPU stands in for a GPU.
+#[cfg(not(feature = "emulator"))]
+pub(crate) fn is_emulating() -> bool {
+    false
+}
+
+/// Whether tensors of `device` are computed with by a GPU's kernels.
+pub fn has_gpu_kernels(device: &candle_core::Device) -> bool {
+    device.is_cuda() || (is_emulating() && device.is_cpu())
+}

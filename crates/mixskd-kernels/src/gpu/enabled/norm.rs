@@ -28,7 +28,7 @@ pub(crate) fn batch_norm_train(
     unsafe {
         let to = [address(&mean)?, address(&var)?, address(&inv_std)?];
         let (from, scratch) = (address(&x)?, address(&scratch)?);
-        norm::statistics(&gpu.stream, shape, from, eps as f32, scratch, to).map_err(failed)?;
+        norm::statistics(gpu.engine(), shape, from, eps as f32, scratch, to).map_err(failed)?;
     }
     let stats = BatchStats {
         mean: mean.clone(),
@@ -65,7 +65,7 @@ pub(crate) fn batch_norm_eval(
     // SAFETY: both arrays have a float for each channel.
     unsafe {
         let (from, to) = (address(&var)?, address(&inv_std)?);
-        norm::inverse(&gpu.stream, shape.channels, from, eps as f32, to).map_err(failed)?;
+        norm::inverse(gpu.engine(), shape.channels, from, eps as f32, to).map_err(failed)?;
     }
     let op = Normalise {
         gpu,
@@ -121,7 +121,7 @@ impl Normalise {
             let statistics = [address(&self.mean)?, address(&self.inv_std)?];
             let added = residual.as_ref().map_or(Ok(NULL), address)?;
             norm::forward(
-                &self.gpu.stream,
+                self.gpu.engine(),
                 self.shape,
                 address(x)?,
                 added,
@@ -185,7 +185,7 @@ impl Normalise {
             d_residual: place(&d_residual)?,
         };
         // SAFETY: the arrays are as long as the fields say.
-        unsafe { norm::backward(&gpu.stream, self.shape, from, to) }.map_err(failed)?;
+        unsafe { norm::backward(gpu.engine(), self.shape, from, to) }.map_err(failed)?;
         let mut gradients = vec![dx, Some(d_params)];
         if inputs.len() == 3 {
             gradients.push(d_residual);

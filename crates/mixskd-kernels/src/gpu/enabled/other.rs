@@ -1,10 +1,10 @@
 //! Pools, the fully connected layer and the optimiser's update.
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use mixskd_cuda::pool::{self, GlobalPool, Pool};
 use mixskd_cuda::update::Sgd;
 
-use super::memory::{address, element, failed, kernel_for, start};
+use super::memory::{address, failed, kernel_for, start};
 use super::recorded::record;
 use crate::pool::Reduction;
 use crate::{Pool2dConfig, Result, SgdConfig};
@@ -37,12 +37,12 @@ pub(crate) fn pool2d(
     let shape = (batch, output.0, output.1, channels);
     let y = gpu.storage(x.dtype(), batch * output.0 * output.1 * channels)?;
     // SAFETY: the arrays are as long as the sizes say.
-    unsafe { sizes.forward(&gpu.stream, address(&x)?, start(&y)?) }.map_err(failed)?;
+    unsafe { sizes.forward(gpu.engine(), address(&x)?, start(&y)?) }.map_err(failed)?;
     let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
         let x = inputs[0];
         let dx = gpu.empty(x.dtype(), x.shape())?;
         // SAFETY: as above.
-        unsafe { sizes.backward(&gpu.stream, address(x)?, address(dy)?, address(&dx)?) }
+        unsafe { sizes.backward(gpu.engine(), address(x)?, address(dy)?, address(&dx)?) }
             .map_err(failed)?;
         Ok(vec![Some(dx)])
     };
@@ -69,11 +69,11 @@ pub(crate) fn global_avg_pool2d(x: &Tensor) -> Result<Option<Tensor>> {
     let x = x.contiguous()?;
     let y = gpu.storage(x.dtype(), batch * channels)?;
     // SAFETY: the arrays are as long as the sizes say.
-    unsafe { sizes.forward(&gpu.stream, address(&x)?, start(&y)?) }.map_err(failed)?;
+    unsafe { sizes.forward(gpu.engine(), address(&x)?, start(&y)?) }.map_err(failed)?;
     let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
         let dx = gpu.empty(inputs[0].dtype(), inputs[0].shape())?;
         // SAFETY: as above.
-        unsafe { sizes.backward(&gpu.stream, address(dy)?, address(&dx)?) }.map_err(failed)?;
+        unsafe { sizes.backward(gpu.engine(), address(dy)?, address(&dx)?) }.map_err(failed)?;
         Ok(vec![Some(dx)])
     };
     let shape = (batch, channels);
@@ -88,14 +88,23 @@ pub(crate) fn global_avg_pool2d(x: &Tensor) -> Result<Option<Tensor>> {
 
 /// cuBLAS's product, through candle; parameters are brought to the input's type, and their gradients back.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
-    if !x.device().is_cuda() || element(x.dtype()).is_none() || x.elem_count() == 0 {
+    if kernel_for(&[x], &[])?.is_none() {
         return Ok(None);
     }
-    let y = x.matmul(&weight.to_dtype(x.dtype())?.t()?)?;
+    let y = product(x, &weight.to_dtype(x.dtype())?.t()?)?;
     Ok(Some(match bias {
         Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
     }))
+}
+
+/// candle's product; on the processor, which multiplies no bfloat16, of floats rounded to it.
+fn product(x: &Tensor, y: &Tensor) -> candle_core::Result<Tensor> {
+    if x.device().is_cpu() && x.dtype() == DType::BF16 {
+        let product = x.to_dtype(DType::F32)?.matmul(&y.to_dtype(DType::F32)?)?;
+        return product.to_dtype(DType::BF16);
+    }
+    x.matmul(y)
 }
 
 /// Updates the memory behind both variables in place.
@@ -125,6 +134,6 @@ pub(crate) fn sgd_step(
         nesterov: config.nesterov,
     };
     // SAFETY: all three have as many floats as the parameter.
-    unsafe { sgd.step(&gpu.stream, param.elem_count(), places) }.map_err(failed)?;
+    unsafe { sgd.step(gpu.engine(), param.elem_count(), places) }.map_err(failed)?;
     Ok(Some(()))
 }

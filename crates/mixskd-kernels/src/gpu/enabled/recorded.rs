@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::cuda_backend::CudaStorage;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage,
+    Tensor, bail,
 };
 
 /// Gradients of the inputs from inputs, output and the output's gradient.
@@ -14,7 +14,7 @@ type Backward =
 struct Recorded {
     name: &'static str,
     /// Handed over to candle when it runs the operation, which it does once.
-    storage: Mutex<Option<CudaStorage>>,
+    storage: Mutex<Option<Storage>>,
     shape: Shape,
     backward: Backward,
 }
@@ -23,7 +23,7 @@ struct Recorded {
 pub(super) fn record(
     name: &'static str,
     inputs: &[&Tensor],
-    storage: CudaStorage,
+    storage: Storage,
     shape: impl Into<Shape>,
     backward: impl Fn(&[&Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>>
     + Send
@@ -45,16 +45,26 @@ pub(super) fn record(
 }
 
 impl Recorded {
-    fn hand_over(&self) -> Result<(CudaStorage, Shape)> {
+    fn hand_over(&self) -> Result<Storage> {
         let mut storage = self.storage.lock().unwrap_or_else(PoisonError::into_inner);
         match storage.take() {
-            Some(storage) => Ok((storage, self.shape.clone())),
+            Some(storage) => Ok(storage),
             None => bail!("{}: run twice", self.name),
         }
     }
 
-    fn no_cpu<T>(&self) -> Result<T> {
-        bail!("{}: on the GPU alone", self.name)
+    fn on_cuda(&self) -> Result<(CudaStorage, Shape)> {
+        match self.hand_over()? {
+            Storage::Cuda(storage) => Ok((storage, self.shape.clone())),
+            _ => bail!("{}: its result is not on the GPU of its input", self.name),
+        }
+    }
+
+    fn on_cpu(&self) -> Result<(CpuStorage, Shape)> {
+        match self.hand_over()? {
+            Storage::Cpu(storage) => Ok((storage, self.shape.clone())),
+            _ => bail!("{}: its result is not on the processor", self.name),
+        }
     }
 
     /// Gradients, as many as there are inputs.
@@ -78,11 +88,11 @@ impl CustomOp1 for Recorded {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.no_cpu()
+        self.on_cpu()
     }
 
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.hand_over()
+        self.on_cuda()
     }
 
     fn bwd(&self, a: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
@@ -103,7 +113,7 @@ impl CustomOp2 for Recorded {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.no_cpu()
+        self.on_cpu()
     }
 
     fn cuda_fwd(
@@ -113,7 +123,7 @@ impl CustomOp2 for Recorded {
         _: &CudaStorage,
         _: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        self.hand_over()
+        self.on_cuda()
     }
 
     fn bwd(
@@ -142,7 +152,7 @@ impl CustomOp3 for Recorded {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.no_cpu()
+        self.on_cpu()
     }
 
     fn cuda_fwd(
@@ -154,7 +164,7 @@ impl CustomOp3 for Recorded {
         _: &CudaStorage,
         _: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        self.hand_over()
+        self.on_cuda()
     }
 
     fn bwd(

@@ -1,0 +1,54 @@
+//! The arithmetic of a run: how feature maps are kept, and how floats are multiplied.
+
+use candle_core::{DType, Device, Tensor};
+use mixskd_kernels::{has_gpu_kernels, set_tf32};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The arithmetic of convolutions and feature maps. Parameters, batch statistics, losses and the optimiser's state are float32 in each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    F32,
+    /// float32, whose factors convolutions and matrix products cut to TensorFloat-32's ten bits. On a GPU.
+    Tf32,
+    /// Images and feature maps in bfloat16, convolutions and products summed in float32. On a GPU.
+    Bf16,
+}
+
+impl Precision {
+    /// Sets the process to this arithmetic.
+    ///
+    /// # Errors
+    /// When `device` knows float32 alone.
+    pub(crate) fn apply(self, device: &Device) -> Result<()> {
+        if self != Self::F32 && !has_gpu_kernels(device) {
+            return Err(Error::Config {
+                place: "run.precision".into(),
+                message: format!("{} is a GPU's; the CPU computes in float32", self.name()),
+                hint: Some("use run.precision=f32, or a build with `--features cuda` on a machine with an NVIDIA GPU".into()),
+            });
+        }
+        set_tf32(self == Self::Tf32);
+        Ok(())
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Images in the type of the feature maps they become.
+    pub(crate) fn maps(self, images: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::F32 | Self::Tf32 => images.clone(),
+            Self::Bf16 => images.to_dtype(DType::BF16)?,
+        })
+    }
+}
