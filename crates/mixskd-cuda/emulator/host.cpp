@@ -1,10 +1,12 @@
 // The fibers behind host.h, and the one function that Rust calls.
 #include "host.h"
 
+#include <csetjmp>
 #include <map>
 #include <string>
-#include <ucontext.h>
 #include <vector>
+
+#include "fiber.h"
 
 Index threadIdx, blockIdx, gridDim;
 
@@ -14,6 +16,8 @@ struct Kernel {
     void (*function)();
     Runner runner;
     unsigned arguments;
+    // Whether its threads wait for each other; not known until one has run.
+    bool barriers = false;
 };
 
 std::map<std::string, Kernel> &kernels() {
@@ -24,16 +28,19 @@ std::map<std::string, Kernel> &kernels() {
 constexpr unsigned THREADS = 256;
 constexpr size_t STACK = 64 * 1024;
 
-ucontext_t scheduler, fibers[THREADS];
+Fiber scheduler, fibers[THREADS];
 bool finished[THREADS];
 unsigned current;
 const Kernel *running;
 void **arguments;
+// Set while threads run one after the other on the caller's own stack, which a kernel without barriers may do.
+bool direct;
+jmp_buf barrier;
 
 void enter() {
     running->runner(running->function, arguments);
     finished[current] = true;
-    swapcontext(&fibers[current], &scheduler);
+    fiber_switch(&fibers[current], &scheduler);
 }
 
 // All threads to their next barrier, or to the end; whether they all came to the same. A barrier that some threads never reach is
@@ -42,20 +49,38 @@ bool turn(bool *done) {
     unsigned ended = 0;
     for (current = 0; current < THREADS; current++) {
         threadIdx.x = current;
-        swapcontext(&scheduler, &fibers[current]);
+        fiber_switch(&scheduler, &fibers[current]);
         ended += finished[current];
     }
     *done = ended == THREADS;
     return ended == 0 || ended == THREADS;
 }
 
+// All threads of a block, each to its end; false where the first meets a barrier. What it has written by then it will write again.
+bool run_directly() {
+    direct = true;
+    for (current = 0; current < THREADS; current++) {
+        threadIdx.x = current;
+        if (setjmp(barrier)) {
+            direct = false;
+            return false;
+        }
+        running->runner(running->function, arguments);
+    }
+    direct = false;
+    return true;
+}
+
 } // namespace
 
 void Registrar::add(const char *name, void (*kernel)(), Runner runner, unsigned arguments) {
-    kernels()[name] = {kernel, runner, arguments};
+    kernels()[name] = {kernel, runner, arguments, false};
 }
 
-void __syncthreads() { swapcontext(&fibers[current], &scheduler); }
+void __syncthreads() {
+    if (direct) longjmp(barrier, 1);
+    fiber_switch(&fibers[current], &scheduler);
+}
 
 // 0: it ran; 1: no such kernel; 2: another number of arguments; 3: threads ended while others waited at a barrier.
 extern "C" int mixskd_emulate(const char *name, unsigned grid_x, unsigned grid_y, void **values, unsigned count) {
@@ -68,12 +93,14 @@ extern "C" int mixskd_emulate(const char *name, unsigned grid_x, unsigned grid_y
     gridDim = {grid_x, grid_y};
     for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
         for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++) {
+            if (!found->second.barriers) {
+                if (run_directly()) continue;
+                // Of threads that have ended none comes to the barrier.
+                if (current != 0) return 3;
+                found->second.barriers = true;
+            }
             for (unsigned t = 0; t < THREADS; t++) {
-                getcontext(&fibers[t]);
-                fibers[t].uc_stack.ss_sp = &stacks[t * STACK];
-                fibers[t].uc_stack.ss_size = STACK;
-                fibers[t].uc_link = nullptr;
-                makecontext(&fibers[t], enter, 0);
+                fiber_start(&fibers[t], &stacks[t * STACK], STACK, enter);
                 finished[t] = false;
             }
             bool done = false;

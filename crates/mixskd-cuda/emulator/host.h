@@ -11,6 +11,7 @@
 
 #define __global__ __attribute__((unused))
 #define __device__
+#define __grid_constant__
 // Blocks run one after the other, so that one copy serves them all.
 #define __shared__ static
 #define CUDART_INF_F (std::numeric_limits<float>::infinity())

@@ -1,5 +1,6 @@
 // Every kernel in one module.
 #include "norm.cu"
+#include "optim.cu"
 #include "pool.cu"
 #include "loss.cu"
 #include "update.cu"

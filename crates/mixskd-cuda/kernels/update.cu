@@ -1,4 +1,4 @@
-// Interpolation between samples, the optimiser's update, weights in the convolution's order, and batches of images.
+// Interpolation between samples, weights in the convolution's order, and batches of images.
 #include "common.cuh"
 
 // y_i = λ_i·x_i + (1 − λ_i)·x_π(i). Grid: (parts, batch).
@@ -49,19 +49,6 @@ __device__ void interpolate_backward(const T *dy, const u32 *partner, const floa
     (const T *dy, const u32 *partner, const float *lambda, T *dx, u32 batch, u32 length, float scale)
 BOTH(interpolate_backward, PARAMETERS, (dy, partner, lambda, dx, batch, length, scale))
 #undef PARAMETERS
-
-// g ← gradient + decay·p; v ← momentum·v + g; p ← p − lr·(nesterov ? g + momentum·v : v). Grid: count / BLOCK.
-extern "C" __global__ void sgd(float *parameter, const float *gradient, float *velocity, u32 count, float lr,
-                               float momentum, float decay, u32 nesterov) {
-    u64 i = thread_index();
-    if (i >= count) return;
-    float p = parameter[i];
-    float g = fmaf(decay, p, gradient[i]);
-    float v = fmaf(momentum, velocity[i], g);
-    velocity[i] = v;
-    parameter[i] = fmaf(-lr, nesterov ? fmaf(momentum, v, g) : v, p);
-}
-REGISTER(sgd)
 
 // [out, in, taps] in float to [out, taps, in] in the activations' type. Grid: count / BLOCK.
 template <class T> __device__ void taps_first(const float *weight, T *to, u32 count, u32 in, u32 taps) {

@@ -12,7 +12,7 @@ pub const NULL: Address = 0;
 pub(crate) const BLOCK: usize = 256;
 
 /// One argument of a kernel.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Arg {
     /// An array, or [`NULL`].
     Address(Address),
@@ -20,6 +20,8 @@ pub enum Arg {
     U32(u32),
     /// A factor.
     F32(f32),
+    /// A structure, in words of eight bytes.
+    Words(Vec<u64>),
 }
 
 impl Arg {
@@ -30,6 +32,7 @@ impl Arg {
             Self::Address(value) => std::ptr::from_ref(value).cast_mut().cast(),
             Self::U32(value) => std::ptr::from_ref(value).cast_mut().cast(),
             Self::F32(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Words(words) => words.as_ptr().cast_mut().cast(),
         }
     }
 }
@@ -49,6 +52,12 @@ impl From<u32> for Arg {
 impl From<bool> for Arg {
     fn from(value: bool) -> Self {
         Self::U32(u32::from(value))
+    }
+}
+
+impl From<Vec<u64>> for Arg {
+    fn from(words: Vec<u64>) -> Self {
+        Self::Words(words)
     }
 }
 

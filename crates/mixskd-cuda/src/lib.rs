@@ -13,6 +13,7 @@ mod engine;
 mod error;
 pub mod loss;
 pub mod norm;
+pub mod optim;
 pub mod pool;
 pub mod update;
 

@@ -1,4 +1,4 @@
-//! Interpolation between samples, the optimiser's update, weights in the convolution's order, and batches of images.
+//! Interpolation between samples, weights in the convolution's order, and batches of images.
 
 use crate::engine::{args, blocks, count, parts};
 use crate::{Address, Element, Engine, Error, Result};
@@ -72,55 +72,6 @@ pub unsafe fn interpolate_backward(
             grid,
             args![dy, pairs.partner, pairs.lambda, dx, batch, length, scale],
         )
-    }
-}
-
-/// Settings of one update of stochastic gradient descent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sgd {
-    /// Learning rate.
-    pub lr: f32,
-    /// Momentum.
-    pub momentum: f32,
-    /// L2 penalty.
-    pub decay: f32,
-    /// Nesterov momentum.
-    pub nesterov: bool,
-}
-
-impl Sgd {
-    /// Updates `parameter` and `velocity` in place.
-    ///
-    /// # Safety
-    /// All three have `len` floats.
-    ///
-    /// # Errors
-    /// When the launch fails.
-    pub unsafe fn step(
-        self,
-        engine: &dyn Engine,
-        len: usize,
-        [parameter, gradient, velocity]: [Address; 3],
-    ) -> Result<()> {
-        let grid = blocks("parameter", len)?;
-        let len = count("parameter", len)?;
-        // SAFETY: the caller's promise.
-        unsafe {
-            engine.launch(
-                "sgd",
-                grid,
-                args![
-                    parameter,
-                    gradient,
-                    velocity,
-                    len,
-                    self.lr,
-                    self.momentum,
-                    self.decay,
-                    self.nesterov
-                ],
-            )
-        }
     }
 }
 

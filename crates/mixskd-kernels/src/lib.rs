@@ -44,6 +44,7 @@ mod linear;
 mod loss;
 mod mix;
 mod norm;
+mod on_gpu;
 mod optim;
 mod par;
 mod pool;
@@ -61,13 +62,16 @@ pub use error::{Error, Result};
 pub use gate::{add_bias, scale_channels, shift_channels};
 #[cfg(feature = "emulator")]
 pub use gpu::emulate_gpu;
-pub use gpu::{has_gpu_kernels, set_tf32};
+#[cfg(feature = "cuda")]
+pub use gpu::open_gpu;
+pub use gpu::{StepGraph, has_gpu_kernels, rehearse, set_tf32};
 pub use linear::linear;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
 };
 pub use mix::interpolate;
 pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
+pub use on_gpu::{ParameterUpdate, count_hits, judge, sgd_steps};
 pub use optim::{SgdConfig, sgd_step};
 pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool2d, max_pool2d};
 pub use record::backward;

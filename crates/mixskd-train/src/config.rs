@@ -79,6 +79,9 @@ pub struct RunConfig {
     /// `f32`; on a GPU also `tf32` (factors of products cut to ten bits) or `bf16` (feature maps in bfloat16; parameters, statistics, losses
     /// and the optimiser's state stay float32).
     pub precision: Precision,
+    /// On a GPU: whether a step that is the same work every time is captured as a CUDA graph and launched as a whole. It is where the
+    /// method allows it, `optimizer.accumulate` is 1 and gradients are not clipped.
+    pub cuda_graph: bool,
 }
 
 impl Default for RunConfig {
@@ -97,6 +100,7 @@ impl Default for RunConfig {
             max_batches: 0,
             device: DeviceKind::Auto,
             precision: Precision::F32,
+            cuda_graph: true,
         }
     }
 }

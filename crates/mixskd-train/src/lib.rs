@@ -28,6 +28,7 @@ mod device;
 mod error;
 mod evaluate;
 mod files;
+mod gpu_step;
 mod gradients;
 mod init;
 mod machine;

@@ -78,6 +78,25 @@ impl StepReading {
         })
     }
 
+    /// From numbers that the device has gathered: the loss, the terms called `names`, hits.
+    pub(crate) fn from_values(
+        values: &[f32],
+        names: &[&'static str],
+        samples: usize,
+    ) -> Option<Self> {
+        let (&loss, rest) = values.split_first()?;
+        let terms = names
+            .iter()
+            .zip(rest)
+            .map(|(&name, &v)| (name, f64::from(v)));
+        Some(Self {
+            loss: f64::from(loss),
+            terms: terms.collect(),
+            hits: f64::from(*rest.get(names.len())?),
+            samples,
+        })
+    }
+
     /// The first term that is NaN or infinite.
     pub(crate) fn not_finite(&self) -> Option<(&'static str, f64)> {
         let total = [("loss", self.loss)];

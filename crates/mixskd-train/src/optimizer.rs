@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
-use mixskd_kernels::{SgdConfig, sgd_step};
+use mixskd_kernels::{ParameterUpdate, SgdConfig, has_gpu_kernels, sgd_step, sgd_steps};
 use serde::{Deserialize, Serialize};
 
 use crate::gradients::Gradients;
@@ -184,6 +184,13 @@ impl Sgd {
             nesterov: self.config.nesterov,
             weight_decay: self.config.weight_decay,
         };
+        let rate = |slot: &Slot| Tensor::new(&[lr as f32], slot.parameter.device());
+        if let Some(slot) = self.slots.values().next()
+            && has_gpu_kernels(slot.parameter.device())
+            && self.update_on_gpu(gradients, &rate(slot)?, None)?
+        {
+            return Ok(());
+        }
         for (name, slot) in &self.slots {
             if let Some(gradient) = gradients.get(name) {
                 let config = config(slot.factor);
@@ -191,6 +198,35 @@ impl Sgd {
             }
         }
         Ok(())
+    }
+
+    /// The same on a GPU, in few launches, at the learning rate `rate` (`[1]`) and only where `verdict` ([`mixskd_kernels::judge`]) is
+    /// good. Whether the GPU has kernels for it.
+    pub(crate) fn update_on_gpu(
+        &self,
+        gradients: &Gradients,
+        rate: &Tensor,
+        verdict: Option<&Tensor>,
+    ) -> Result<bool> {
+        let updates: Vec<_> = gradients
+            .iter()
+            .filter_map(|(name, gradient)| {
+                let slot = self.slots.get(name)?;
+                Some(ParameterUpdate {
+                    parameter: &slot.parameter,
+                    gradient,
+                    velocity: &slot.velocity,
+                    factor: slot.factor,
+                })
+            })
+            .collect();
+        let config = SgdConfig {
+            lr: 0.0,
+            momentum: self.config.momentum,
+            nesterov: self.config.nesterov,
+            weight_decay: self.config.weight_decay,
+        };
+        Ok(sgd_steps(&updates, rate, verdict, config)?.is_some())
     }
 
     /// The velocities by parameter name, for a checkpoint.

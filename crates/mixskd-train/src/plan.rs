@@ -60,8 +60,7 @@ impl Trainer {
 
         let mut seconds = Vec::new();
         for batch in self.train_loader.epoch(0).take(1 + TIMED_STEPS) {
-            let batch =
-                crate::trainer::to_device(batch?, 0, &self.device, self.config.run.precision)?;
+            let batch = self.prepare(batch?, 0)?;
             let started = Instant::now();
             self.step(&batch, 0.0, true)?;
             seconds.push(started.elapsed().as_secs_f64());

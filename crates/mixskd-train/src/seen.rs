@@ -3,7 +3,6 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::method::{Mixes, TrainBatch};
-use crate::trainer::to_device;
 use crate::{Result, Trainer};
 
 /// Batches that a few images are taken from, where there are so many: each has a λ of its own.
@@ -45,7 +44,7 @@ impl Trainer {
         let batches = batches.min(self.steps_per_epoch());
         let mut shown = Vec::with_capacity(count);
         for (at, loaded) in self.train_loader.epoch(0).take(batches).enumerate() {
-            let loaded = to_device(loaded?, 0, &self.device, self.config.run.precision)?;
+            let loaded = self.prepare(loaded?, 0)?;
             let mixes = self.method.mixes(&loaded)?;
             // Of what is still wanted, each batch that is left gives its share.
             let wanted = count.saturating_sub(shown.len()).div_ceil(batches - at);

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor, Var};
+use mixskd_kernels::has_gpu_kernels;
 use mixskd_models::Mode;
 
 use crate::average::Average;
 use crate::config::OnNan;
-use crate::gradients::{Accumulator, first_not_finite, sum_of_squares};
-use crate::method::TrainBatch;
+use crate::gpu_step;
+use crate::gradients::{Accumulator, Gradients, first_not_finite, sum_of_squares};
+use crate::method::{StepOutput, TrainBatch};
 use crate::metrics::StepReading;
 use crate::optimizer::Sgd;
 use crate::trainer::Trainer;
@@ -20,6 +22,7 @@ pub(crate) struct Updater {
     /// The moving average of the weights, where one is kept.
     pub(crate) average: Option<Average>,
     accumulator: Accumulator,
+    accumulate: usize,
     clip_norm: f64,
 }
 
@@ -29,8 +32,14 @@ impl Updater {
             optimizer,
             average: (config.ema_decay > 0.0).then(|| Average::new(config.ema_decay)),
             accumulator: Accumulator::default(),
+            accumulate: config.accumulate,
             clip_norm: config.clip_norm,
         }
+    }
+
+    /// Whether an update is a function of one batch's gradients alone, with nothing for the host to look at in between.
+    fn is_direct(&self) -> bool {
+        self.accumulate == 1 && self.clip_norm == 0.0
     }
 
     /// One step of the optimiser with the gradients gathered so far; nothing where there are none.
@@ -39,6 +48,11 @@ impl Updater {
             return Ok(());
         };
         self.optimizer.update(&gradients, lr)?;
+        self.average(parameters)
+    }
+
+    /// Has the moving average follow an update, where there is one.
+    fn average(&mut self, parameters: &[(String, Var)]) -> Result<()> {
         if let Some(average) = &mut self.average {
             average.update(parameters)?;
         }
@@ -53,6 +67,17 @@ pub(crate) enum Outcome {
     NotFinite(Broken),
 }
 
+impl StepReading {
+    /// The first term that is not finite.
+    fn broken(&self) -> Option<Broken> {
+        self.not_finite().map(|(term, value)| Broken {
+            term: term.into(),
+            layer: None,
+            value,
+        })
+    }
+}
+
 /// What was not finite.
 pub(crate) struct Broken {
     pub(crate) term: String,
@@ -60,7 +85,26 @@ pub(crate) struct Broken {
     pub(crate) value: f64,
 }
 
+/// The first gradient in name order that is not finite.
+fn broken_gradient(gradients: &Gradients) -> Result<Option<Broken>> {
+    let found = first_not_finite(gradients)?;
+    Ok(found.map(|(layer, value)| Broken {
+        term: "gradient".into(),
+        layer: Some(layer),
+        value,
+    }))
+}
+
 impl Broken {
+    /// All gradients together.
+    fn gradients(value: f64) -> Self {
+        Self {
+            term: "gradient".into(),
+            layer: None,
+            value,
+        }
+    }
+
     /// An update went astray.
     pub(crate) fn weights(name: String, value: f64) -> Self {
         Self {
@@ -78,29 +122,11 @@ impl Trainer {
             OnNan::Stop => None,
             OnNan::Skip => Some(self.statistics()?),
         };
-        let output = self.method.step(batch)?;
-        let reading = StepReading::of(&output)?;
-        let mut broken = reading.not_finite().map(|(term, value)| Broken {
-            term: term.into(),
-            layer: None,
-            value,
-        });
-        if broken.is_none() {
-            let gradients = self
-                .updater
-                .optimizer
-                .gradients(&mixskd_kernels::backward(&output.loss)?);
-            match first_not_finite(&gradients)? {
-                Some((layer, value)) => {
-                    broken = Some(Broken {
-                        term: "gradient".into(),
-                        layer: Some(layer),
-                        value,
-                    });
-                }
-                None => self.updater.accumulator.add(gradients)?,
-            }
-        }
+        let (reading, broken, updated) = if has_gpu_kernels(&self.device) {
+            self.gather_on_gpu(batch, lr)?
+        } else {
+            self.gather(batch)?
+        };
         // Batch norms have seen the batch: a step that is left out leaves no trace there either.
         if let (Some(statistics), Some(_)) = (statistics, &broken) {
             for (name, var) in self.store.buffers() {
@@ -109,13 +135,73 @@ impl Trainer {
                 }
             }
         }
-        if update {
+        if updated {
+            self.updater.average(&self.store.parameters())?;
+        } else if update {
             self.updater.update(&self.store.parameters(), lr)?;
         }
         Ok(match broken {
             None => Outcome::Done(reading),
             Some(broken) => Outcome::NotFinite(broken),
         })
+    }
+
+    /// Gradients of one batch, kept for the update; whether parameters have been updated already, which they have not.
+    fn gather(&mut self, batch: &TrainBatch) -> Result<(StepReading, Option<Broken>, bool)> {
+        let output = self.method.step(batch)?;
+        let reading = StepReading::of(&output)?;
+        let mut broken = reading.broken();
+        if broken.is_none() {
+            let gradients = self.gradients(&output)?;
+            broken = broken_gradient(&gradients)?;
+            if broken.is_none() {
+                self.updater.accumulator.add(gradients)?;
+            }
+        }
+        Ok((reading, broken, false))
+    }
+
+    /// The same on a GPU, and the update too where it needs nothing of the host.
+    fn gather_on_gpu(
+        &mut self,
+        batch: &TrainBatch,
+        lr: f64,
+    ) -> Result<(StepReading, Option<Broken>, bool)> {
+        if self.updater.is_direct() {
+            let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
+            let outcome = self.gpu.step(method, optimizer, batch, lr)?;
+            let mut broken = None;
+            if !outcome.finite {
+                broken = outcome.reading.broken();
+                if broken.is_none() {
+                    // Nothing was updated: once more, to see which it was.
+                    let output = self.method.step(batch)?;
+                    broken = broken_gradient(&self.gradients(&output)?)?;
+                }
+                // Each value is finite, and the sum of their squares is not.
+                broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
+            }
+            return Ok((outcome.reading, broken, outcome.finite));
+        }
+        let output = self.method.step(batch)?;
+        let gradients = self.gradients(&output)?;
+        let outcome = gpu_step::read(&output, &gradients)?;
+        let mut broken = None;
+        if outcome.finite {
+            self.updater.accumulator.add(gradients)?;
+        } else {
+            broken = match outcome.reading.broken() {
+                None => broken_gradient(&gradients)?,
+                broken => broken,
+            };
+            broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
+        }
+        Ok((outcome.reading, broken, false))
+    }
+
+    fn gradients(&self, output: &StepOutput) -> Result<Gradients> {
+        let all = mixskd_kernels::backward(&output.loss)?;
+        Ok(self.updater.optimizer.gradients(&all))
     }
 
     /// A copy of the running statistics.
@@ -173,9 +259,8 @@ mod tests {
     use mixskd_models::Backbone;
 
     use super::*;
+    use crate::TrainConfig;
     use crate::method::{Method, MethodConfig, StepOutput};
-    use crate::trainer::to_device;
-    use crate::{Precision, TrainConfig};
 
     /// A method whose loss or whose gradient is not finite in one step.
     struct Poisoned {
@@ -219,7 +304,7 @@ mod tests {
         let mut broken = Vec::new();
         let batches: Vec<_> = trainer.train_loader.epoch(0).take(3).collect();
         for batch in batches {
-            let batch = to_device(batch.unwrap(), 0, &Device::Cpu, Precision::F32).unwrap();
+            let batch = trainer.prepare(batch.unwrap(), 0).unwrap();
             if leave_out.contains(&batch.step) {
                 continue;
             }
@@ -251,7 +336,7 @@ mod tests {
         fn at(spoil: impl Fn(&Trainer)) -> Option<String> {
             let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
             let batch = trainer.train_loader.epoch(0).next().unwrap().unwrap();
-            let batch = to_device(batch, 0, &Device::Cpu, Precision::F32).unwrap();
+            let batch = trainer.prepare(batch, 0).unwrap();
             spoil(&trainer);
             let before = trainer.statistics().unwrap();
             let found = trainer.locate(&batch).unwrap();

@@ -13,15 +13,16 @@ use crate::cadence::Cadence;
 use crate::checkpoint::Checkpoint;
 use crate::config::OnNan;
 use crate::evaluate::evaluate_batches;
+use crate::gpu_step::GpuStepper;
 use crate::init;
-use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
+use crate::method::{self, BACKBONE, DrawSite, Method, MethodInputs, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
 use crate::{
-    Control, EpochRecord, Error, HeadScore, Observer, Precision, Report, Result, RunDir, Schedule,
-    Start, TrainConfig,
+    Control, EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, Start,
+    TrainConfig,
 };
 
 /// A run, built and ready: data opened, network made, nothing written yet.
@@ -32,6 +33,7 @@ pub struct Trainer {
     pub(crate) store: ParamStore,
     pub(crate) method: Box<dyn Method>,
     pub(crate) updater: Updater,
+    pub(crate) gpu: GpuStepper,
     schedule: Schedule,
     pub(crate) train_loader: Loader,
     test_loader: Loader,
@@ -166,6 +168,7 @@ impl Trainer {
             at_most(train_loader.steps_per_epoch(), config.run.max_batches),
         )?;
         let updater = Updater::new(&config.optimizer, optimizer);
+        let gpu = GpuStepper::new(config.run.cuda_graph);
         Ok(Self {
             config,
             dataset,
@@ -173,6 +176,7 @@ impl Trainer {
             store,
             method,
             updater,
+            gpu,
             schedule,
             train_loader,
             test_loader,
@@ -289,7 +293,7 @@ impl Trainer {
             let batches = self.train_loader.epoch_from(epoch as u64, first as u64);
             let mut due = false;
             for batch in batches.take(steps - first) {
-                let batch = to_device(batch?, epoch, &self.device, self.config.run.precision)?;
+                let batch = self.prepare(batch?, epoch)?;
                 let lr = self.schedule.lr(epoch, batch.step);
                 let done = batch.step + 1;
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
@@ -303,6 +307,9 @@ impl Trainer {
                         Vec::new()
                     }
                 };
+                if let Some(refusal) = self.gpu.take_refusal() {
+                    observer.notice(&refusal);
+                }
                 self.progress.steps_done = done;
                 let elapsed = before + started.elapsed();
                 self.progress.nanoseconds = elapsed.as_nanos() as u64;
@@ -544,24 +551,33 @@ impl Trainer {
         })
     }
 
+    /// A batch on the device, with the method's draws for it.
+    pub(crate) fn prepare(&self, batch: Batch, epoch: usize) -> Result<TrainBatch> {
+        let (device, step) = (&self.device, batch.step as usize);
+        let draws = self.method.draws(&DrawSite {
+            labels: &batch.labels,
+            size: self.train_loader.size(),
+            epoch,
+            step,
+        })?;
+        let draws = draws.iter().map(|t| Ok(t.to_device(device)?));
+        Ok(TrainBatch {
+            draws: draws.collect::<Result<_>>()?,
+            images: self
+                .config
+                .run
+                .precision
+                .maps(&batch.images.to_device(device)?)?,
+            labels: Tensor::new(batch.labels, device)?,
+            indices: batch.indices,
+            epoch,
+            step,
+        })
+    }
+
     fn samples_per_epoch(&self) -> usize {
         self.steps_per_epoch() * self.config.run.batch
     }
-}
-
-pub(crate) fn to_device(
-    batch: Batch,
-    epoch: usize,
-    device: &Device,
-    precision: Precision,
-) -> Result<TrainBatch> {
-    Ok(TrainBatch {
-        images: precision.maps(&batch.images.to_device(device)?)?,
-        labels: Tensor::new(batch.labels, device)?,
-        indices: batch.indices,
-        epoch,
-        step: batch.step as usize,
-    })
 }
 
 /// `limit` where it is above 0 and below `count`.

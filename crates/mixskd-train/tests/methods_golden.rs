@@ -70,6 +70,7 @@ fn check(golden: &BTreeMap<String, Tensor>, name: &str, dtype: DType, tolerance:
         indices: (0..rows as u32).map(|row| row % 4).collect(),
         epoch: 1,
         step: 0,
+        draws: vec![],
     };
     let output = method.step(&batch).unwrap();
     assert_eq!(output.targets.dims(), [4], "{name}");

@@ -26,6 +26,7 @@ fn batch(side: usize) -> TrainBatch {
         indices: (0..BATCH as u32).collect(),
         epoch: 0,
         step: 0,
+        draws: vec![],
     }
 }
 

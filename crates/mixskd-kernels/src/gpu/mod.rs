@@ -5,6 +5,8 @@
 mod disabled;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 mod enabled;
+#[cfg(not(feature = "cuda"))]
+mod no_graph;
 
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub(crate) use disabled::*;
@@ -14,5 +16,9 @@ pub use disabled::{has_gpu_kernels, set_tf32};
 pub use enabled::emulate_gpu;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use enabled::*;
+#[cfg(feature = "cuda")]
+pub use enabled::{StepGraph, open_gpu, rehearse};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub use enabled::{has_gpu_kernels, set_tf32};
+#[cfg(not(feature = "cuda"))]
+pub use no_graph::{StepGraph, rehearse};

@@ -6,18 +6,19 @@
 mod array;
 #[path = "../common/mod.rs"]
 mod common;
+mod optim;
 
 use array::{Array, INCOMING, check, float, incoming, one, rounded, var};
 use candle_core::{Device, Tensor, Var};
 use common::random;
 use mixskd_cuda::loss::{Logits, MeanSquare, Target};
 use mixskd_cuda::pool::{GlobalPool, Pool, Reduction};
-use mixskd_cuda::update::{Draws, Images, Pairs, Sgd, Weight};
+use mixskd_cuda::update::{Draws, Images, Pairs, Weight};
 use mixskd_cuda::{Address, Element, Emulator, NULL, norm, update};
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Pool2dConfig, SgdConfig, avg_pool2d, batch_norm_eval, batch_norm_train,
-    cross_entropy, global_avg_pool2d, interpolate, interpolated_mse, kl_divergence, max_pool2d,
-    mix_cross_entropy, mse, sgd_step, soft_cross_entropy,
+    BATCH_NORM_EPS, Pool2dConfig, avg_pool2d, batch_norm_eval, batch_norm_train, cross_entropy,
+    global_avg_pool2d, interpolate, interpolated_mse, kl_divergence, max_pool2d, mix_cross_entropy,
+    mse, soft_cross_entropy,
 };
 
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
@@ -389,32 +390,6 @@ fn mean_squares_and_interpolation() {
             check(&first, &mixed, "interpolation");
             check(&back, gradients.get(&x).unwrap(), "interpolation: dx");
         }
-    }
-}
-
-#[test]
-fn updates() {
-    for nesterov in [false, true] {
-        let [p, g, v] = [1, 2, 3].map(|seed| rounded(&[300], seed, Element::F32));
-        let [ap, ag, av] = [&p, &g, &v].map(float);
-        let (p, v) = (var(&p), var(&v));
-        let config = SgdConfig {
-            lr: 0.1,
-            momentum: 0.9,
-            nesterov,
-            weight_decay: 5e-2,
-        };
-        sgd_step(&p, &g, &v, config).unwrap();
-        let sgd = Sgd {
-            lr: 0.1,
-            momentum: 0.9,
-            decay: 5e-2,
-            nesterov,
-        };
-        // SAFETY: all three have 300 numbers.
-        unsafe { sgd.step(&Emulator, 300, [ap.at(), ag.at(), av.at()]) }.unwrap();
-        check(&ap, &p, "parameter");
-        check(&av, &v, "velocity");
     }
 }
 

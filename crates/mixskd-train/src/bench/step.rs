@@ -127,6 +127,7 @@ impl StepBench {
                 indices: indices.clone(),
                 epoch: 0,
                 step,
+                draws: vec![],
             })?;
             // As in training; on a GPU it also waits for the forward pass.
             StepReading::of(&output)?;

@@ -5,5 +5,5 @@ use candle_core::Device;
 use crate::Result;
 
 pub(super) fn open() -> Result<Device> {
-    Ok(Device::new_cuda(0)?)
+    Ok(mixskd_kernels::open_gpu(0)?)
 }

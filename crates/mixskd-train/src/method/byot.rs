@@ -70,6 +70,10 @@ impl Method for Byot {
         self.network.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let outputs = self.network.outputs(&batch.images, Mode::Train)?;
         let task = deep::task(&outputs, &batch.labels)?;

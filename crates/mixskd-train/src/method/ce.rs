@@ -32,6 +32,10 @@ impl Method for CrossEntropy {
         self.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
         let task = mixskd_losses::cross_entropy(&logits, &batch.labels)?;

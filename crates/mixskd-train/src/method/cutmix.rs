@@ -1,11 +1,14 @@
 //! CutMix: a box of one image in another.
 
+use candle_core::Tensor;
 use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
 use super::pairs::{MapMix, Mixer, Operator};
-use super::{Method, MethodInputs, MethodSpec, Mixes, SettingsSpec, StepOutput, TrainBatch};
+use super::{
+    DrawSite, Method, MethodInputs, MethodSpec, Mixes, SettingsSpec, StepOutput, TrainBatch,
+};
 use crate::Result;
 use mixskd_data::{LambdaPer, PairSampler};
 
@@ -72,8 +75,16 @@ impl Method for CutMix {
         self.backbone.as_ref()
     }
 
+    fn draws(&self, site: &DrawSite) -> Result<Vec<Tensor>> {
+        self.mixer.draws(site)
+    }
+
+    fn is_static(&self) -> bool {
+        self.mixer.is_static()
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
-        let pairs = self.mixer.draw(batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         let logits = self
             .backbone
             .forward(&pairs.images(&batch.images)?, Mode::Train)?;
@@ -82,7 +93,7 @@ impl Method for CutMix {
     }
 
     fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
-        let pairs = self.mixer.draw(batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         Ok(Some(pairs.shown(&batch.images)?))
     }
 }

@@ -69,6 +69,10 @@ impl Method for Dks {
         self.network.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let outputs = self.network.outputs(&batch.images, Mode::Train)?;
         let logits: Vec<Tensor> = outputs.iter().map(|head| head.logits.clone()).collect();

@@ -57,6 +57,10 @@ impl Method for Focal {
         self.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
         let task = focal_loss(&logits, &batch.labels, self.settings.gamma)?;

@@ -57,6 +57,10 @@ impl Method for LabelSmoothing {
         self.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
         let task = label_smoothing(&logits, &batch.labels, self.settings.epsilon)?;

@@ -1,12 +1,14 @@
 //! Manifold Mixup: mixing inside the network, at a stage drawn for each batch.
 
+use candle_core::Tensor;
 use mixskd_data::{LambdaPer, PairSampler};
 use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
+use super::pairs::Mixer;
 use super::{
-    Method, MethodInputs, MethodSpec, Mixes, PairTensors, SettingsSpec, StepOutput, TrainBatch,
+    DrawSite, Method, MethodInputs, MethodSpec, Mixes, SettingsSpec, StepOutput, TrainBatch,
 };
 use crate::Result;
 
@@ -53,7 +55,7 @@ impl Settings for Manifold {
 struct ManifoldMixup {
     backbone: Box<dyn Backbone>,
     settings: Manifold,
-    sampler: PairSampler,
+    mixer: Mixer,
 }
 
 impl ManifoldMixup {
@@ -61,11 +63,11 @@ impl ManifoldMixup {
         let settings: Manifold = inputs.settings()?;
         Ok(Self {
             backbone: inputs.backbone()?,
-            sampler: PairSampler {
+            mixer: Mixer::mixup(PairSampler {
                 alpha: settings.alpha,
                 per: settings.lambda_per,
                 seed: inputs.seed,
-            },
+            }),
             settings,
         })
     }
@@ -77,7 +79,7 @@ impl ManifoldMixup {
             .deepest
             .min(self.backbone.stage_channels().len());
         let (epoch, step) = (batch.epoch as u64, batch.step as u64);
-        self.sampler.draw_depth(epoch, step, deepest)
+        self.mixer.sampler.draw_depth(epoch, step, deepest)
     }
 }
 
@@ -86,8 +88,12 @@ impl Method for ManifoldMixup {
         self.backbone.as_ref()
     }
 
+    fn draws(&self, site: &DrawSite) -> Result<Vec<Tensor>> {
+        self.mixer.draws(site)
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
-        let pairs = PairTensors::draw(&self.sampler, batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         let (depth, stages) = (self.depth(batch), self.backbone.stage_channels().len());
         let run = |x: &_, range| self.backbone.stages_in(x, range, Mode::Train);
         let before = run(&batch.images, 0..depth)?.pop();
@@ -99,7 +105,7 @@ impl Method for ManifoldMixup {
     }
 
     fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
-        let pairs = PairTensors::draw(&self.sampler, batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         let mut mixes = pairs.shown(&batch.images)?;
         mixes.depth = self.depth(batch);
         if mixes.depth > 0 {

@@ -59,6 +59,10 @@ impl Method for MaxEntropy {
         self.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
         let terms = [

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
 use super::deep::Deep;
-use super::pairs::{MapMix, Mixer, Operator};
+use super::pairs::{MapMix, Mixer, Operator, PairTensors};
 use super::{
-    Method, MethodInputs, MethodSpec, Mixes, PairTensors, SettingsSpec, StepOutput, TrainBatch,
+    DrawSite, Method, MethodInputs, MethodSpec, Mixes, SettingsSpec, StepOutput, TrainBatch,
 };
 use crate::{Error, Result};
 
@@ -225,8 +225,16 @@ impl Method for MixSkd {
         self.network.backbone.as_ref()
     }
 
+    fn draws(&self, site: &DrawSite) -> Result<Vec<Tensor>> {
+        self.mixer.draws(site)
+    }
+
+    fn is_static(&self) -> bool {
+        self.mixer.is_static()
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
-        let pairs = self.mixer.draw(batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         self.step_with(batch, &pairs)
     }
 
@@ -248,7 +256,7 @@ impl Method for MixSkd {
         if !reads.mixes() {
             return Ok(None);
         }
-        let mut mixes = self.mixer.draw(batch)?.shown(&batch.images)?;
+        let mut mixes = self.mixer.pairs(batch)?.shown(&batch.images)?;
         mixes.originals = reads.originals();
         Ok(Some(mixes))
     }

@@ -1,11 +1,11 @@
 //! Mixup: train on convex combinations of images and labels.
 
-use mixskd_data::PairSampler;
+use candle_core::Tensor;
 use mixskd_models::{Backbone, Mode};
 
+use super::pairs::Mixer;
 use super::{
-    Method, MethodInputs, MethodSpec, Mixes, Mixing, PairTensors, SettingsSpec, StepOutput,
-    TrainBatch,
+    DrawSite, Method, MethodInputs, MethodSpec, Mixes, Mixing, SettingsSpec, StepOutput, TrainBatch,
 };
 use crate::Result;
 
@@ -22,14 +22,14 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 /// `λ·CE(z(x̃), y) + (1−λ)·CE(z(x̃), y[π])` with x̃ = λ·x + (1−λ)·x[π], λ ~ Beta(α, α).
 struct Mixup {
     backbone: Box<dyn Backbone>,
-    pairs: PairSampler,
+    mixer: Mixer,
 }
 
 impl Mixup {
     fn new(inputs: &MethodInputs) -> Result<Self> {
         Ok(Self {
             backbone: inputs.backbone()?,
-            pairs: inputs.settings::<Mixing>()?.sampler(inputs),
+            mixer: Mixer::mixup(inputs.settings::<Mixing>()?.sampler(inputs)),
         })
     }
 }
@@ -39,8 +39,16 @@ impl Method for Mixup {
         self.backbone.as_ref()
     }
 
+    fn draws(&self, site: &DrawSite) -> Result<Vec<Tensor>> {
+        self.mixer.draws(site)
+    }
+
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
-        let pairs = PairTensors::draw(&self.pairs, batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         let logits = self
             .backbone
             .forward(&pairs.mix(&batch.images)?, Mode::Train)?;
@@ -49,7 +57,7 @@ impl Method for Mixup {
     }
 
     fn mixes(&self, batch: &TrainBatch) -> Result<Option<Mixes>> {
-        let pairs = PairTensors::draw(&self.pairs, batch)?;
+        let pairs = self.mixer.pairs(batch)?;
         Ok(Some(pairs.shown(&batch.images)?))
     }
 }

@@ -34,7 +34,7 @@ use crate::Result;
 
 pub use config::{MethodConfig, SettingsSpec};
 use config::{NoSettings, Settings};
-use pairs::{Mixing, PairTensors};
+use pairs::Mixing;
 
 /// Name of the head that survives training.
 pub const BACKBONE: &str = "backbone";
@@ -48,6 +48,21 @@ pub struct TrainBatch {
     pub labels: Tensor,
     /// Index of each image in the training set.
     pub indices: Vec<u32>,
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Step inside the epoch, from 0.
+    pub step: usize,
+    /// What [`Method::draws`] gave for it, on the device; where it is empty a method draws for itself.
+    pub draws: Vec<Tensor>,
+}
+
+/// What a step's draws are made for.
+#[derive(Debug, Clone, Copy)]
+pub struct DrawSite<'a> {
+    /// Class of each row of the batch.
+    pub labels: &'a [u32],
+    /// Height and width of its images.
+    pub size: (usize, usize),
     /// Epoch, from 0.
     pub epoch: usize,
     /// Step inside the epoch, from 0.
@@ -110,6 +125,21 @@ pub struct Mixes {
 pub trait Method {
     /// The network that is kept.
     fn backbone(&self) -> &dyn Backbone;
+
+    /// What a step draws beside its batch, on the CPU, for [`TrainBatch::draws`]: a function of the seed and of `site`, and always of the
+    /// same shapes and types.
+    ///
+    /// # Errors
+    /// When a setting does not allow a draw.
+    fn draws(&self, _site: &DrawSite) -> Result<Vec<Tensor>> {
+        Ok(Vec::new())
+    }
+
+    /// Whether every step asks a GPU for the same work, given its batch and draws, and leaves nothing behind but parameters and running
+    /// statistics: then it may be captured once and launched again.
+    fn is_static(&self) -> bool {
+        false
+    }
 
     /// The loss of one batch, with the network in training mode.
     ///

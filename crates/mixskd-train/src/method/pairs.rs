@@ -5,7 +5,7 @@ use mixskd_data::{LambdaPer, PairSampler, PixelBox};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
-use super::{MethodInputs, Mixes, TrainBatch};
+use super::{DrawSite, MethodInputs, Mixes, TrainBatch};
 use crate::Result;
 
 /// What makes one image of two.
@@ -73,25 +73,114 @@ pub(super) struct Mixer {
 }
 
 impl Mixer {
-    pub(super) fn draw(&self, batch: &TrainBatch) -> Result<PairTensors> {
-        match self.operator {
-            Operator::Mixup => PairTensors::draw(&self.sampler, batch),
-            Operator::Cutmix => {
-                let (size, height, width, _) = batch.images.dims4()?;
-                let (epoch, step) = (batch.epoch as u64, batch.step as u64);
-                let (pairs, boxes) = self
-                    .sampler
-                    .draw_boxes(epoch, step, size, (height, width))?;
-                let mut tensors = PairTensors::of(&pairs, batch)?;
-                tensors.cut = Some(Cut {
-                    boxes,
-                    image: (height, width),
-                    maps: self.maps,
-                });
-                Ok(tensors)
-            }
+    /// Mixup's, by `settings`.
+    pub(super) fn mixup(sampler: PairSampler) -> Self {
+        Self {
+            sampler,
+            operator: Operator::Mixup,
+            maps: MapMix::Lambda,
         }
     }
+
+    /// What [`Self::pairs`] takes, for [`Method::draws`](super::Method::draws): π, the partners' labels, λ, the label with the larger
+    /// share, and for boxes the share of each pixel that stays.
+    pub(super) fn draws(&self, site: &DrawSite) -> Result<Vec<Tensor>> {
+        let (labels, cpu) = (site.labels, &Device::Cpu);
+        let (pairs, boxes) = self.draw(site)?;
+        let partner_labels: Vec<u32> = pairs.partner.iter().map(|&i| labels[i as usize]).collect();
+        let shares = labels.iter().zip(&partner_labels).zip(&pairs.lambda);
+        let dominant: Vec<u32> = shares
+            .map(|((&own, &other), &lambda)| if lambda >= 0.5 { own } else { other })
+            .collect();
+        let mut draws = vec![
+            Tensor::new(pairs.partner, cpu)?,
+            Tensor::new(partner_labels, cpu)?,
+            Tensor::new(pairs.lambda, cpu)?,
+            Tensor::new(dominant, cpu)?,
+        ];
+        if !boxes.is_empty() {
+            draws.push(kept(&boxes, site.size, site.size)?);
+        }
+        Ok(draws)
+    }
+
+    fn draw(&self, site: &DrawSite) -> Result<(mixskd_data::Pairs, Vec<PixelBox>)> {
+        let (epoch, step, batch) = (site.epoch as u64, site.step as u64, site.labels.len());
+        Ok(match self.operator {
+            Operator::Mixup => (self.sampler.draw(epoch, step, batch)?, Vec::new()),
+            Operator::Cutmix => self.sampler.draw_boxes(epoch, step, batch, site.size)?,
+        })
+    }
+
+    /// Whether a step with these draws reads nothing else that is drawn: boxes at the maps' own resolution are made on the way.
+    pub(super) fn is_static(&self) -> bool {
+        self.operator == Operator::Mixup || self.maps == MapMix::Lambda
+    }
+
+    /// The pairs of `batch`: of its draws where it has them, else drawn here.
+    pub(super) fn pairs(&self, batch: &TrainBatch) -> Result<PairTensors> {
+        let (_, height, width, _) = batch.images.dims4()?;
+        let labels;
+        let site = DrawSite {
+            labels: if batch.draws.is_empty() || !self.is_static() {
+                labels = batch.labels.to_vec1::<u32>()?;
+                &labels
+            } else {
+                &[]
+            },
+            size: (height, width),
+            epoch: batch.epoch,
+            step: batch.step,
+        };
+        let draws = if batch.draws.is_empty() {
+            let device = batch.images.device();
+            let draws = self.draws(&site)?.into_iter();
+            draws
+                .map(|t| Ok(t.to_device(device)?))
+                .collect::<Result<_>>()?
+        } else {
+            batch.draws.clone()
+        };
+        let [partner, partner_labels, lambda, dominant, kept @ ..] = draws.as_slice() else {
+            return Err(crate::Error::config(
+                "method",
+                "a batch came without its draws",
+            ));
+        };
+        // In the type of the logits: as exact as losses are, whatever maps are kept in.
+        let dtype = match batch.images.dtype() {
+            DType::BF16 => DType::F32,
+            dtype => dtype,
+        };
+        let cut = kept.first().map(|kept| {
+            let boxes = if self.is_static() {
+                Vec::new()
+            } else {
+                self.draw(&site)?.1
+            };
+            Ok::<_, crate::Error>(Cut {
+                kept: kept.clone(),
+                boxes,
+                image: site.size,
+                maps: self.maps,
+            })
+        });
+        Ok(PairTensors {
+            partner: partner.clone(),
+            partner_labels: partner_labels.clone(),
+            lambda: lambda.to_dtype(dtype)?,
+            dominant: dominant.clone(),
+            cut: cut.transpose()?,
+        })
+    }
+}
+
+/// Of each position of maps of size `map`, the share that lies outside of the boxes in images of size `image`:
+/// `[batch, height, width, 1]`, float32.
+fn kept(boxes: &[PixelBox], image: (usize, usize), map: (usize, usize)) -> Result<Tensor> {
+    let kept: Vec<f32> = boxes.iter().flat_map(|b| b.kept(image, map)).collect();
+    let shape = (boxes.len(), map.0, map.1, 1);
+    Ok(Tensor::from_vec(kept, shape, &Device::Cpu)?)
 }
 
 /// Pairs of one batch as tensors on the batch's device.
@@ -107,6 +196,8 @@ pub(super) struct PairTensors {
 
 /// The boxes of one batch.
 pub(super) struct Cut {
+    /// Share of each pixel of the images that stays.
+    kept: Tensor,
     boxes: Vec<PixelBox>,
     /// Height and width of the images.
     image: (usize, usize),
@@ -114,38 +205,6 @@ pub(super) struct Cut {
 }
 
 impl PairTensors {
-    pub(super) fn draw(sampler: &PairSampler, batch: &TrainBatch) -> Result<Self> {
-        let size = batch.images.dim(0)?;
-        let pairs = sampler.draw(batch.epoch as u64, batch.step as u64, size)?;
-        Self::of(&pairs, batch)
-    }
-
-    fn of(pairs: &mixskd_data::Pairs, batch: &TrainBatch) -> Result<Self> {
-        let device = batch.images.device();
-        let own = pairs
-            .lambda
-            .iter()
-            .map(|&l| u8::from(l >= 0.5))
-            .collect::<Vec<_>>();
-        let partner = Tensor::new(pairs.partner.as_slice(), device)?;
-        // As exact as losses are, whatever maps are kept in.
-        let dtype = match batch.images.dtype() {
-            DType::BF16 => DType::F32,
-            dtype => dtype,
-        };
-        let lambda = Tensor::new(pairs.lambda.as_slice(), device)?.to_dtype(dtype)?;
-        let partner_labels = batch.labels.index_select(&partner, 0)?;
-        let dominant =
-            Tensor::new(own.as_slice(), device)?.where_cond(&batch.labels, &partner_labels)?;
-        Ok(Self {
-            partner,
-            partner_labels,
-            lambda,
-            dominant,
-            cut: None,
-        })
-    }
-
     /// `λ·x + (1−λ)·x[π]`.
     pub(super) fn mix(&self, x: &Tensor) -> Result<Tensor> {
         Ok(mixskd_kernels::interpolate(x, &self.partner, &self.lambda)?)
@@ -190,14 +249,13 @@ impl PairTensors {
 
     /// `s·x + (1−s)·x[π]`, s the share of each position that lies outside the box.
     fn cut(&self, x: &Tensor, cut: &Cut) -> Result<Tensor> {
-        let (batch, height, width, _) = x.dims4()?;
-        let kept: Vec<f32> = cut
-            .boxes
-            .iter()
-            .flat_map(|b| b.kept(cut.image, (height, width)))
-            .collect();
-        let kept = Tensor::from_vec(kept, (batch, height, width, 1), &Device::Cpu)?;
-        let kept = kept.to_dtype(x.dtype())?.to_device(x.device())?;
+        let (_, height, width, _) = x.dims4()?;
+        let kept = if (height, width) == cut.image {
+            cut.kept.clone()
+        } else {
+            kept(&cut.boxes, cut.image, (height, width))?.to_device(x.device())?
+        };
+        let kept = kept.to_dtype(x.dtype())?;
         let partner = x.index_select(&self.partner, 0)?;
         let given = partner.broadcast_mul(&(1.0 - &kept)?)?;
         Ok((x.broadcast_mul(&kept)? + given)?)

@@ -160,6 +160,7 @@ mod tests {
             indices: vec![2, 1],
             epoch,
             step: 0,
+            draws: vec![],
         };
         let targets = |epoch| {
             method

@@ -44,6 +44,10 @@ impl Method for VirtualSoftmax {
         self.backbone.as_ref()
     }
 
+    fn is_static(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let stages = self.backbone.stages(&batch.images, Mode::Train)?;
         // A network has at least one stage.

@@ -1,11 +1,13 @@
 //! NVIDIA's GPUs behind candle's devices.
 
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use candle_core::cuda_backend::cudarc::cublas::sys::cublasSetWorkspace_v2;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId};
-use candle_core::{DType, Result, bail};
+use candle_core::{DType, Device, Result, bail};
 use mixskd_cuda::convolution::Cudnn;
 use mixskd_cuda::{Address, Stream};
 
@@ -13,8 +15,39 @@ use super::memory::{Gpu, Memory, failed};
 
 static OPENED: LazyLock<Mutex<HashMap<DeviceId, Arc<Gpu>>>> = LazyLock::new(Mutex::default);
 
+/// Bytes that cuBLAS multiplies in. Its own, so that it takes none while a step is captured, and its sums repeat.
+const BLAS_WORKSPACE: usize = 32 << 20;
+
+/// The GPU called `ordinal`, on a stream that can be captured. All work goes through that one stream, in order, so that nothing has to be
+/// tracked by events.
+///
+/// # Errors
+/// The driver's: among others that there is no such GPU.
+pub fn open(ordinal: usize) -> crate::Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    if let Device::Cuda(cuda) = &device {
+        // SAFETY: there is one stream.
+        unsafe { cuda.disable_event_tracking() };
+        let workspace = cuda.alloc_zeros::<u8>(BLAS_WORKSPACE)?;
+        let (address, guard) = workspace.device_ptr(&cuda.cuda_stream());
+        // SAFETY: the memory is there as long as the process.
+        unsafe {
+            cublasSetWorkspace_v2(
+                *cuda.cublas_handle().handle(),
+                address as *mut c_void,
+                BLAS_WORKSPACE,
+            )
+        }
+        .result()
+        .map_err(candle_core::Error::wrap)?;
+        drop(guard);
+        std::mem::forget(workspace);
+    }
+    Ok(device)
+}
+
 /// Kernels and cuDNN on the device's stream.
-pub(super) fn open(device: &CudaDevice) -> Result<Arc<Gpu>> {
+pub(super) fn loaded(device: &CudaDevice) -> Result<Arc<Gpu>> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(gpu) = opened.get(&device.id()) {
         return Ok(gpu.clone());
@@ -34,6 +67,7 @@ pub(super) fn storage(device: &CudaDevice, dtype: DType, count: usize) -> Result
     // SAFETY: whoever asks has it written by a kernel before anything reads it.
     unsafe {
         Ok(match dtype {
+            DType::F64 => CudaStorage::wrap_cuda_slice(device.alloc::<f64>(count)?, own),
             DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(count)?, own),
             DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(count)?, own),
             other => return Err(candle_core::Error::UnsupportedDTypeForOp(other, "kernel").bt()),
@@ -44,6 +78,7 @@ pub(super) fn storage(device: &CudaDevice, dtype: DType, count: usize) -> Result
 /// Where an element lies.
 pub(super) fn place(storage: &CudaStorage, offset: usize) -> Result<Address> {
     Ok(match &storage.slice {
+        CudaStorageSlice::F64(slice) => element_at(storage, slice, offset),
         CudaStorageSlice::F32(slice) => element_at(storage, slice, offset),
         CudaStorageSlice::BF16(slice) => element_at(storage, slice, offset),
         CudaStorageSlice::U32(slice) => element_at(storage, slice, offset),

@@ -36,6 +36,7 @@ pub(super) fn open() -> Arc<Gpu> {
 /// Memory for `count` elements, filled with what no kernel may rely on.
 pub(super) fn storage(dtype: DType, count: usize) -> Result<CpuStorage> {
     Ok(match dtype {
+        DType::F64 => CpuStorage::F64(vec![f64::NAN; count]),
         DType::F32 => CpuStorage::F32(vec![f32::NAN; count]),
         DType::BF16 => CpuStorage::BF16(vec![half::bf16::NAN; count]),
         other => return Err(candle_core::Error::UnsupportedDTypeForOp(other, "kernel").bt()),
@@ -45,6 +46,7 @@ pub(super) fn storage(dtype: DType, count: usize) -> Result<CpuStorage> {
 /// Where an element lies.
 pub(super) fn place(storage: &CpuStorage, offset: usize) -> Result<Address> {
     Ok(match storage {
+        CpuStorage::F64(data) => element_at(data, offset),
         CpuStorage::F32(data) => element_at(data, offset),
         CpuStorage::BF16(data) => element_at(data, offset),
         CpuStorage::U32(data) => element_at(data, offset),

@@ -37,7 +37,7 @@ impl Gpu {
     pub(super) fn of(device: &Device) -> Result<Option<Arc<Self>>> {
         match device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => device::open(device).map(Some),
+            Device::Cuda(device) => device::loaded(device).map(Some),
             #[cfg(feature = "emulator")]
             Device::Cpu if host::is_emulating() => Ok(Some(host::open())),
             _ => Ok(None),

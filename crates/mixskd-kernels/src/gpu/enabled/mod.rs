@@ -5,23 +5,31 @@
 mod conv;
 #[cfg(feature = "cuda")]
 mod device;
+#[cfg(feature = "cuda")]
+mod graph;
 #[cfg(feature = "emulator")]
 mod host;
 mod loss;
 mod memory;
 mod norm;
+mod optim;
 mod other;
 mod recorded;
 
 pub(crate) use conv::conv2d;
 pub use conv::set_tf32;
+#[cfg(feature = "cuda")]
+pub use device::open as open_gpu;
+#[cfg(feature = "cuda")]
+pub use graph::{StepGraph, rehearse};
 #[cfg(feature = "emulator")]
 pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
 pub(crate) use loss::{divergence, interpolate, label_loss, mean_square, soft_loss};
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};
-pub(crate) use other::{global_avg_pool2d, linear, pool2d, sgd_step};
+pub(crate) use optim::{count_hits, judge, sgd_step, sgd_steps};
+pub(crate) use other::{global_avg_pool2d, linear, pool2d};
 
 /// Whether the CPU stands in for a GPU.
 #[cfg(not(feature = "emulator"))]

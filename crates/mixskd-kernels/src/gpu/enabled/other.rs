@@ -1,13 +1,12 @@
-//! Pools, the fully connected layer and the optimiser's update.
+//! Pools and the fully connected layer.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor};
 use mixskd_cuda::pool::{self, GlobalPool, Pool};
-use mixskd_cuda::update::Sgd;
 
 use super::memory::{address, failed, kernel_for, start};
 use super::recorded::record;
 use crate::pool::Reduction;
-use crate::{Pool2dConfig, Result, SgdConfig};
+use crate::{Pool2dConfig, Result};
 
 pub(crate) fn pool2d(
     x: &Tensor,
@@ -105,35 +104,4 @@ fn product(x: &Tensor, y: &Tensor) -> candle_core::Result<Tensor> {
         return product.to_dtype(DType::BF16);
     }
     x.matmul(y)
-}
-
-/// Updates the memory behind both variables in place.
-pub(crate) fn sgd_step(
-    param: &Var,
-    grad: &Tensor,
-    velocity: &Var,
-    config: SgdConfig,
-) -> Result<Option<()>> {
-    if !param.is_contiguous() || !velocity.is_contiguous() {
-        return Ok(None);
-    }
-    let floats: [&Tensor; 2] = [grad, velocity];
-    let Some((gpu, mixskd_cuda::Element::F32)) = kernel_for(&[param], &floats)? else {
-        return Ok(None);
-    };
-    let grad = grad.contiguous()?;
-    let places = [address(param)?, address(&grad)?, address(velocity)?];
-    // Two names of one array would be read after they are written.
-    if places[0] == places[1] || places[1] == places[2] || places[0] == places[2] {
-        return Ok(None);
-    }
-    let sgd = Sgd {
-        lr: config.lr as f32,
-        momentum: config.momentum as f32,
-        decay: config.weight_decay as f32,
-        nesterov: config.nesterov,
-    };
-    // SAFETY: all three have as many floats as the parameter.
-    unsafe { sgd.step(gpu.engine(), param.elem_count(), places) }.map_err(failed)?;
-    Ok(Some(()))
 }

@@ -111,6 +111,7 @@ fn check(model: &str, width: f64, discriminator: DiscriminatorMode, dtype: DType
             indices: vec![],
             epoch: 0,
             step,
+            draws: vec![],
         };
         let output = method.step_with(&batch, &pairs).unwrap();
         for (name, value) in &output.parts {

@@ -1,0 +1,80 @@
+//! A GPU's work captured once and launched again: what takes the host out of a step of many small kernels.
+
+use candle_core::Device;
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::CudaGraph;
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUgraphInstantiate_flags, CUstreamCaptureMode,
+};
+
+use crate::{Error, Result};
+
+/// Work of one GPU, ready to be launched as a whole.
+pub struct StepGraph {
+    graph: CudaGraph,
+    device: CudaDevice,
+}
+
+// SAFETY: a graph may be used from any thread, by one at a time; whoever launches or drops it has it to himself.
+unsafe impl Send for StepGraph {}
+
+impl std::fmt::Debug for StepGraph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepGraph")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+/// candle's errors for the driver's.
+fn driver(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    candle_core::Error::wrap(error).into()
+}
+
+/// Runs `work` as it will be captured, so that kernels are loaded, algorithms chosen, and what candle uploads for its own kernels lies
+/// in the GPU's memory.
+pub fn rehearse<T>(device: &Device, work: impl FnOnce() -> T) -> T {
+    let _kept = match device {
+        Device::Cuda(device) => Some(device.enable_cuda_graph_htod_cache()),
+        _ => None,
+    };
+    work()
+}
+
+impl StepGraph {
+    /// Captures what `work` launches; nothing of it runs. `None` where `device` is no GPU.
+    ///
+    /// # Errors
+    /// `work`'s, among them candle's for numbers that it uploads and that were not the same in the [`rehearse`]d step; the driver's.
+    pub fn capture<E: From<Error>>(
+        device: &Device,
+        work: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Option<Self>, E> {
+        let Device::Cuda(cuda) = device else {
+            return Ok(None);
+        };
+        let stream = cuda.cuda_stream();
+        // Of this thread alone: others may go on allocating.
+        stream
+            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(|error| E::from(driver(error)))?;
+        let done = rehearse(device, work);
+        // Ended in any case: a stream left in capture can do nothing else.
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = stream.end_capture(flags);
+        done?;
+        let graph = graph.map_err(|error| E::from(driver(error)))?;
+        Ok(graph.map(|graph| Self {
+            graph,
+            device: cuda.clone(),
+        }))
+    }
+
+    /// Launches it, after all that was launched before.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn launch(&self) -> Result<()> {
+        self.graph.launch().map_err(driver)
+    }
+}

@@ -1,0 +1,37 @@
+//! A build without CUDA: nothing is captured.
+
+use std::convert::Infallible;
+
+use candle_core::Device;
+
+use crate::{Error, Result};
+
+/// Work of one GPU, ready to be launched as a whole; this build knows none.
+#[derive(Debug)]
+pub struct StepGraph(Infallible);
+
+/// Runs `work`.
+pub fn rehearse<T>(_: &Device, work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+impl StepGraph {
+    /// `None`.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn capture<E: From<Error>>(
+        _: &Device,
+        _: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Option<Self>, E> {
+        Ok(None)
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn launch(&self) -> Result<()> {
+        match self.0 {}
+    }
+}

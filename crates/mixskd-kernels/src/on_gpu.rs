@@ -1,0 +1,57 @@
+//! What a training step asks of a GPU beside the network's own kernels, so that it never waits for the host in between. Where tensors are
+//! not on a GPU each gives nothing, and the caller does it its own way.
+
+use candle_core::{Tensor, Var};
+
+use crate::{Result, SgdConfig, gpu};
+
+/// One parameter of an update: all three of the same shape.
+#[derive(Debug, Clone, Copy)]
+pub struct ParameterUpdate<'a> {
+    /// Changed in place.
+    pub parameter: &'a Var,
+    /// Its gradient.
+    pub gradient: &'a Tensor,
+    /// Changed in place.
+    pub velocity: &'a Var,
+    /// Of the learning rate.
+    pub factor: f64,
+}
+
+/// [`crate::sgd_step`] of many parameters in few launches. The learning rate is `rate` and not `config`'s, so that it may change under a
+/// captured graph; where the `verdict` of [`judge`] is there and bad, nothing changes.
+///
+/// # Shapes
+/// - `rate`: `[1]`, float32
+/// - `verdict`: `[2]`
+///
+/// # Errors
+/// When a launch fails.
+pub fn sgd_steps(
+    updates: &[ParameterUpdate],
+    rate: &Tensor,
+    verdict: Option<&Tensor>,
+    config: SgdConfig,
+) -> Result<Option<()>> {
+    gpu::sgd_steps(updates, rate, verdict, config)
+}
+
+/// `[Σ x², 1 or 0]` over every value of float32 `tensors`: 1 where the sum, made in float64, and with it every value is finite.
+///
+/// # Errors
+/// When a launch fails.
+pub fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
+    gpu::judge(tensors)
+}
+
+/// The number of rows whose largest logit, the first of equals, is the target's, as a float32 scalar.
+///
+/// # Shapes
+/// - `logits`: `[batch, class]`, float32
+/// - `targets`: `[batch]`
+///
+/// # Errors
+/// When the launch fails.
+pub fn count_hits(logits: &Tensor, targets: &Tensor) -> Result<Option<Tensor>> {
+    gpu::count_hits(logits, targets)
+}

@@ -1,0 +1,141 @@
+//! The optimiser's update and the verdict on a step.
+
+use candle_core::{DType, Device, Tensor};
+use mixskd_cuda::optim::{self, Sgd, Slot};
+use mixskd_cuda::{Element, Emulator, NULL};
+use mixskd_kernels::{SgdConfig, sgd_step};
+
+use super::array::{Array, check, float, rounded, var};
+
+/// More parameters than a launch has room for, some shorter than a block, some longer than what a block takes.
+fn lengths() -> Vec<usize> {
+    (0..130).map(|k| [1, 5, 300, 2048, 4500][k % 5]).collect()
+}
+
+fn values(array: &Array) -> Vec<f64> {
+    let like = Tensor::zeros(array.len, DType::F32, &Device::Cpu).unwrap();
+    array.tensor(&like).to_vec1().unwrap()
+}
+
+fn pair(verdict: [f32; 2]) -> Array {
+    float(&Tensor::new(&verdict, &Device::Cpu).unwrap())
+}
+
+#[test]
+fn many_parameters_are_updated_as_one_by_one() {
+    let config = SgdConfig {
+        lr: 0.2,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 5e-2,
+    };
+    for (nesterov, verdict) in [
+        (false, None),
+        (true, Some([3.0, 1.0])),
+        (true, Some([0.0, 0.0])),
+    ] {
+        let config = SgdConfig { nesterov, ..config };
+        let tensors: Vec<_> = (0u64..)
+            .zip(lengths())
+            .map(|(k, len)| [1, 2, 3].map(|seed| rounded(&[len], 3 * k + seed, Element::F32)))
+            .collect();
+        let arrays: Vec<_> = tensors.iter().map(|t| t.each_ref().map(float)).collect();
+        let slots: Vec<_> = arrays
+            .iter()
+            .enumerate()
+            .map(|(k, [p, g, v])| Slot {
+                parameter: p.at(),
+                gradient: g.at(),
+                velocity: v.at(),
+                len: p.len,
+                factor: if k % 2 == 0 { 1.0 } else { 0.5 },
+            })
+            .collect();
+        let sgd = Sgd {
+            momentum: 0.9,
+            decay: 5e-2,
+            nesterov,
+        };
+        let lr = float(&Tensor::new(&[0.2f32], &Device::Cpu).unwrap());
+        let verdict = verdict.map(pair);
+        let at = verdict.as_ref().map_or(NULL, Array::at);
+        // SAFETY: all arrays have the lengths that the slots say.
+        unsafe { sgd.step(&Emulator, &slots, lr.at(), at) }.unwrap();
+        let left_out = verdict.as_ref().is_some_and(|v| values(v)[1] == 0.0);
+        for (k, ([p, g, v], [ap, _, av])) in tensors.iter().zip(&arrays).enumerate() {
+            let (p, v) = (var(p), var(v));
+            if !left_out {
+                let lr = if k % 2 == 0 { 0.2 } else { 0.1 };
+                sgd_step(&p, g, &v, SgdConfig { lr, ..config }).unwrap();
+            }
+            check(ap, &p, &format!("parameter {k}"));
+            check(av, &v, &format!("velocity {k}"));
+        }
+    }
+}
+
+#[test]
+fn one_value_that_is_not_finite_is_seen() {
+    let lengths: Vec<_> = lengths().into_iter().chain(lengths()).collect();
+    for (spoiled, value) in [
+        (None, 0.0),
+        (Some(3), f32::NAN),
+        (Some(259), f32::INFINITY),
+        (Some(0), 3e38),
+    ] {
+        let mut sum = 0.0;
+        let arrays: Vec<_> = lengths
+            .iter()
+            .enumerate()
+            .map(|(k, &len)| {
+                let mut values: Vec<f32> = (0..len).map(|i| ((i + k) as f32 * 0.7).sin()).collect();
+                if spoiled == Some(k) {
+                    values[len - 1] = value;
+                }
+                sum += values
+                    .iter()
+                    .map(|&x| f64::from(x) * f64::from(x))
+                    .sum::<f64>();
+                float(&Tensor::from_vec(values, len, &Device::Cpu).unwrap())
+            })
+            .collect();
+        let places: Vec<_> = arrays.iter().map(|a| (a.at(), a.len)).collect();
+        // Pairs of floats in a double's place.
+        let scratch = Array::empty(
+            2 * optim::judge_scratch(lengths.iter().copied()),
+            Element::F32,
+        );
+        let verdict = Array::empty(2, Element::F32);
+        // SAFETY: all arrays have the lengths that the function asks for.
+        unsafe { optim::judge(&Emulator, &places, scratch.at(), verdict.at()) }.unwrap();
+        let got = values(&verdict);
+        // A square that a float cannot hold is no fault: the sum is made in double precision.
+        let finite = spoiled.is_none() || value == 3e38;
+        assert_eq!(got[1], f64::from(u8::from(finite)), "{spoiled:?}");
+        if spoiled.is_none() {
+            assert!((got[0] - sum).abs() < 1e-6 * sum, "{got:?} against {sum}");
+        }
+    }
+}
+
+#[test]
+fn hits_are_counted_and_the_first_of_equals_wins() {
+    let rows = 300;
+    let logits: Vec<f32> = (0..rows * 7).map(|i| ((i * 37) % 11) as f32).collect();
+    let targets: Vec<u32> = (0..rows as u32).map(|i| i % 7).collect();
+    let hit = |row: usize| {
+        let row = (&logits[row * 7..row * 7 + 7], targets[row] as usize);
+        let before = row.0[..row.1].iter().all(|&z| z < row.0[row.1]);
+        before && row.0[row.1..].iter().all(|&z| z <= row.0[row.1])
+    };
+    let expected = (0..rows).filter(|&row| hit(row)).count();
+    let z = float(&Tensor::from_slice(&logits, (rows, 7), &Device::Cpu).unwrap());
+    let hits = Array::empty(1, Element::F32);
+    // SAFETY: the arrays have the sizes given.
+    unsafe {
+        let targets = targets.as_ptr() as u64;
+        optim::count_hits(&Emulator, [rows, 7], z.at(), targets, hits.at()).unwrap();
+    }
+    assert_eq!(values(&hits), [expected as f64]);
+    assert!(expected > 10);
+}

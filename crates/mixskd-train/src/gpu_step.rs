@@ -1,0 +1,273 @@
+//! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
+
+use candle_core::{DType, Device, Tensor, Var};
+use mixskd_kernels::{StepGraph, count_hits, judge, rehearse};
+
+use crate::gradients::Gradients;
+use crate::method::{Method, StepOutput, TrainBatch};
+use crate::metrics::StepReading;
+use crate::optimizer::Sgd;
+use crate::{Error, Result};
+
+/// Steps taken before one is captured: kernels are loaded in the first, and in the second nothing new may come up.
+const REHEARSALS: usize = 2;
+
+/// Numbers of a reading, at most: loss, terms, hits, verdict.
+const MOST_READINGS: usize = 64;
+
+/// What a step on a GPU came to.
+pub(crate) struct GpuOutcome {
+    pub(crate) reading: StepReading,
+    /// Whether loss, terms and every gradient are finite.
+    pub(crate) finite: bool,
+}
+
+/// Takes steps, after a few of them by a captured graph where the method's work is always the same.
+#[derive(Default)]
+pub(crate) struct GpuStepper {
+    state: State,
+    /// Why nothing is captured any more, to be told once.
+    refusal: Option<String>,
+}
+
+#[derive(Default)]
+enum State {
+    /// Launched kernel by kernel, for good.
+    #[default]
+    Direct,
+    /// So many rehearsed.
+    Rehearsing(usize),
+    Captured(Box<Captured>),
+}
+
+/// Memory that the captured work reads and writes, and the work.
+struct Captured {
+    batch: TrainBatch,
+    images: Var,
+    labels: Var,
+    draws: Vec<Var>,
+    rate: Var,
+    readings: Var,
+    shape: Readings,
+    /// None where nothing can be captured, as in tests on the processor: then the same work is launched anew.
+    graph: Option<StepGraph>,
+}
+
+/// What the numbers of a reading are.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Readings {
+    names: Vec<&'static str>,
+    samples: usize,
+}
+
+impl GpuStepper {
+    /// Captures steps after the first few, where `capture`.
+    pub(crate) fn new(capture: bool) -> Self {
+        Self {
+            state: if capture {
+                State::Rehearsing(0)
+            } else {
+                State::Direct
+            },
+            refusal: None,
+        }
+    }
+
+    /// Why a step could not be captured, once.
+    pub(crate) fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
+    }
+
+    /// One step of `method`: loss, gradients, verdict, and where that is good the update at learning rate `lr`.
+    pub(crate) fn step(
+        &mut self,
+        method: &mut dyn Method,
+        optimizer: &Sgd,
+        batch: &TrainBatch,
+        lr: f64,
+    ) -> Result<GpuOutcome> {
+        let device = batch.images.device().clone();
+        match &mut self.state {
+            State::Direct => launch(method, optimizer, batch, lr),
+            State::Rehearsing(_) if !method.is_static() => {
+                self.state = State::Direct;
+                launch(method, optimizer, batch, lr)
+            }
+            State::Rehearsing(done) if *done < REHEARSALS => {
+                *done += 1;
+                rehearse(&device, || launch(method, optimizer, batch, lr))
+            }
+            State::Rehearsing(_) => match Captured::new(method, optimizer, batch, lr, &device) {
+                Ok(captured) => {
+                    let outcome = captured.launch(method, optimizer)?;
+                    self.state = State::Captured(Box::new(captured));
+                    Ok(outcome)
+                }
+                Err(error) => {
+                    self.refusal = Some(format!(
+                        "the step could not be captured as a CUDA graph and is launched kernel by kernel: {error}"
+                    ));
+                    self.state = State::Direct;
+                    launch(method, optimizer, batch, lr)
+                }
+            },
+            State::Captured(captured) => {
+                captured.fill(batch, lr)?;
+                captured.launch(method, optimizer)
+            }
+        }
+    }
+}
+
+fn rate_of(lr: f64, device: &Device) -> Result<Tensor> {
+    Ok(Tensor::new(&[lr as f32], device)?)
+}
+
+/// A step launched kernel by kernel.
+fn launch(
+    method: &mut dyn Method,
+    optimizer: &Sgd,
+    batch: &TrainBatch,
+    lr: f64,
+) -> Result<GpuOutcome> {
+    let rate = rate_of(lr, batch.images.device())?;
+    let (readings, shape) = work(method, optimizer, batch, &rate)?;
+    shape.outcome(&readings)
+}
+
+/// All that a GPU does in a step; nothing here waits for it.
+fn work(
+    method: &mut dyn Method,
+    optimizer: &Sgd,
+    batch: &TrainBatch,
+    rate: &Tensor,
+) -> Result<(Tensor, Readings)> {
+    let output = method.step(batch)?;
+    let gradients = optimizer.gradients(&mixskd_kernels::backward(&output.loss)?);
+    let (readings, verdict, shape) = gather(&output, &gradients)?;
+    if !optimizer.update_on_gpu(&gradients, rate, Some(&verdict))? {
+        return Err(no_kernel("the update"));
+    }
+    Ok((readings, shape))
+}
+
+/// What a step came to whose gradients are wanted before any update.
+pub(crate) fn read(output: &StepOutput, gradients: &Gradients) -> Result<GpuOutcome> {
+    let (readings, _, shape) = gather(output, gradients)?;
+    shape.outcome(&readings)
+}
+
+/// Loss, terms, hits and verdict as one tensor; the verdict; what the numbers are.
+fn gather(output: &StepOutput, gradients: &Gradients) -> Result<(Tensor, Tensor, Readings)> {
+    let float = |t: &Tensor| Ok::<_, Error>(t.detach().to_dtype(DType::F32)?.reshape(1)?);
+    let mut numbers = vec![float(&output.loss)?];
+    for (_, term) in &output.parts {
+        numbers.push(float(term)?);
+    }
+    let judged: Vec<&Tensor> = numbers.iter().chain(gradients.values()).collect();
+    let verdict = judge(&judged)?.ok_or_else(|| no_kernel("the verdict on a step"))?;
+    let logits = output.logits.to_dtype(DType::F32)?;
+    let hits = count_hits(&logits, &output.targets)?.ok_or_else(|| no_kernel("counting hits"))?;
+    numbers.push(hits.reshape(1)?);
+    numbers.push(verdict.clone());
+    let shape = Readings {
+        names: output.parts.iter().map(|(name, _)| *name).collect(),
+        samples: output.targets.elem_count(),
+    };
+    Ok((Tensor::cat(&numbers, 0)?, verdict, shape))
+}
+
+fn no_kernel(what: &str) -> Error {
+    Error::config("run.device", format!("the GPU has no kernel for {what}"))
+}
+
+impl Readings {
+    /// Waits for the GPU and reads.
+    fn outcome(&self, readings: &Tensor) -> Result<GpuOutcome> {
+        let values = readings.to_vec1::<f32>()?;
+        let reading = StepReading::from_values(&values, &self.names, self.samples);
+        match (reading, values.last()) {
+            (Some(reading), Some(&verdict)) => Ok(GpuOutcome {
+                reading,
+                finite: verdict != 0.0,
+            }),
+            _ => Err(no_kernel("the readings of a step")),
+        }
+    }
+}
+
+impl Captured {
+    /// Memory like `batch`'s, filled with it, and the work captured.
+    fn new(
+        method: &mut dyn Method,
+        optimizer: &Sgd,
+        batch: &TrainBatch,
+        lr: f64,
+        device: &Device,
+    ) -> Result<Self> {
+        // Copies: a variable takes over the memory it is made of.
+        let own = |t: &Tensor| Ok::<_, Error>(Var::from_tensor(&t.copy()?)?);
+        let (images, labels) = (own(&batch.images)?, own(&batch.labels)?);
+        let draws = batch.draws.iter().map(own).collect::<Result<Vec<_>>>()?;
+        let rate = own(&rate_of(lr, device)?)?;
+        let fixed = TrainBatch {
+            images: images.as_detached_tensor(),
+            labels: labels.as_detached_tensor(),
+            draws: draws.iter().map(|v| v.as_detached_tensor()).collect(),
+            indices: batch.indices.clone(),
+            epoch: batch.epoch,
+            step: batch.step,
+        };
+        let rate_now = rate.as_detached_tensor();
+        let readings = Var::zeros(MOST_READINGS, DType::F32, device)?;
+        let mut shape = Readings::default();
+        let graph = StepGraph::capture(device, || {
+            let (numbers, own) = work(method, optimizer, &fixed, &rate_now)?;
+            if numbers.elem_count() > MOST_READINGS {
+                return Err(no_kernel("so many terms"));
+            }
+            // What was allocated in a capture is not to outlive it.
+            readings.as_detached_tensor().slice_set(&numbers, 0, 0)?;
+            shape = own;
+            Ok(())
+        })?;
+        Ok(Self {
+            batch: fixed,
+            images,
+            labels,
+            draws,
+            rate,
+            readings,
+            shape,
+            graph,
+        })
+    }
+
+    fn fill(&mut self, batch: &TrainBatch, lr: f64) -> Result<()> {
+        self.images.set(&batch.images)?;
+        self.labels.set(&batch.labels)?;
+        for (own, new) in self.draws.iter().zip(&batch.draws) {
+            own.set(new)?;
+        }
+        self.rate.set(&rate_of(lr, self.rate.device())?)?;
+        self.batch.indices.clone_from(&batch.indices);
+        (self.batch.epoch, self.batch.step) = (batch.epoch, batch.step);
+        Ok(())
+    }
+
+    fn launch(&self, method: &mut dyn Method, optimizer: &Sgd) -> Result<GpuOutcome> {
+        match &self.graph {
+            Some(graph) => {
+                graph.launch()?;
+                // Loss and hits beside the terms, and a verdict of two.
+                let count = self.shape.names.len() + 4;
+                self.shape.outcome(&self.readings.narrow(0, 0, count)?)
+            }
+            None => {
+                let rate = self.rate.as_detached_tensor();
+                let (readings, shape) = work(method, optimizer, &self.batch, &rate)?;
+                shape.outcome(&readings)
+            }
+        }
+    }
+}
