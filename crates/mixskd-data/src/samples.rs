@@ -32,6 +32,11 @@ pub trait Samples: Send + Sync {
 
     /// Where image `index` comes from: its file, or `FILE record N` (counted from 0).
     fn origin(&self, index: usize) -> String;
+
+    /// All of them as one array, where they lie in memory as one.
+    fn packed(&self) -> Option<&PackedSamples> {
+        None
+    }
 }
 
 /// Images of one size, side by side in memory.
@@ -102,6 +107,11 @@ impl PackedSamples {
         &self.pixels
     }
 
+    /// Height, width and channels of every image.
+    pub fn shape(&self) -> (usize, usize, usize) {
+        (self.height, self.width, self.channels)
+    }
+
     fn slice(&self, index: usize) -> ImageView<'_> {
         let size = self.height * self.width * self.channels;
         let pixels = &self.pixels[index * size..(index + 1) * size];
@@ -125,6 +135,10 @@ impl Samples for PackedSamples {
 
     fn image(&self, index: usize) -> Result<Image> {
         Ok(self.slice(index).to_image())
+    }
+
+    fn packed(&self) -> Option<&PackedSamples> {
+        Some(self)
     }
 
     fn view(&self, index: usize) -> Option<ImageView<'_>> {

@@ -40,6 +40,7 @@ mod error;
 mod gate;
 mod gemm;
 mod gpu;
+mod images;
 mod linear;
 mod loss;
 mod mix;
@@ -65,6 +66,7 @@ pub use gpu::emulate_gpu;
 #[cfg(feature = "cuda")]
 pub use gpu::open_gpu;
 pub use gpu::{StepGraph, has_gpu_kernels, rehearse, set_tf32};
+pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,

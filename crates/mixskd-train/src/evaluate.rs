@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use mixskd_data::Loader;
 
 use crate::Result;
+use crate::feed::Feed;
 use crate::metrics::{HeadMeter, HeadScore};
 
 /// Runs `heads` over every image of `loader` and scores each head, in the order `heads` gives them.
@@ -15,26 +16,23 @@ pub fn evaluate(
     loader: &Loader,
     device: &Device,
 ) -> Result<Vec<HeadScore>> {
-    evaluate_batches(heads, loader, usize::MAX, device, &mut |_, _, _| ())
+    let feed = Feed::uploading(loader.clone(), device);
+    evaluate_batches(heads, &feed, usize::MAX, &mut |_, _, _| ())
 }
 
 /// [`evaluate`] on the first `batches` batches, telling `first_head` of each the index of its first image, the labels, and the logits
 /// of the head that comes first.
 pub(crate) fn evaluate_batches(
     heads: impl Fn(&Tensor) -> Result<Vec<(String, Tensor)>>,
-    loader: &Loader,
+    feed: &Feed,
     batches: usize,
-    device: &Device,
     first_head: &mut dyn FnMut(usize, &[u32], &Tensor),
 ) -> Result<Vec<HeadScore>> {
     let mut meters: Vec<(String, HeadMeter)> = Vec::new();
     let mut done = 0;
-    for batch in loader.epoch(0).take(batches) {
+    for batch in feed.epoch_from(0, 0).take(batches) {
         let batch = batch?;
-        for (k, (name, logits)) in heads(&batch.images.to_device(device)?)?
-            .into_iter()
-            .enumerate()
-        {
+        for (k, (name, logits)) in heads(&batch.images)?.into_iter().enumerate() {
             if meters.len() == k {
                 meters.push((name, HeadMeter::default()));
             }

@@ -213,7 +213,7 @@ impl Captured {
         let fixed = TrainBatch {
             images: images.as_detached_tensor(),
             labels: labels.as_detached_tensor(),
-            draws: draws.iter().map(|v| v.as_detached_tensor()).collect(),
+            draws: draws.iter().map(Var::as_detached_tensor).collect(),
             indices: batch.indices.clone(),
             epoch: batch.epoch,
             step: batch.step,
@@ -256,18 +256,14 @@ impl Captured {
     }
 
     fn launch(&self, method: &mut dyn Method, optimizer: &Sgd) -> Result<GpuOutcome> {
-        match &self.graph {
-            Some(graph) => {
-                graph.launch()?;
-                // Loss and hits beside the terms, and a verdict of two.
-                let count = self.shape.names.len() + 4;
-                self.shape.outcome(&self.readings.narrow(0, 0, count)?)
-            }
-            None => {
-                let rate = self.rate.as_detached_tensor();
-                let (readings, shape) = work(method, optimizer, &self.batch, &rate)?;
-                shape.outcome(&readings)
-            }
+        if let Some(graph) = &self.graph {
+            graph.launch()?;
+            // Loss and hits beside the terms, and a verdict of two.
+            let count = self.shape.names.len() + 4;
+            return self.shape.outcome(&self.readings.narrow(0, 0, count)?);
         }
+        let rate = self.rate.as_detached_tensor();
+        let (readings, shape) = work(method, optimizer, &self.batch, &rate)?;
+        shape.outcome(&readings)
     }
 }

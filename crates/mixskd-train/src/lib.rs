@@ -27,6 +27,7 @@ mod control;
 mod device;
 mod error;
 mod evaluate;
+mod feed;
 mod files;
 mod gpu_step;
 mod gradients;

@@ -59,7 +59,8 @@ impl Trainer {
         let steps = self.steps_per_epoch();
 
         let mut seconds = Vec::new();
-        for batch in self.train_loader.epoch(0).take(1 + TIMED_STEPS) {
+        let feed = self.train_feed.clone();
+        for batch in feed.epoch_from(0, 0).take(1 + TIMED_STEPS) {
             let batch = self.prepare(batch?, 0)?;
             let started = Instant::now();
             self.step(&batch, 0.0, true)?;

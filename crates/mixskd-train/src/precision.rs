@@ -44,11 +44,16 @@ impl Precision {
         }
     }
 
+    /// The type of feature maps.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 | Self::Tf32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
     /// Images in the type of the feature maps they become.
     pub(crate) fn maps(self, images: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::F32 | Self::Tf32 => images.clone(),
-            Self::Bf16 => images.to_dtype(DType::BF16)?,
-        })
+        Ok(images.to_dtype(self.dtype())?)
     }
 }

@@ -302,7 +302,7 @@ mod tests {
     /// Takes three steps, without those in `leave_out`; the names of what was broken, and the state after.
     fn run(mut trainer: Trainer, leave_out: &[usize]) -> (Vec<String>, Vec<Vec<f32>>) {
         let mut broken = Vec::new();
-        let batches: Vec<_> = trainer.train_loader.epoch(0).take(3).collect();
+        let batches: Vec<_> = trainer.train_feed.epoch_from(0, 0).take(3).collect();
         for batch in batches {
             let batch = trainer.prepare(batch.unwrap(), 0).unwrap();
             if leave_out.contains(&batch.step) {
@@ -335,7 +335,7 @@ mod tests {
     fn where_a_loss_goes_astray_is_found() {
         fn at(spoil: impl Fn(&Trainer)) -> Option<String> {
             let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
-            let batch = trainer.train_loader.epoch(0).next().unwrap().unwrap();
+            let batch = trainer.train_feed.epoch_from(0, 0).next().unwrap().unwrap();
             let batch = trainer.prepare(batch, 0).unwrap();
             spoil(&trainer);
             let before = trainer.statistics().unwrap();

@@ -1,10 +1,11 @@
 //! The training loop.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::{Batch, BatchNeeds, Dataset, Loader, LoaderConfig, Preset, recipe};
+use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, recipe};
 use mixskd_models::weights::{self, Metadata, Resize};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 
@@ -13,6 +14,7 @@ use crate::cadence::Cadence;
 use crate::checkpoint::Checkpoint;
 use crate::config::OnNan;
 use crate::evaluate::evaluate_batches;
+use crate::feed::{Fed, Feed};
 use crate::gpu_step::GpuStepper;
 use crate::init;
 use crate::method::{self, BACKBONE, DrawSite, Method, MethodInputs, TrainBatch};
@@ -35,8 +37,8 @@ pub struct Trainer {
     pub(crate) updater: Updater,
     pub(crate) gpu: GpuStepper,
     schedule: Schedule,
-    pub(crate) train_loader: Loader,
-    test_loader: Loader,
+    pub(crate) train_feed: Arc<Feed>,
+    test_feed: Feed,
     pub(crate) device: Device,
     progress: Progress,
     control: Control,
@@ -167,6 +169,9 @@ impl Trainer {
             config.run.epochs,
             at_most(train_loader.steps_per_epoch(), config.run.max_batches),
         )?;
+        let precision = config.run.precision;
+        let train_feed = Feed::new(train_loader, &dataset, &device, precision)?;
+        let test_feed = Feed::new(test_loader, &dataset, &device, precision)?;
         let updater = Updater::new(&config.optimizer, optimizer);
         let gpu = GpuStepper::new(config.run.cuda_graph);
         Ok(Self {
@@ -178,8 +183,8 @@ impl Trainer {
             updater,
             gpu,
             schedule,
-            train_loader,
-            test_loader,
+            train_feed: Arc::new(train_feed),
+            test_feed,
             device,
             progress: Progress::default(),
             control: Control::default(),
@@ -195,7 +200,7 @@ impl Trainer {
     /// Steps of one epoch.
     pub(crate) fn steps_per_epoch(&self) -> usize {
         at_most(
-            self.train_loader.steps_per_epoch(),
+            self.train_feed.loader().steps_per_epoch(),
             self.config.run.max_batches,
         )
     }
@@ -203,6 +208,11 @@ impl Trainer {
     /// The resolved configuration.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// Whether the training images lie in the device's memory as a whole, and batches are made there.
+    pub fn has_resident_images(&self) -> bool {
+        self.train_feed.is_resident()
     }
 
     /// The data.
@@ -290,7 +300,8 @@ impl Trainer {
         for epoch in self.progress.epochs_done..self.config.run.epochs {
             let (before, started) = (self.progress.elapsed(), Instant::now());
             let first = self.progress.steps_done;
-            let batches = self.train_loader.epoch_from(epoch as u64, first as u64);
+            let feed = self.train_feed.clone();
+            let batches = feed.epoch_from(epoch as u64, first as u64);
             let mut due = false;
             for batch in batches.take(steps - first) {
                 let batch = self.prepare(batch?, epoch)?;
@@ -384,7 +395,7 @@ impl Trainer {
         let batches = at_most(usize::MAX, self.config.run.max_batches);
         let heads = |images: &Tensor| {
             self.control.go_on()?;
-            self.method.heads(&self.config.run.precision.maps(images)?)
+            self.method.heads(images)
         };
         let mut tested = |first, labels: &[u32], logits: &Tensor| {
             observer.tested(&TestEvent {
@@ -394,7 +405,7 @@ impl Trainer {
                 logits,
             });
         };
-        let scores = evaluate_batches(heads, &self.test_loader, batches, &self.device, &mut tested);
+        let scores = evaluate_batches(heads, &self.test_feed, batches, &mut tested);
         let scores = match scores {
             Err(Error::Stopping) => None,
             scores => {
@@ -551,23 +562,19 @@ impl Trainer {
         })
     }
 
-    /// A batch on the device, with the method's draws for it.
-    pub(crate) fn prepare(&self, batch: Batch, epoch: usize) -> Result<TrainBatch> {
+    /// A batch with the method's draws for it.
+    pub(crate) fn prepare(&self, batch: Fed, epoch: usize) -> Result<TrainBatch> {
         let (device, step) = (&self.device, batch.step as usize);
         let draws = self.method.draws(&DrawSite {
             labels: &batch.labels,
-            size: self.train_loader.size(),
+            size: self.train_feed.loader().size(),
             epoch,
             step,
         })?;
         let draws = draws.iter().map(|t| Ok(t.to_device(device)?));
         Ok(TrainBatch {
             draws: draws.collect::<Result<_>>()?,
-            images: self
-                .config
-                .run
-                .precision
-                .maps(&batch.images.to_device(device)?)?,
+            images: batch.images,
             labels: Tensor::new(batch.labels, device)?,
             indices: batch.indices,
             epoch,

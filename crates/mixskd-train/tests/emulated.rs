@@ -12,8 +12,8 @@ use common::{config, timeless, train, weights, write_set};
 use mixskd_kernels::emulate_gpu;
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, registry};
-use mixskd_train::OptimizerConfig;
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
+use mixskd_train::{OptimizerConfig, Trainer};
 
 const ANCHORS: usize = 4;
 const CLASSES: usize = 3;
@@ -207,6 +207,28 @@ fn memory_that_is_filled_anew_gives_the_bits_of_memory_made_anew() {
         // Gradients that the host looks at on their way take another path to the same update.
         let clipped = run(&[&method, "optimizer.clip_norm=1e9"]);
         assert!(far(&clipped.1, &direct.1) < 1e-5, "{method}");
+    }
+}
+
+#[test]
+fn batches_made_of_images_in_memory_are_those_that_are_uploaded() {
+    // At another size images are scaled, which is the loader's work.
+    for (size, resident) in [(32, true), (16, false)] {
+        let _turn = SWITCH.lock().unwrap_or_else(|held| held.into_inner());
+        let dir = tempfile::tempdir().unwrap();
+        write_set(dir.path(), 32, 10);
+        let mut config = config(dir.path(), "mixskd", 1);
+        config.run.image_size = size;
+        let own = dir.path().join("own");
+        train(&config, &own);
+        let _emulating = Emulating::new();
+        let trainer = Trainer::new(&config).unwrap();
+        assert_eq!(trainer.has_resident_images(), resident);
+        let other = dir.path().join("other");
+        train(&config, &other);
+        let losses =
+            [own, other].map(|out| vec![timeless(&out)[0].loss, timeless(&out)[0].test_loss]);
+        assert!(far(&losses[1], &losses[0]) < 0.02, "{losses:?}");
     }
 }
 

@@ -31,6 +31,17 @@ pub struct Canvas<'a> {
     flipped: bool,
 }
 
+/// What a canvas shows of a picture whose pixels are as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Row of the picture that the first row shows; what lies outside of the picture is black.
+    pub top: i32,
+    /// The same of columns, before mirroring.
+    pub left: i32,
+    /// Whether left and right are swapped.
+    pub flipped: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rect {
     top: i64,
@@ -101,6 +112,26 @@ impl<'a> Canvas<'a> {
             bottom: top + height as i64,
             right: left + width as i64,
         };
+    }
+
+    /// The window, where no pixel has been changed and no crop hides what it shows.
+    pub(crate) fn window(&self) -> Option<Window> {
+        let whole = Rect {
+            top: 0,
+            left: 0,
+            bottom: (self.pixels.len() / (self.source_width * self.channels).max(1)) as i64,
+            right: self.source_width as i64,
+        };
+        let untouched = matches!(self.pixels, Cow::Borrowed(_));
+        let hidden = self.picture.within(self.window) != whole.within(self.window);
+        if !untouched || hidden {
+            return None;
+        }
+        Some(Window {
+            top: i32::try_from(self.window.top).ok()?,
+            left: i32::try_from(self.window.left).ok()?,
+            flipped: self.flipped,
+        })
     }
 
     /// Mirrors the window left to right.

@@ -52,6 +52,10 @@ fn start(side: usize, size: usize) -> i64 {
 }
 
 impl Augment for CentreCrop {
+    fn moves_only(&self) -> bool {
+        true
+    }
+
     fn apply(&self, canvas: &mut Canvas<'_>, _rng: &mut ChaCha8Rng) -> Result<()> {
         let (top, left) = (
             start(canvas.height(), self.size),

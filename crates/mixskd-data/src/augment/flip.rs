@@ -39,6 +39,10 @@ impl Validate for Flip {
 }
 
 impl Augment for Flip {
+    fn moves_only(&self) -> bool {
+        true
+    }
+
     fn apply(&self, canvas: &mut Canvas<'_>, rng: &mut ChaCha8Rng) -> Result<()> {
         if rng.random::<f64>() < self.p {
             canvas.flip();

@@ -33,7 +33,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use augmix::AugMix;
 pub use autoaugment::{AutoAugment, Policy};
-pub use canvas::Canvas;
+pub use canvas::{Canvas, Window};
 pub use centre_crop::CentreCrop;
 pub use cutout::Cutout;
 pub use flip::Flip;
@@ -61,6 +61,11 @@ pub trait Augment: Debug + Send + Sync {
 
     /// Does what has to be done to normalised numbers, after every augmentation's [`apply`](Self::apply), with the same stream.
     fn finish(&self, _image: &mut Normalised<'_>, _rng: &mut ChaCha8Rng) {}
+
+    /// Whether all it ever does is to move the canvas's window: crops, pads, mirrors.
+    fn moves_only(&self) -> bool {
+        false
+    }
 
     /// Height and width after it, for an image of `size`; `None` stands for a size that is not the same for all images.
     fn size(&self, size: Option<(usize, usize)>) -> Option<(usize, usize)> {

@@ -42,6 +42,10 @@ impl Validate for PadCrop {
 }
 
 impl Augment for PadCrop {
+    fn moves_only(&self) -> bool {
+        true
+    }
+
     fn apply(&self, canvas: &mut Canvas<'_>, rng: &mut ChaCha8Rng) -> Result<()> {
         let padding = i64::from(self.padding);
         let top = i64::from(rng.random_range(0..=2 * self.padding)) - padding;

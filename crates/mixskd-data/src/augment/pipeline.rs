@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augment, AugmentConfig, Canvas, Normalised};
+use super::{Augment, AugmentConfig, Canvas, Normalised, Window};
 use crate::rng::{Purpose, stream};
 use crate::{Error, Image, ImageView, Result};
 
@@ -101,6 +101,36 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// Whether no augmentation does more than move a window over the image, so that [`Self::window`] says all there is to say.
+    pub fn moves_only(&self) -> bool {
+        self.ops.iter().all(|op| op.moves_only())
+    }
+
+    /// What of `view` becomes the result of [`Self::apply`], where no augmentation changes a pixel.
+    ///
+    /// # Errors
+    /// When an augmentation refuses the image, or the result is not `size`.
+    pub fn window(
+        &self,
+        view: ImageView<'_>,
+        size: (usize, usize),
+        rng: &mut ChaCha8Rng,
+    ) -> std::result::Result<Window, String> {
+        let mut canvas = Canvas::new(view);
+        for op in &self.ops {
+            op.apply(&mut canvas, rng)
+                .map_err(|error| error.to_string())?;
+        }
+        let got = (canvas.height(), canvas.width());
+        match canvas.window() {
+            Some(window) if got == size => Ok(window),
+            _ => Err(format!(
+                "is no window of {}×{} pixels onto the image after augmentation",
+                size.0, size.1
+            )),
+        }
     }
 
     /// One image as a network's input, for pipelines that draw nothing (evaluation).

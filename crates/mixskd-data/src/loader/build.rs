@@ -8,15 +8,15 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Batch, LoaderConfig};
+use super::{Batch, LoaderConfig, WindowBatch};
 use crate::companions::Companions;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Pipeline, Result, Samples};
 
 /// What a loader and its threads share.
 pub(super) struct Builder {
-    samples: Arc<dyn Samples>,
-    pipeline: Pipeline,
+    pub(super) samples: Arc<dyn Samples>,
+    pub(super) pipeline: Pipeline,
     config: LoaderConfig,
     companions: Companions,
     /// Height and width of every image after augmentation.
@@ -80,8 +80,7 @@ impl Builder {
         step: u64,
         stop: &AtomicBool,
     ) -> Result<Batch> {
-        let first = step as usize * self.config.batch;
-        let anchors = &order[first..order.len().min(first + self.config.batch)];
+        let anchors = self.anchors(order, step);
         let indices = self.companions.rows(anchors, self.samples.as_ref(), epoch);
         let (height, width) = self.size;
         let each = height * width * self.pipeline.channels();
@@ -95,12 +94,7 @@ impl Builder {
                 if stop.load(Ordering::Relaxed) {
                     return None;
                 }
-                let anchor = anchors[row % anchors.len()];
-                let purpose = match row / anchors.len() {
-                    0 => Purpose::Augment,
-                    block => Purpose::Block(block as u32),
-                };
-                let mut rng = stream(self.config.seed, epoch, u64::from(anchor), purpose);
+                let mut rng = self.stream(anchors, epoch, row);
                 let written = self.write(index as usize, &mut rng, out);
                 written.err().map(|error| (row, error))
             })
@@ -108,10 +102,7 @@ impl Builder {
         if let Some((_, error)) = failure {
             return Err(error);
         }
-        let labels = indices
-            .iter()
-            .map(|&index| self.samples.label(index as usize))
-            .collect();
+        let labels = self.labels(&indices);
         let images = Tensor::from_vec(
             images,
             (indices.len(), height, width, self.pipeline.channels()),
@@ -126,6 +117,60 @@ impl Builder {
         })
     }
 
+    /// The same batch as windows onto its images.
+    pub(super) fn windows(&self, order: &[u32], epoch: u64, step: u64) -> Result<WindowBatch> {
+        let anchors = self.anchors(order, step);
+        let indices = self.companions.rows(anchors, self.samples.as_ref(), epoch);
+        let window = |(row, &index): (usize, &u32)| {
+            let index = index as usize;
+            let mut rng = self.stream(anchors, epoch, row);
+            let window = match self.samples.view(index) {
+                Some(view) => self.pipeline.window(view, self.size, &mut rng),
+                None => Err("is not in memory".into()),
+            };
+            window.map_err(|message| self.refused(index, message))
+        };
+        Ok(WindowBatch {
+            windows: indices
+                .iter()
+                .enumerate()
+                .map(window)
+                .collect::<Result<_>>()?,
+            labels: self.labels(&indices),
+            indices,
+            step,
+        })
+    }
+
+    /// The samples that batch `step` is made for.
+    fn anchors<'a>(&self, order: &'a [u32], step: u64) -> &'a [u32] {
+        let first = step as usize * self.config.batch;
+        &order[first..order.len().min(first + self.config.batch)]
+    }
+
+    /// The draws of one row of a batch.
+    fn stream(&self, anchors: &[u32], epoch: u64, row: usize) -> ChaCha8Rng {
+        let anchor = anchors[row % anchors.len()];
+        let purpose = match row / anchors.len() {
+            0 => Purpose::Augment,
+            block => Purpose::Block(block as u32),
+        };
+        stream(self.config.seed, epoch, u64::from(anchor), purpose)
+    }
+
+    fn labels(&self, indices: &[u32]) -> Vec<u32> {
+        let label = |&index: &u32| self.samples.label(index as usize);
+        indices.iter().map(label).collect()
+    }
+
+    fn refused(&self, index: usize, message: String) -> Error {
+        Error::Image {
+            origin: self.samples.origin(index),
+            message,
+            hint: "images of different sizes need an augmentation that fixes the size, such as random_resized_crop".into(),
+        }
+    }
+
     fn write(&self, index: usize, rng: &mut ChaCha8Rng, out: &mut [f32]) -> Result<()> {
         let written = match self.samples.view(index) {
             Some(view) => self.pipeline.apply(view, self.size, rng, out),
@@ -133,10 +178,6 @@ impl Builder {
                 .pipeline
                 .apply(self.samples.image(index)?.view(), self.size, rng, out),
         };
-        written.map_err(|message| Error::Image {
-            origin: self.samples.origin(index),
-            message,
-            hint: "images of different sizes need an augmentation that fixes the size, such as random_resized_crop".into(),
-        })
+        written.map_err(|message| self.refused(index, message))
     }
 }

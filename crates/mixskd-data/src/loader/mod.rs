@@ -2,6 +2,7 @@
 
 mod build;
 mod epoch;
+mod windows;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub use epoch::Epoch;
+pub use windows::{WindowBatch, Windows};
 
 use crate::{BatchNeeds, Error, Pipeline, Result, Samples};
 use build::Builder;

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::augment::{Augment, Cutout, Flip, PadCrop};
 use crate::{Image, ImageView, PackedSamples, Preset};
 
 fn samples(n: usize) -> Arc<dyn Samples> {
@@ -298,4 +299,92 @@ fn companions_come_on_top_and_leave_the_anchors_as_they_were() {
                 .all(|(a, b)| *a != b)
         );
     }
+}
+
+#[test]
+fn windows_say_what_batches_show() {
+    let (height, width, channels) = (9, 7, 3);
+    let pixels: Vec<u8> = (0..20 * height * width * channels)
+        .map(|i| (i * 31 % 255) as u8 + 1)
+        .collect();
+    let labels = (0..20).map(|i| i % 4).collect();
+    let samples =
+        PackedSamples::new((height, width, channels), pixels.clone(), labels, "set").unwrap();
+    let ops: Vec<Arc<dyn Augment>> =
+        vec![Arc::new(PadCrop { padding: 3 }), Arc::new(Flip::default())];
+    let pipeline = Pipeline::new(ops, &[0.0; 3], &[1.0 / 255.0; 3]).unwrap();
+    for needs in [
+        BatchNeeds::Anchors,
+        BatchNeeds::Views(2),
+        BatchNeeds::SameClass(1),
+    ] {
+        let config = LoaderConfig {
+            batch: 4,
+            needs,
+            seed: 3,
+            ..LoaderConfig::default()
+        };
+        let loader = Loader::new(Arc::new(samples.clone()), pipeline.clone(), config).unwrap();
+        assert!(loader.windowed().is_some());
+        let batches = loader.epoch_from(2, 1).map(Result::unwrap);
+        let windows = loader.windows_from(2, 1).map(Result::unwrap);
+        let mut outside = 0;
+        let pairs: Vec<_> = batches.zip(windows).collect();
+        assert_eq!(pairs.len(), 4);
+        for (batch, said) in pairs {
+            assert_eq!(
+                (batch.step, &batch.labels, &batch.indices),
+                (said.step, &said.labels, &said.indices)
+            );
+            let values = batch
+                .images
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap();
+            let mut expected = Vec::new();
+            for (window, &index) in said.windows.iter().zip(&said.indices) {
+                for y in 0..height as i32 {
+                    for x in 0..width as i32 {
+                        let x = if window.flipped {
+                            width as i32 - 1 - x
+                        } else {
+                            x
+                        };
+                        let (y, x) = (y + window.top, x + window.left);
+                        let inside =
+                            (0..height as i32).contains(&y) && (0..width as i32).contains(&x);
+                        outside += usize::from(!inside);
+                        for c in 0..channels {
+                            let at = |y: i32, x: i32| {
+                                let pixel =
+                                    (index as usize * height + y as usize) * width + x as usize;
+                                f32::from(pixels[pixel * channels + c])
+                            };
+                            expected.push(if inside { at(y, x) } else { 0.0 });
+                        }
+                    }
+                }
+            }
+            let far = values
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
+            assert!(far < 1e-3, "{needs:?}: {far}");
+        }
+        assert!(outside > 0);
+    }
+    // What changes pixels cannot be said by windows.
+    let pipeline = Pipeline::new(vec![Arc::new(Cutout::default())], &[0.0; 3], &[1.0; 3]).unwrap();
+    let loader = Loader::new(
+        Arc::new(samples),
+        pipeline,
+        LoaderConfig {
+            batch: 4,
+            ..LoaderConfig::default()
+        },
+    )
+    .unwrap();
+    assert!(loader.windowed().is_none());
 }

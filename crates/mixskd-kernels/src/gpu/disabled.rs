@@ -1,10 +1,10 @@
 //! A build without CUDA.
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use crate::conv::Geometry;
 use crate::pool::Reduction;
-use crate::{BatchStats, ParameterUpdate, Pool2dConfig, Result, SgdConfig};
+use crate::{BatchStats, DeviceImages, ParameterUpdate, Pool2dConfig, Result, SgdConfig};
 
 /// Defines functions that never have a kernel.
 macro_rules! nothing {
@@ -47,6 +47,7 @@ nothing! {
     mean_square(&Tensor, Pairs<'_>, &Tensor) -> Tensor;
     interpolate(&Tensor, &Tensor, &Tensor) -> Tensor;
     sgd_step(&Var, &Tensor, &Var, SgdConfig) -> ();
+    batch_images(&DeviceImages, &Tensor, (usize, usize), DType) -> Tensor;
     sgd_steps(&[ParameterUpdate<'_>], &Tensor, Option<&Tensor>, SgdConfig) -> ();
     judge(&[&Tensor]) -> Tensor;
     count_hits(&Tensor, &Tensor) -> Tensor;

@@ -29,7 +29,8 @@ pub fn open(ordinal: usize) -> crate::Result<Device> {
         // SAFETY: there is one stream.
         unsafe { cuda.disable_event_tracking() };
         let workspace = cuda.alloc_zeros::<u8>(BLAS_WORKSPACE)?;
-        let (address, guard) = workspace.device_ptr(&cuda.cuda_stream());
+        let stream = cuda.cuda_stream();
+        let (address, guard) = workspace.device_ptr(&stream);
         // SAFETY: the memory is there as long as the process.
         unsafe {
             cublasSetWorkspace_v2(

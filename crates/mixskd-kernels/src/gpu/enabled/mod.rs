@@ -9,6 +9,7 @@ mod device;
 mod graph;
 #[cfg(feature = "emulator")]
 mod host;
+mod images;
 mod loss;
 mod memory;
 mod norm;
@@ -26,6 +27,7 @@ pub use graph::{StepGraph, rehearse};
 pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
+pub(crate) use images::batch_images;
 pub(crate) use loss::{divergence, interpolate, label_loss, mean_square, soft_loss};
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};
 pub(crate) use optim::{count_hits, judge, sgd_step, sgd_steps};
