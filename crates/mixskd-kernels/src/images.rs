@@ -19,6 +19,7 @@ pub struct ImageWindow {
 
 /// A set of images of one size as bytes in a GPU's memory.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "a build without GPU kernels makes no batches")]
 pub struct DeviceImages {
     pub(crate) pixels: Tensor,
     pub(crate) mean: Tensor,

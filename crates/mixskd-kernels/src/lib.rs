@@ -65,7 +65,7 @@ pub use gate::{add_bias, scale_channels, shift_channels};
 pub use gpu::emulate_gpu;
 #[cfg(feature = "cuda")]
 pub use gpu::open_gpu;
-pub use gpu::{StepGraph, has_gpu_kernels, rehearse, set_tf32};
+pub use gpu::{StepGraph, gpu_memory_in_use, has_gpu_kernels, rehearse, set_tf32};
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;
 pub use loss::{

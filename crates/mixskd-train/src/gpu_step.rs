@@ -73,6 +73,11 @@ impl GpuStepper {
         }
     }
 
+    /// Whether steps are launched as a graph.
+    pub(crate) fn is_captured(&self) -> bool {
+        matches!(&self.state, State::Captured(captured) if captured.graph.is_some())
+    }
+
     /// Why a step could not be captured, once.
     pub(crate) fn take_refusal(&mut self) -> Option<String> {
         self.refusal.take()

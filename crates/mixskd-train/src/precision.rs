@@ -1,5 +1,8 @@
 //! The arithmetic of a run: how feature maps are kept, and how floats are multiplied.
 
+use std::fmt;
+use std::str::FromStr;
+
 use candle_core::{DType, Device, Tensor};
 use mixskd_kernels::{has_gpu_kernels, set_tf32};
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,21 @@ pub enum Precision {
     Bf16,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|p| p.name() == text);
+        found.ok_or_else(|| "is none of f32, tf32, bf16".into())
+    }
+}
+
 impl Precision {
     /// Sets the process to this arithmetic.
     ///
@@ -36,7 +54,11 @@ impl Precision {
         Ok(())
     }
 
-    fn name(self) -> &'static str {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+
+    /// As it is written in a configuration.
+    pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Tf32 => "tf32",

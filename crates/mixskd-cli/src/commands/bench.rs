@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use mixskd_models::ModelConfig;
 use mixskd_train::bench::{InferBench, InferReport, Spread, StepBench, StepReport};
 
-use super::shared::ThreadArgs;
+use super::shared::{GpuArgs, ThreadArgs};
 use crate::failure::Result;
 use crate::output;
 
@@ -65,6 +65,8 @@ struct StepArgs {
     /// Steps to time, after two that do not count
     #[arg(long, value_name = "N", default_value_t = 5)]
     steps: usize,
+    #[command(flatten)]
+    gpu: GpuArgs,
 }
 
 /// Flags of `mixskd bench infer`.
@@ -88,6 +90,8 @@ impl Args {
                 let report = StepBench {
                     batch: args.batch,
                     steps: args.steps,
+                    precision: args.gpu.precision.unwrap_or_default(),
+                    cuda_graph: args.gpu.cuda_graph.unwrap_or(true),
                     ..StepBench::new(args.model.config()?, &args.method)?
                 }
                 .run()?;
@@ -128,7 +132,7 @@ impl ModelArgs {
 }
 
 fn step_text(report: &StepReport) -> String {
-    output::columns(&[
+    let mut rows = vec![
         (
             "network",
             network(&report.model, report.width, report.classes, report.input),
@@ -136,8 +140,11 @@ fn step_text(report: &StepReport) -> String {
         (
             "step",
             format!(
-                "{}, batch {} ({} images through the network), {} threads",
-                report.method, report.batch, report.images_per_step, report.threads
+                "{}, batch {} ({} images through the network), {}",
+                report.method,
+                report.batch,
+                report.images_per_step,
+                place(report)
             ),
         ),
         ("samples/s", spread(report.samples_per_s, 1.0)),
@@ -150,7 +157,24 @@ fn step_text(report: &StepReport) -> String {
             ),
         ),
         ("peak memory", memory(report.peak_memory_bytes)),
-    ])
+    ];
+    if report.gpu_memory_bytes.is_some() {
+        rows.push(("GPU memory", memory(report.gpu_memory_bytes)));
+    }
+    output::columns(&rows)
+}
+
+/// What computed, and how.
+fn place(report: &StepReport) -> String {
+    if report.device == "cpu" {
+        return format!("{} threads", report.threads);
+    }
+    let launched = if report.captured {
+        "captured as a graph"
+    } else {
+        "kernel by kernel"
+    };
+    format!("GPU, {}, {launched}", report.precision)
 }
 
 fn infer_text(report: &InferReport) -> String {

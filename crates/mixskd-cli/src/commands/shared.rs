@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use mixskd_data::{DataConfig, Dataset, LabelKind};
-use mixskd_train::{Observer, TrainConfig};
+use mixskd_train::{Observer, Precision, TrainConfig};
 
 use crate::failure::{Failure, Result};
 use crate::summary::shell_word;
@@ -69,6 +69,25 @@ impl DataArgs {
             flags.push_str(" --labels coarse");
         }
         flags
+    }
+}
+
+/// How a GPU computes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GpuArgs {
+    /// Arithmetic of feature maps and products: f32; on a GPU also tf32 or bf16
+    #[arg(long, value_name = "f32|tf32|bf16")]
+    pub(crate) precision: Option<Precision>,
+    /// On a GPU, whether a step that is always the same work is captured as a CUDA graph [default: on]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    pub(crate) cuda_graph: Option<bool>,
+}
+
+fn on_or_off(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is neither on nor off".into()),
     }
 }
 

@@ -8,7 +8,7 @@ use mixskd_report::Recorder;
 use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
 use serde_json::{Value, json};
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
+use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, report_skipped};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
@@ -81,6 +81,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "stop|skip", value_parser = ["stop", "skip"], hide_possible_values = true)]
     on_nan: Option<String>,
     #[command(flatten)]
+    gpu: GpuArgs,
+    #[command(flatten)]
     threads: ThreadArgs,
     /// Run directory to make [default: runs/NNN-METHOD-MODEL-DATA]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -103,7 +105,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 23] = [
+const SETTINGS: [&str; 25] = [
     "config",
     "data",
     "val_fraction",
@@ -126,6 +128,8 @@ const SETTINGS: [&str; 23] = [
     "dry_run",
     "checkpoint_every",
     "on_nan",
+    "precision",
+    "cuda_graph",
     "fast_dev_run",
 ];
 
@@ -226,7 +230,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 13] = [
+        let flags: [(&str, Option<toml::Value>); 15] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -249,6 +253,8 @@ impl Args {
                 self.checkpoint_every.clone().map(Into::into),
             ),
             ("run.on_nan", self.on_nan.clone().map(Into::into)),
+            ("run.precision", self.gpu.precision.map(|p| p.name().into())),
+            ("run.cuda_graph", self.gpu.cuda_graph.map(Into::into)),
         ];
         for (key, value) in flags {
             if let Some(value) = value {

@@ -17,8 +17,8 @@ pub use enabled::emulate_gpu;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use enabled::*;
 #[cfg(feature = "cuda")]
-pub use enabled::{StepGraph, open_gpu, rehearse};
+pub use enabled::{StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub use enabled::{has_gpu_kernels, set_tf32};
 #[cfg(not(feature = "cuda"))]
-pub use no_graph::{StepGraph, rehearse};
+pub use no_graph::{StepGraph, gpu_memory_in_use, rehearse};

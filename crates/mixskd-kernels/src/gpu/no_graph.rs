@@ -15,6 +15,14 @@ pub fn rehearse<T>(_: &Device, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// `None`: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+pub fn gpu_memory_in_use(_: &Device) -> Result<Option<u64>> {
+    Ok(None)
+}
+
 impl StepGraph {
     /// `None`.
     ///

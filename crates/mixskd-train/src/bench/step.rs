@@ -1,15 +1,20 @@
 //! Whole training steps of one configuration: forward, all terms, backward, update.
 
 use candle_core::{DType, Tensor};
+use mixskd_kernels::has_gpu_kernels;
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore};
 use serde::Serialize;
 
 use super::{Spread, at_least_one, images, timed};
+use crate::gpu_step::GpuStepper;
 use crate::machine::peak_resident_bytes;
-use crate::method::{self, MethodConfig, MethodInputs, TrainBatch};
+use crate::method::{self, DrawSite, MethodConfig, MethodInputs, TrainBatch};
 use crate::metrics::StepReading;
-use crate::{DeviceKind, OptimizerConfig, Result};
+use crate::{DeviceKind, Error, OptimizerConfig, Precision, Result};
+
+/// Steps before those that are timed on a GPU, at least.
+const GPU_WARM_UP: usize = 6;
 
 /// A training step to be timed.
 #[derive(Debug, Clone)]
@@ -32,6 +37,10 @@ pub struct StepBench {
     pub seed: u64,
     /// Where to run.
     pub device: DeviceKind,
+    /// Arithmetic of maps and products.
+    pub precision: Precision,
+    /// On a GPU: capture the step as a graph, where the method allows it.
+    pub cuda_graph: bool,
 }
 
 /// What was measured. Rates are of the whole process on this machine, whatever else it does.
@@ -53,6 +62,12 @@ pub struct StepReport {
     pub images_per_step: usize,
     /// Threads that computed.
     pub threads: usize,
+    /// `cpu` or `cuda`.
+    pub device: &'static str,
+    /// Arithmetic of maps and products.
+    pub precision: Precision,
+    /// Whether steps were launched as a captured graph.
+    pub captured: bool,
     /// Steps that were timed.
     pub steps: usize,
     /// Seconds of a step.
@@ -67,6 +82,8 @@ pub struct StepReport {
     pub gflop_per_s: Spread,
     /// Largest resident memory of the process, in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
+    /// Memory of the GPU in use after the last step, by whomever, in bytes.
+    pub gpu_memory_bytes: Option<u64>,
 }
 
 impl StepBench {
@@ -85,6 +102,8 @@ impl StepBench {
             warm_up: 2,
             seed: 0,
             device: DeviceKind::Auto,
+            precision: Precision::F32,
+            cuda_graph: true,
         })
     }
 
@@ -96,6 +115,9 @@ impl StepBench {
         at_least_one("batch", self.batch)?;
         at_least_one("steps", self.steps)?;
         let device = self.device.open()?;
+        self.precision.apply(&device)?;
+        let on_gpu = has_gpu_kernels(&device);
+        let mut gpu = GpuStepper::new(self.cuda_graph);
         let store = ParamStore::new(self.seed, DType::F32, &device);
         let spec = method::spec(self.method.name())?;
         let blocks = (spec.batch)(&self.method)?.blocks();
@@ -113,27 +135,49 @@ impl StepBench {
         let images_per_step = self.batch * method.images_per_sample();
         let macs = method.cost(self.model.input)?.macs;
         let images = images(&self.model, self.batch * blocks, self.seed, &device)?;
+        let images = self.precision.maps(&images)?;
         let labels = (0..self.batch)
             .map(|i| (i * 7 % self.model.classes) as u32)
             .collect::<Vec<_>>();
         // What a method needs on top of the anchors, block by block.
-        let labels = Tensor::new(labels.repeat(blocks), &device)?;
+        let host_labels = labels.repeat(blocks);
+        let labels = Tensor::new(host_labels.as_slice(), &device)?;
         let indices = (0..self.batch as u32).collect::<Vec<_>>().repeat(blocks);
 
-        let seconds = timed(self.warm_up, self.steps, |step| {
-            let output = method.step(&TrainBatch {
+        // A graph is captured after a few steps, and its first launch uploads it.
+        let warm_up = self.warm_up.max(if on_gpu { GPU_WARM_UP } else { 0 });
+        let seconds = timed(warm_up, self.steps, |step| {
+            let draws = method.draws(&DrawSite {
+                labels: &host_labels,
+                size: (self.model.input, self.model.input),
+                epoch: 0,
+                step,
+            })?;
+            let draws = draws.iter().map(|t| Ok(t.to_device(&device)?));
+            let batch = TrainBatch {
                 images: images.clone(),
                 labels: labels.clone(),
                 indices: indices.clone(),
                 epoch: 0,
                 step,
-                draws: vec![],
-            })?;
-            // As in training; on a GPU it also waits for the forward pass.
+                draws: draws.collect::<Result<_>>()?,
+            };
+            // As in training: on a GPU one reading ends the step.
+            if on_gpu {
+                let outcome = gpu.step(&mut *method, &optimizer, &batch, self.optimizer.lr)?;
+                return if outcome.finite {
+                    Ok(())
+                } else {
+                    Err(Error::config(
+                        "bench",
+                        "a step came to numbers that are not finite",
+                    ))
+                };
+            }
+            let output = method.step(&batch)?;
             StepReading::of(&output)?;
             let gradients = mixskd_kernels::backward(&output.loss)?;
-            optimizer.step(&gradients, self.optimizer.lr)?;
-            Ok(device.synchronize()?)
+            optimizer.step(&gradients, self.optimizer.lr)
         })?;
         let macs_per_step = 3 * macs * images_per_step as u64;
         Ok(StepReport {
@@ -145,12 +189,16 @@ impl StepBench {
             batch: self.batch,
             images_per_step,
             threads: rayon::current_num_threads(),
+            device: if device.is_cuda() { "cuda" } else { "cpu" },
+            precision: self.precision,
+            captured: gpu.is_captured(),
             steps: self.steps,
             seconds_per_step: seconds,
             samples_per_s: seconds.rate(self.batch as f64),
             macs_per_step,
             gflop_per_s: seconds.rate(2e-9 * macs_per_step as f64),
             peak_memory_bytes: peak_resident_bytes(),
+            gpu_memory_bytes: mixskd_kernels::gpu_memory_in_use(&device)?,
         })
     }
 }

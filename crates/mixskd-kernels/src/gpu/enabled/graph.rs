@@ -3,6 +3,7 @@
 use candle_core::Device;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaGraph;
+use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
 use candle_core::cuda_backend::cudarc::driver::sys::{
     CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
@@ -39,6 +40,23 @@ pub fn rehearse<T>(device: &Device, work: impl FnOnce() -> T) -> T {
         _ => None,
     };
     work()
+}
+
+/// Bytes of the memory of `device` that are in use, by whomever; `None` where it is no GPU.
+///
+/// # Errors
+/// The driver's.
+pub fn gpu_memory_in_use(device: &Device) -> Result<Option<u64>> {
+    let Device::Cuda(device) = device else {
+        return Ok(None);
+    };
+    device
+        .cuda_stream()
+        .context()
+        .bind_to_thread()
+        .map_err(driver)?;
+    let (free, total) = mem_get_info().map_err(driver)?;
+    Ok(Some((total - free) as u64))
 }
 
 impl StepGraph {

@@ -22,7 +22,7 @@ pub use conv::set_tf32;
 #[cfg(feature = "cuda")]
 pub use device::open as open_gpu;
 #[cfg(feature = "cuda")]
-pub use graph::{StepGraph, rehearse};
+pub use graph::{StepGraph, gpu_memory_in_use, rehearse};
 #[cfg(feature = "emulator")]
 pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]

@@ -1,0 +1,162 @@
+//! Whole runs on the GPU: beside the CPU's, with and without a captured graph, interrupted and resumed, and in other arithmetic.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use mixskd_train::method;
+use mixskd_train::{Control, Observer, RunDir, StepEvent, TrainConfig, Trainer};
+
+use crate::table::Table;
+use crate::{OnGpu, Options};
+
+/// What a run leaves.
+struct Ran {
+    losses: Vec<f64>,
+    weights: Vec<u8>,
+}
+
+/// Runs of a few steps on a small network.
+const SMALL: [&str; 5] = [
+    "model.width=0.125",
+    "run.batch=16",
+    "run.eval_batch=50",
+    "run.max_batches=6",
+    "run.epochs=2",
+];
+
+struct Runner<'a> {
+    options: &'a Options,
+    folder: tempfile::TempDir,
+    made: std::cell::Cell<usize>,
+}
+
+impl Runner<'_> {
+    fn config(&self, settings: &[&str], on_gpu: bool) -> Result<TrainConfig> {
+        let mut config = TrainConfig::default();
+        if let Some(data) = &self.options.data {
+            config.data.source = data.display().to_string();
+        }
+        let device = if on_gpu && !self.options.emulate { "run.device=cuda" } else { "run.device=cpu" };
+        for setting in settings.iter().chain([&device]) {
+            config = config.with(setting)?;
+        }
+        Ok(config)
+    }
+
+    fn folder(&self) -> std::path::PathBuf {
+        self.made.set(self.made.get() + 1);
+        self.folder.path().join(format!("run-{}", self.made.get()))
+    }
+
+    /// A run to its end.
+    fn run(&self, settings: &[&str], on_gpu: bool) -> Result<Ran> {
+        let config = self.config(settings, on_gpu)?;
+        let _on_gpu = on_gpu.then(|| OnGpu::new(&Device::Cpu));
+        let out = self.folder();
+        let mut trainer = Trainer::new(&config)?;
+        let run = RunDir::create(&out, trainer.config())?;
+        trainer.run(&run, &mut ())?;
+        read(&out)
+    }
+
+    /// The same, stopped in the middle of an epoch and taken up again.
+    fn interrupted(&self, settings: &[&str]) -> Result<Ran> {
+        let config = self.config(settings, true)?;
+        let _on_gpu = OnGpu::new(&Device::Cpu);
+        let out = self.folder();
+        let mut trainer = Trainer::new(&config)?;
+        let run = RunDir::create(&out, trainer.config())?;
+        let mut stop = StopAt { control: trainer.control(), step: 3 };
+        trainer.run(&run, &mut stop).err().context("the run was not stopped")?;
+        drop((trainer, run));
+        let (run, config) = RunDir::open(&out)?;
+        let mut trainer = Trainer::for_resume(&config)?;
+        trainer.resume(&run, &mut ())?;
+        trainer.run(&run, &mut ())?;
+        read(&out)
+    }
+}
+
+/// Stops a run after a step of its first epoch.
+struct StopAt {
+    control: Control,
+    step: usize,
+}
+
+impl Observer for StopAt {
+    fn step(&mut self, event: &StepEvent) {
+        if event.step == self.step {
+            self.control.stop();
+        }
+    }
+}
+
+fn read(out: &Path) -> Result<Ran> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl"))?;
+    let loss = |line: &str| -> Result<f64> {
+        let record: serde_json::Value = serde_json::from_str(line)?;
+        record["loss"].as_f64().context("a record without a loss")
+    };
+    Ok(Ran {
+        losses: text.lines().map(loss).collect::<Result<_>>()?,
+        weights: std::fs::read(out.join("model.safetensors"))?,
+    })
+}
+
+/// The greatest relative difference of two curves.
+fn far(a: &Ran, b: &Ran) -> f64 {
+    let errors = a.losses.iter().zip(&b.losses).map(|(a, b)| (a - b).abs() / b.abs());
+    errors.fold(0.0, f64::max)
+}
+
+/// Every check of whole runs.
+pub(crate) fn run(options: &Options, table: &mut Table) {
+    let runner = match tempfile::tempdir() {
+        Ok(folder) => Runner { options, folder, made: 0.into() },
+        Err(error) => return table.broken("run", "a folder for runs", &error.into()),
+    };
+    for spec in method::ALL {
+        let name = format!("method.name={}", spec.name);
+        let settings: Vec<&str> = SMALL.into_iter().chain([name.as_str(), "run.epochs=1"]).collect();
+        let compared = || Ok(far(&runner.run(&settings, true)?, &runner.run(&settings, false)?));
+        match compared() {
+            Ok(error) => table.error("run", &format!("{}: loss beside the CPU's", spec.name), error, 1e-2),
+            Err(error) => table.broken("run", spec.name, &error),
+        }
+    }
+    let with = |more: &[&'static str]| SMALL.into_iter().chain(more.iter().copied()).collect::<Vec<&str>>();
+    let mut same = |name: &str, a: Result<Ran>, b: Result<Ran>| match (a, b) {
+        (Ok(a), Ok(b)) => table.fact("run", name, "weights byte for byte".into(), a.weights == b.weights),
+        (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
+    };
+    same(
+        "captured as a graph, and launched kernel by kernel",
+        runner.run(&with(&[]), true),
+        runner.run(&with(&["run.cuda_graph=false"]), true),
+    );
+    same("twice", runner.run(&with(&[]), true), runner.run(&with(&[]), true));
+    same("interrupted and resumed", runner.interrupted(&with(&[])), runner.run(&with(&[]), true));
+    same(
+        "interrupted and resumed, bf16",
+        runner.interrupted(&with(&["run.precision=bf16"])),
+        runner.run(&with(&["run.precision=bf16"]), true),
+    );
+    // A real run: the same curve within noise, whatever the arithmetic.
+    let real: Vec<&str> = if options.emulate {
+        with(&[])
+    } else {
+        vec!["model.width=0.5", "run.batch=64", "run.epochs=3", "run.max_batches=90"]
+    };
+    let float = runner.run(&real, true);
+    for (name, bound) in [("tf32", 0.03), ("bf16", 0.05)] {
+        let precision = format!("run.precision={name}");
+        let settings: Vec<&str> = real.iter().copied().chain([precision.as_str()]).collect();
+        let label = format!("{name}: loss curve beside f32's");
+        match (&float, runner.run(&settings, true)) {
+            (Ok(float), Ok(other)) => table.error("run", &label, far(&other, float), bound),
+            (Err(error), _) => table.broken("run", &label, &anyhow::anyhow!("{error:#}")),
+            (_, Err(error)) => table.broken("run", &label, &error),
+        }
+    }
+}

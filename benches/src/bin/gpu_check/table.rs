@@ -1,0 +1,116 @@
+//! What was found, as one table and as JSON.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// One line.
+struct Row {
+    group: &'static str,
+    name: String,
+    value: String,
+    /// None where there is nothing to pass: a measurement, or something left out.
+    passed: Option<bool>,
+    data: Value,
+}
+
+/// All lines so far.
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    fn add(&mut self, row: Row) {
+        let mark = match row.passed {
+            Some(true) => "ok",
+            Some(false) => "FAILED",
+            None => "",
+        };
+        eprintln!("{} {}: {} {mark}", row.group, row.name, row.value);
+        self.rows.push(row);
+    }
+
+    /// A number that must not be above its bound.
+    pub(crate) fn error(&mut self, group: &'static str, name: &str, error: f64, bound: f64) {
+        self.add(Row {
+            group,
+            name: name.into(),
+            value: format!("{error:.2e} (at most {bound:.0e})"),
+            passed: Some(error <= bound),
+            data: json!({ "error": error, "bound": bound }),
+        });
+    }
+
+    /// Something that holds or does not.
+    pub(crate) fn fact(&mut self, group: &'static str, name: &str, value: String, holds: bool) {
+        self.add(Row {
+            group,
+            name: name.into(),
+            data: json!({ "text": &value }),
+            value,
+            passed: Some(holds),
+        });
+    }
+
+    /// A check that could not be made.
+    pub(crate) fn broken(&mut self, group: &'static str, name: &str, error: &anyhow::Error) {
+        self.add(Row {
+            group,
+            name: name.into(),
+            value: format!("{error:#}"),
+            passed: Some(false),
+            data: json!({ "error": format!("{error:#}") }),
+        });
+    }
+
+    /// A measurement.
+    pub(crate) fn figure(&mut self, group: &'static str, name: &str, value: String, data: Value) {
+        self.add(Row {
+            group,
+            name: name.into(),
+            value,
+            passed: None,
+            data,
+        });
+    }
+
+    /// Something that was not done.
+    pub(crate) fn left_out(&mut self, group: &'static str, why: &str) {
+        self.figure(group, "NOT DONE", why.into(), Value::Null);
+    }
+
+    /// Whether nothing failed.
+    pub(crate) fn passed(&self) -> bool {
+        self.rows.iter().all(|row| row.passed != Some(false))
+    }
+
+    /// To standard output, columns in line.
+    pub(crate) fn print(&self) {
+        let width = |of: fn(&Row) -> usize| self.rows.iter().map(of).max().unwrap_or(0);
+        let (group, name) = (width(|r| r.group.len()), width(|r| r.name.len()));
+        for row in &self.rows {
+            let mark = match row.passed {
+                Some(true) => "ok    ",
+                Some(false) => "FAILED",
+                None => "      ",
+            };
+            println!("{mark}  {:group$}  {:name$}  {}", row.group, row.name, row.value);
+        }
+        let failed = self.rows.iter().filter(|row| row.passed == Some(false)).count();
+        let checked = self.rows.iter().filter(|row| row.passed.is_some()).count();
+        println!("{checked} checks, {failed} failed");
+    }
+
+    /// As JSON.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let rows: Vec<_> = self
+            .rows
+            .iter()
+            .map(|row| json!({ "group": row.group, "name": row.name, "passed": row.passed, "data": row.data }))
+            .collect();
+        let text = serde_json::to_string_pretty(&json!({ "passed": self.passed(), "rows": rows }))?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+}
