@@ -166,5 +166,5 @@ fn conditions(sessions: &[Session]) -> Option<String> {
         seen.insert(told);
     }
     let told: Vec<_> = seen.into_iter().collect();
-    (!told.is_empty()).then(|| told.join("; "))
+    (!told.is_empty()).then(|| told.join(" and "))
 }
