@@ -123,7 +123,13 @@ impl Labels {
     fn in_columns<'a>(&self, group: &[Named<'a>]) -> Option<Vec<Placed<'a>>> {
         let mut group = group.to_vec();
         group.sort_by(|a, b| a.1.1.total_cmp(&b.1.1));
-        let both = |at: usize| if at % 2 == 0 { Side::Left } else { Side::Right };
+        let both = |at: usize| {
+            if at.is_multiple_of(2) {
+                Side::Left
+            } else {
+                Side::Right
+            }
+        };
         let sides: [&dyn Fn(usize) -> Side; 3] = [&both, &|_| Side::Left, &|_| Side::Right];
         GAPS.iter().find_map(|&gap| {
             sides.iter().find_map(|side| {

@@ -65,6 +65,12 @@ impl CompareConfig {
             let last = format!("must be below 2^63 for every seed, the last is {seed}");
             return Err(Error::config("run.seed", last));
         }
+        if let Some(twice) =
+            (1..self.seeds.len()).find(|&at| self.seeds[..at].contains(&self.seeds[at]))
+        {
+            let message = format!("are to differ, {} is named twice", self.seeds[twice]);
+            return Err(Error::config("seeds", message));
+        }
         for (at, entry) in self.entries.iter().enumerate() {
             // Names are directories, too, and not every file system tells A from a.
             let same = |other: &Entry| other.name.eq_ignore_ascii_case(&entry.name);
@@ -95,8 +101,10 @@ impl CompareConfig {
 
     pub(super) fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
-        toml::from_str(&text)
-            .map_err(|e| Error::config(path.display().to_string(), e.message().to_string()))
+        let config: Self = toml::from_str(&text)
+            .map_err(|e| Error::config(path.display().to_string(), e.message().to_string()))?;
+        config.validate()?;
+        Ok(config)
     }
 
     pub(super) fn to_toml(&self) -> Result<String> {
@@ -247,6 +255,16 @@ mod tests {
         assert!(new(vec![], 1).is_err());
         assert!(new(vec![named("ce")], 0).is_err());
         assert!(new(vec![named("ce"), named("ce")], 1).is_err());
+        let mut twice = config(&["ce", "mixup"], 2);
+        twice.seeds[1] = 0;
+        // One run is no two, whatever a file says.
+        assert!(
+            twice
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("0 is named twice")
+        );
         let mut config = config(&["ce", "mixup"], 1);
         config.baseline = "mixpu".into();
         let error = config.validate().unwrap_err();

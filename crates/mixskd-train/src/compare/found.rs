@@ -37,7 +37,7 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
     } else if dir.join(REPORT).is_file() {
         return Err(foreign(
             dir,
-            format!("holds no {CONFIG}, so that nobody knows what it is"),
+            &format!("holds no {CONFIG}, so that nobody knows what it is"),
         ));
     }
     let Some(mut report) = report(dir) else {
@@ -51,7 +51,7 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
             "{REPORT} is of {}, seed {}, {} epochs",
             report.method, report.seed, report.epochs
         );
-        return Err(foreign(dir, of));
+        return Err(foreign(dir, &of));
     }
     report.weights = dir.join(report.weights.file_name().unwrap_or_default());
     report.dir = dir.to_path_buf();
@@ -100,7 +100,7 @@ pub(super) fn same_data(run: &Report, other: &Report) -> Result<()> {
     }
     Err(foreign(
         &run.dir,
-        format!("is a run of {own}, {} one of {wanted}", other.dir.display()),
+        &format!("is a run of {own}, {} one of {wanted}", other.dir.display()),
     ))
 }
 
@@ -111,7 +111,7 @@ fn check(dir: &Path, config: &TrainConfig, expected: &TrainConfig) -> Result<()>
         None => Ok(()),
         Some(found) => Err(foreign(
             dir,
-            format!(
+            &format!(
                 "is another run: its {} = {}, the comparison's is {}",
                 found.key, found.one, found.other
             ),
@@ -119,7 +119,7 @@ fn check(dir: &Path, config: &TrainConfig, expected: &TrainConfig) -> Result<()>
     }
 }
 
-fn foreign(dir: &Path, message: String) -> Error {
+fn foreign(dir: &Path, message: &str) -> Error {
     Error::RunDir {
         path: dir.to_path_buf(),
         message: format!("{message}; take it away, and the run is done anew"),

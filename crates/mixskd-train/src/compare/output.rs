@@ -77,8 +77,8 @@ impl Summary {
             "Accuracies are the backbone's on the test images after the last epoch, as mean ± standard deviation over seeds; no epoch and no head was chosen on the test images.".to_string(),
             format!("The paired difference is to {} with the same seed, in points, as mean ± half of the 95 % interval (Student's t over n pairs). {}", self.baseline, match pairs {
                 1 => "One seed gives no interval.",
-                2..=4 => "With so few pairs the interval is wide, and assumes normal differences.",
-                _ => "It assumes normal differences; no correction is made for comparing several entries.",
+                2..=4 => "With so few pairs it is wide, and assumes normal differences. It is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
+                _ => "It assumes normal differences, and is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
             }),
             "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
         ];
