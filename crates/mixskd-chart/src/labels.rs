@@ -7,8 +7,8 @@ const LETTER: f64 = 7.2;
 const LINE: f64 = 16.0;
 /// Points nearer than this to their neighbour, from left to right, are labelled together.
 const TOGETHER: f64 = 20.0;
-/// How far a column of labels may stand from its points.
-const GAPS: [f64; 3] = [22.0, 40.0, 60.0];
+/// How far a column of labels may stand from its points, the nearest first: beyond other points where those are in the way.
+const GAPS: [f64; 7] = [22.0, 40.0, 60.0, 85.0, 110.0, 140.0, 170.0];
 /// Where a line to a point ends before its middle.
 const CLEAR: f64 = 7.0;
 /// A line from a label to its point.
@@ -304,6 +304,19 @@ mod tests {
         assert_eq!(boxes.len(), points.len());
         check_apart(&boxes);
         assert!(boxes.iter().all(|b| b[0] > 100.0 && b[2] < 830.0));
+    }
+
+    #[test]
+    fn a_column_stands_beyond_a_point_in_its_way() {
+        let mut points: Vec<_> = (0..20)
+            .map(|k| ("label-smoothing", (780.0, 150.0 + 5.0 * f64::from(k))))
+            .collect();
+        points.push(("bake", (690.0, 200.0)));
+        let (boxes, _) = labelled(&points);
+        assert_eq!(boxes.len(), points.len());
+        check_apart(&boxes);
+        // Labels are placed from left to right.
+        assert!(boxes[1..].iter().all(|b| b[2] < 683.0), "{boxes:?}");
     }
 
     #[test]

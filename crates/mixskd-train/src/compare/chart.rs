@@ -16,11 +16,16 @@ const ALIKE: f64 = 1.2;
 /// Top-1 (mean ± standard deviation) against seconds a run: the first table as discs, the second as squares.
 pub(super) fn svg(summary: &Summary) -> String {
     let mut svg = Svg::new(WIDTH, HEIGHT);
+    // With the same epochs they are the same runs, and have their disc.
+    let again = summary
+        .equal_time
+        .iter()
+        .filter(|row| row.epochs != summary.epochs);
     let points: Vec<(&Row, bool)> = summary
         .equal_epochs
         .iter()
         .map(|row| (row, false))
-        .chain(summary.equal_time.iter().map(|row| (row, true)))
+        .chain(again.map(|row| (row, true)))
         .collect();
     svg.text((LEFT, 24.0), Anchor::Start, &summary.subject());
     let marks = if summary.equal_time.is_empty() {
