@@ -11,6 +11,8 @@ use crate::{Result, method};
 
 /// Steps timed after one of warm-up.
 const TIMED_STEPS: usize = 2;
+/// Steps timed where methods are compared by their cost.
+const COMPARED_STEPS: usize = 7;
 
 /// Shapes, counts and estimates of a configured run.
 #[derive(Debug, Clone, Serialize)]
@@ -43,6 +45,32 @@ pub struct Plan {
 }
 
 impl Trainer {
+    /// Seconds of one training step, loading included: the median of a few, after the first. Writes nothing; the trainer is spent.
+    ///
+    /// # Errors
+    /// When an image cannot be read.
+    pub fn seconds_per_step(mut self) -> Result<f64> {
+        let in_epoch = self.steps_per_epoch();
+        let mut seconds = Vec::new();
+        while seconds.len() < COMPARED_STEPS {
+            let mut started = Instant::now();
+            for (at, batch) in self.train_loader.epoch(0).take(in_epoch).enumerate() {
+                let batch = crate::trainer::to_device(batch?, 0, &self.device)?;
+                self.step(&batch, 0.0, true)?;
+                // The first step of an epoch waits for the loader to begin.
+                if at > 0 || in_epoch == 1 {
+                    seconds.push(started.elapsed().as_secs_f64());
+                }
+                started = Instant::now();
+                if seconds.len() == COMPARED_STEPS {
+                    break;
+                }
+            }
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    }
+
     /// Counts and measures what the run would cost. Takes a few real steps and writes nothing; the trainer is spent.
     ///
     /// # Errors

@@ -68,6 +68,9 @@ impl RunDir {
             });
         }
         let run = Self::hold(path)?;
+        // A run may have been brought here without its checkpoints, which are most of its bytes.
+        let checkpoints = path.join("checkpoints");
+        std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
         Ok((run, TrainConfig::from_file(&config)?))
     }
 

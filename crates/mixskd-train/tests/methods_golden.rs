@@ -8,7 +8,7 @@ use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
 
-/// Methods that mix or cut by numbers of their own, which another program cannot draw.
+/// Methods that mix or cut by numbers of their own, which another program cannot draw: see `drawn_golden.rs`.
 const DRAWN: [&str; 4] = ["mixup", "manifold-mixup", "cutmix", "mixskd"];
 
 fn below(golden: &BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {

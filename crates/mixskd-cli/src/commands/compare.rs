@@ -77,6 +77,8 @@ pub(crate) struct Args {
 impl Args {
     /// Compares.
     pub(crate) fn run(&self) -> Result<()> {
+        // Steps are timed in this process.
+        self.threads.apply()?;
         let mut comparison = match (&self.out, self.resume) {
             (Some(out), true) => self.resume(out)?,
             _ => self.create()?,
@@ -93,8 +95,10 @@ impl Args {
             }
             tell(event);
         })?;
-        if seen > 0 {
-            eprintln!("{seen} runs were finished before");
+        match seen {
+            0 => {}
+            1 => eprintln!("1 run was finished before"),
+            seen => eprintln!("{seen} runs were finished before"),
         }
         if self.json {
             output::json(&summary)?;
@@ -127,16 +131,11 @@ impl Args {
         Ok(Comparison::create(&out, &config)?)
     }
 
-    /// Goes on, with what the flags ask for on top.
+    /// Goes on, with what the flags ask for on top. Where nothing is left to train, the data need not be there.
     fn resume(&self, out: &Path) -> Result<Comparison> {
         let mut comparison = Comparison::open(out)?;
         let mut more = comparison.config().clone();
-        let source = more.settings.data.source.clone();
-        more.settings = self.settings(more.settings)?;
-        if !self.data.names_source() {
-            // The folder as it was named then, and not as it is called from here.
-            more.settings.data.source = source;
-        }
+        more.settings = self.common(more.settings)?;
         let first = more.settings.run.seed;
         let seeds = u64::from(self.seeds.unwrap_or(0));
         more.seeds = (first..first.saturating_add(seeds)).collect();
@@ -145,7 +144,31 @@ impl Args {
         if let Some(name) = &self.baseline {
             more.baseline.clone_from(name);
         }
+        if self.data.names_source() {
+            // The same data in another place.
+            let trainer = Trainer::new(&more.settings)?;
+            let (data, classes) = (&trainer.dataset().name, trainer.dataset().classes.len());
+            if let Some((of, its)) = comparison.data_of_runs()
+                && (&of, its) != (data, classes)
+            {
+                return Err(Failure::usage(
+                    format!(
+                        "{}: its runs are of {of}, {its} classes; --data names {data}, {classes} classes",
+                        out.display()
+                    ),
+                    "name the same data, or begin another comparison with another --out",
+                ));
+            }
+            more.settings
+                .data
+                .source
+                .clone_from(&trainer.config().data.source);
+        }
         comparison.extend(&more)?;
+        if !comparison.is_done() {
+            // What every run would stumble over is told once.
+            Trainer::new(&comparison.config().settings)?;
+        }
         Ok(comparison)
     }
 
@@ -160,8 +183,18 @@ impl Args {
         Ok(entries)
     }
 
-    /// `base` with the named flags and `--set`, resolved against the data.
+    /// The same, resolved against the data.
     fn settings(&self, base: TrainConfig) -> Result<TrainConfig> {
+        let config = self.common(base)?;
+        let trainer = Trainer::new(&config).map_err(|error| match &self.config {
+            Some(path) => config.in_file(path, error),
+            None => error,
+        })?;
+        Ok(trainer.config().clone())
+    }
+
+    /// `base` with the named flags and `--set`.
+    fn common(&self, base: TrainConfig) -> Result<TrainConfig> {
         let mut config = self.data.apply(base)?;
         let flags: [(&str, Option<toml::Value>); 5] = [
             ("model.name", self.model.clone().map(Into::into)),
@@ -184,11 +217,7 @@ impl Args {
             }
             config = config.with(assignment)?;
         }
-        let trainer = Trainer::new(&config).map_err(|error| match &self.config {
-            Some(path) => config.in_file(path, error),
-            None => error,
-        })?;
-        Ok(trainer.config().clone())
+        Ok(config)
     }
 }
 
@@ -246,6 +275,13 @@ fn interrupted() -> RunFailure {
 }
 
 impl Runner for Processes {
+    fn seconds_per_step(&mut self, config: &TrainConfig) -> std::result::Result<f64, RunFailure> {
+        if lock(&self.child).stop {
+            return Err(interrupted());
+        }
+        Ok(Trainer::for_resume(config)?.seconds_per_step()?)
+    }
+
     fn run(&mut self, dir: &Path) -> std::result::Result<(), RunFailure> {
         let failed = |cause: String| RunFailure { cause, stop: false };
         let program = std::env::current_exe()
@@ -287,13 +323,17 @@ fn tell(event: &Event) {
             seed,
             epochs,
         } => {
-            eprintln!("run {number} of {of}: {entry}, seed {seed}, {epochs} epochs");
+            let s = if *epochs == 1 { "" } else { "s" };
+            eprintln!("run {number} of {of}: {entry}, seed {seed}, {epochs} epoch{s}");
         }
         Event::Finished { .. } => {}
         Event::Failed(failure) => eprintln!(
             "run failed: {}, seed {}: {}; the others go on",
             failure.entry, failure.seed, failure.cause
         ),
+        Event::Timing(entries) => {
+            eprintln!("timing a few steps of each of {entries} entries in turn, for equal time");
+        }
         Event::EqualTime(plan) => {
             let plan: Vec<_> = plan
                 .iter()
@@ -332,7 +372,10 @@ fn failures(summary: &Summary) -> Result<()> {
         .map(|failure| format!("{} seed {}", failure.entry, failure.seed))
         .collect();
     Err(Failure::failed(
-        format!("{} runs failed: {}", names.len(), names.join(", ")),
+        match names.as_slice() {
+            [name] => format!("1 run failed: {name}"),
+            names => format!("{} runs failed: {}", names.len(), names.join(", ")),
+        },
         Some(format!(
             "try them again with `mixskd compare --out {} --resume`",
             summary.dir.display()

@@ -1,6 +1,8 @@
 //! `mixskd compare` on a tiny folder of images.
 
-use crate::support::{image_folder, run};
+use std::path::Path;
+
+use crate::support::{TINY as RUN, image_folder, run};
 
 const TINY: &str = "compare --data pets --width 0.03125 --batch 4 --epochs 1 --set schedule.warmup_epochs=0 --threads 1";
 
@@ -86,7 +88,7 @@ fn a_failed_run_is_told_and_the_others_go_on() {
     let again = run(dir.path(), "compare --out c --resume --threads 1");
     assert_eq!(again.status, 1, "{}", again.stderr);
     assert!(
-        again.stderr.contains("1 runs failed: ce seed 0"),
+        again.stderr.contains("1 run failed: ce seed 0"),
         "{}",
         again.stderr
     );
@@ -109,7 +111,191 @@ fn equal_time_leaves_the_costliest_its_epochs_and_the_other_no_fewer() {
     assert_eq!(rows.len(), 2);
     // Which of them is the costliest the clock says, and on a busy machine that may be either: it keeps its epochs, the other gets no fewer.
     assert_eq!(epochs(0).min(epochs(1)), 2, "{rows:?}");
+    assert_eq!(summary["equal_time_missing"], 0);
     assert!(dir.path().join("c/equal-time.toml").is_file());
+
+    // Taken up again it has the same epochs, and so no run to do; and no data to read.
+    let before = std::fs::read(dir.path().join("c/equal-time.toml")).unwrap();
+    std::fs::rename(dir.path().join("pets"), dir.path().join("gone")).unwrap();
+    let again = run(dir.path(), "compare --out c --resume --json").ok();
+    assert_eq!(again.json()["equal_time"], summary["equal_time"]);
+    assert!(!again.stderr.contains("timing"), "{}", again.stderr);
+    let after = std::fs::read(dir.path().join("c/equal-time.toml")).unwrap();
+    assert_eq!(before, after);
+}
+
+/// Copies what a comparison's `runs` hold into another's.
+fn bring(from: &Path, into: &Path, only: &[&str]) {
+    for run in std::fs::read_dir(from.join("runs")).unwrap() {
+        let run = run.unwrap();
+        let to = into.join("runs").join(run.file_name());
+        std::fs::create_dir_all(&to).unwrap();
+        for file in only {
+            std::fs::copy(run.path().join(file), to.join(file)).unwrap();
+        }
+    }
+}
+
+/// What lies in a run that is brought without its weights.
+const LIGHT: [&str; 3] = ["config.toml", "report.json", "run.json"];
+
+#[test]
+fn two_machines_share_the_runs_and_one_makes_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        image_folder(&path, 4);
+        path
+    };
+    let (a, b) = (machine("a"), machine("b"));
+    let flags = format!("{TINY} --seeds 1 --out c");
+    run(&a, &format!("{flags} --methods ce,mixup")).ok();
+    run(&b, &format!("{flags} --methods cutmix")).ok();
+    // Another seed of the first's methods, by its number.
+    let late = format!("{flags} --methods ce,mixup,cutmix --set run.seed=1")
+        .replace("--out c", "--out late");
+    run(&b, &late).ok();
+    // Pretend that the second is another kind of machine.
+    let sessions = b.join("c/runs/cutmix-seed-0/run.json");
+    let text = std::fs::read_to_string(&sessions).unwrap();
+    let other = text.replace("\"instruction_set\": \"", "\"instruction_set\": \"other ");
+    assert!(other != text);
+    std::fs::write(&sessions, other).unwrap();
+
+    // Neither the weights nor the data are there.
+    let table = dir.path().join("c");
+    std::fs::create_dir_all(&table).unwrap();
+    std::fs::copy(a.join("c/compare.toml"), table.join("compare.toml")).unwrap();
+    for from in [a.join("c"), b.join("c"), b.join("late")] {
+        bring(&from, &table, &LIGHT);
+    }
+    std::fs::remove_dir_all(a.join("pets")).unwrap();
+    let merged = run(
+        dir.path(),
+        "compare --out c --resume --methods cutmix --seeds 2 --json",
+    )
+    .ok();
+    assert!(
+        merged.stderr.contains("6 runs were finished before") && !merged.stderr.contains("run 1")
+    );
+    let summary = merged.json();
+    assert_eq!(summary["equal_epochs"].as_array().unwrap().len(), 3);
+    assert_eq!(summary["equal_epochs"][2]["gain"]["pairs"], 2);
+    assert_eq!(
+        (&summary["missing"], &summary["failures"]),
+        (&0.into(), &serde_json::json!([]))
+    );
+    // Seed by seed, each where it lies now.
+    let runs = summary["runs"].as_array().unwrap();
+    let places: Vec<_> = runs.iter().map(|r| r["dir"].as_str().unwrap()).collect();
+    assert_eq!(
+        places[..3],
+        [
+            "c/runs/ce-seed-0",
+            "c/runs/mixup-seed-0",
+            "c/runs/cutmix-seed-0"
+        ]
+    );
+    assert_eq!(runs[0]["sessions"], 1);
+    // Its costs are another machine's.
+    let page = std::fs::read_to_string(table.join("compare.md")).unwrap();
+    let note = "do not compare throughout: 5 runs on ";
+    assert!(
+        page.contains(note) && page.contains("; 1 run on "),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_run_brought_from_elsewhere_has_to_be_of_this_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    let flags = format!("{TINY} --seeds 1");
+    run(dir.path(), &format!("{flags} --methods ce --out c")).ok();
+    let longer = flags.replace("--epochs 1", "--epochs 2");
+    run(dir.path(), &format!("{longer} --methods mixup --out long")).ok();
+    run(
+        dir.path(),
+        &format!("{flags} --entry focal=focal:method.gamma=3 --out other"),
+    )
+    .ok();
+    let out = dir.path().join("c");
+    bring(&dir.path().join("long"), &out, &LIGHT);
+    bring(&dir.path().join("other"), &out, &LIGHT);
+    // A report in another run's place, and one without its settings.
+    for (to, files) in [("dks-seed-0", &LIGHT[..]), ("sad-seed-0", &LIGHT[1..])] {
+        std::fs::create_dir_all(out.join("runs").join(to)).unwrap();
+        for file in files {
+            let from = out.join("runs/ce-seed-0").join(file);
+            std::fs::copy(from, out.join("runs").join(to).join(file)).unwrap();
+        }
+    }
+    let resumed = run(
+        dir.path(),
+        "compare --out c --resume --methods mixup,focal,dks,sad --threads 1 --json",
+    );
+    assert_eq!(resumed.status, 1, "{}", resumed.stderr);
+    let summary = resumed.json();
+    assert_eq!(
+        summary["equal_epochs"].as_array().unwrap().len(),
+        1,
+        "{summary}"
+    );
+    let causes: Vec<_> = summary["failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["cause"].as_str().unwrap())
+        .collect();
+    let wanted = [
+        "run.epochs = 2, the comparison's is 1",
+        "method.gamma = 3.0, the comparison's is 2.0",
+        "method.name = \"ce\", the comparison's is \"dks\"",
+        "holds no config.toml",
+    ];
+    assert_eq!(causes.len(), wanted.len());
+    for (cause, wanted) in causes.iter().zip(wanted) {
+        assert!(cause.contains(wanted), "`{cause}` lacks `{wanted}`");
+    }
+    // Taken away, it is done anew.
+    for run in ["mixup", "focal", "dks", "sad"] {
+        std::fs::remove_dir_all(out.join(format!("runs/{run}-seed-0"))).unwrap();
+    }
+    run(dir.path(), "compare --out c --resume --threads 1").ok();
+}
+
+#[test]
+fn data_may_move_and_unfinished_runs_follow_it() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    run(
+        dir.path(),
+        &format!("{TINY} --seeds 1 --methods ce,mixup --out c"),
+    )
+    .ok();
+    // One run stopped before its first epoch, and brought without its checkpoints.
+    let broken = dir.path().join("c/runs/mixup-seed-0");
+    std::fs::remove_file(broken.join("report.json")).unwrap();
+    std::fs::remove_dir_all(broken.join("checkpoints")).unwrap();
+    std::fs::create_dir(dir.path().join("new")).unwrap();
+    std::fs::rename(dir.path().join("pets"), dir.path().join("new/pets")).unwrap();
+    let resumed = run(dir.path(), "compare --out c --resume");
+    resumed.refused(2, "pets: there is no such folder", "");
+    let other = "compare --out c --resume --data fashion-mnist-mini";
+    run(dir.path(), other).refused(2, "its runs are of pets, 2 classes", "--out");
+    let resumed = run(
+        dir.path(),
+        "compare --out c --resume --data new/pets --threads 1 --json",
+    )
+    .ok();
+    assert_eq!(resumed.json()["equal_epochs"][1]["runs"], 1);
+    // From now on it is known where the data lies.
+    run(
+        dir.path(),
+        "compare --out c --resume --methods cutout --threads 1",
+    )
+    .ok();
 }
 
 #[test]
@@ -128,9 +314,27 @@ fn what_cannot_be_compared_is_refused() {
         "the same for all",
         "--set run.epochs=3",
     );
+    check("--methods ce --entry CE=mixup", "named twice", "--entry");
+    check(
+        "--methods ce --seeds 2 --set run.seed=9223372036854775807",
+        "below 2^63",
+        "",
+    );
     check(
         "--methods ce --set method.alpha=1",
         "own settings",
         "--entry",
     );
+    // A run is no comparison, finished or just begun.
+    run(dir.path(), &format!("{RUN} --method ce --epochs 1 --out r")).ok();
+    let how = "mixskd train --resume r";
+    run(dir.path(), "compare --out r --resume").refused(2, "is no comparison", how);
+    for entry in std::fs::read_dir(dir.path().join("r")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && !path.ends_with("config.toml") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(dir.path().join("r/checkpoints")).unwrap();
+    run(dir.path(), &format!("{TINY} --methods ce --out r")).refused(2, "is not empty", "--out");
 }

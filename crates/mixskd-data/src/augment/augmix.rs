@@ -186,4 +186,53 @@ mod tests {
             assert!(canvas.pixels_mut().iter().all(|v| (128..=137).contains(v)));
         }
     }
+
+    /// With the weakest magnitudes and the pure operations, a picture of one grey level is changed by Posterize alone, which one
+    /// chain of one operation in nine is.
+    #[test]
+    fn chains_have_the_weights_of_beta_and_dirichlet_draws() {
+        const DRAWS: usize = 6000;
+        let levels = |width: usize| -> Vec<f64> {
+            let op = AugMix {
+                severity: 1,
+                depth: 1,
+                width,
+                all_ops: false,
+                ..AugMix::default()
+            };
+            let draw = |index: usize| {
+                let mut canvas = Canvas::new(ImageView {
+                    height: 2,
+                    width: 2,
+                    channels: 1,
+                    pixels: &[143; 4],
+                });
+                let mut rng = stream(0, 0, index as u64, Purpose::Augment);
+                op.apply(&mut canvas, &mut rng).unwrap();
+                f64::from(canvas.pixels_mut()[0])
+            };
+            (0..DRAWS).map(draw).collect()
+        };
+        let changed = |levels: &[f64]| -> Vec<f64> {
+            levels
+                .iter()
+                .copied()
+                .filter(|level| *level < 143.0)
+                .collect()
+        };
+        let mean = |levels: &[f64]| levels.iter().sum::<f64>() / levels.len() as f64;
+        let share = |levels: &[f64]| levels.len() as f64 / DRAWS as f64;
+
+        // One chain: m·143 + (1 − m)·128, m uniform, cut to a whole number: 128 to 142, each as often.
+        let one = changed(&levels(1));
+        assert!((share(&one) - 1.0 / 9.0).abs() < 0.013, "{}", share(&one));
+        assert!((mean(&one) - 135.0).abs() < 0.6, "{}", mean(&one));
+        // Three: the fall is 15·(1 − m)·w for each that posterizes; on the mean over all draws a ninth of 7.5, and the half level
+        // that cutting costs where any does.
+        let three = levels(3);
+        let any = 1.0 - (8.0_f64 / 9.0).powi(3);
+        let fall = 143.0 - mean(&three) - 0.5 * share(&changed(&three));
+        assert!((share(&changed(&three)) - any).abs() < 0.02);
+        assert!((fall - 7.5 / 9.0).abs() < 0.08, "{fall}");
+    }
 }

@@ -1,7 +1,7 @@
 """torchvision's augmentation operations on Pillow images: golden values of tests/operations.rs and of augment/space.rs.
 
-Writes operations.safetensors (a picture, its grey version, and each operation's result, named `picture|operation|magnitude`) and
-policies.json (magnitude tables and policies) beside itself; needs torch, torchvision, pillow and safetensors. The picture is a part
+Writes operations.safetensors (a picture, a grey square of it, a flat picture and one of two levels, and each operation's result, named
+`picture|operation|magnitude|fill`, fill the grey level of what a geometric operation uncovers) and policies.json (magnitude tables and policies) beside itself; needs torch, torchvision, pillow and safetensors. The picture is a part
 of tests/images/cat.jpg, made small.
 """
 
@@ -63,15 +63,27 @@ def pixels(image):
     return torch.from_numpy(array.reshape(array.shape[0], array.shape[1], -1).copy())
 
 
+# What geometric operations are tried with besides black.
+FILLED = {"ShearX": [-0.5], "ShearY": [0.5], "TranslateX": [-9.0, 9.0], "TranslateY": [-9.0, 9.0], "Rotate": [-30.0, 45.0]}
+
+
+def results(picture, image, magnitudes, fill):
+    for op, values in magnitudes.items():
+        for magnitude in values:
+            level = [float(fill)] * len(image.getbands()) if fill else None
+            result = autoaugment._apply_op(image, op, magnitude, InterpolationMode.NEAREST, level)
+            yield f"{picture}|{op}|{magnitude}|{fill}", pixels(result)
+
+
 cat = Image.open(io.BytesIO(base64.b64decode("".join(CAT))))
 square = cat.crop((2, 0, 29, 27)).convert("L")
+flat = Image.new("RGB", (7, 5), (90, 90, 200))
+levels = Image.fromarray(np.where(np.indices((6, 8)).sum(0) % 3 == 0, 255, 31).astype(np.uint8))
 tensors = {}
-for picture, image in [("cat", cat), ("square", square)]:
+for picture, image in [("cat", cat), ("square", square), ("flat", flat), ("levels", levels)]:
     tensors[picture] = pixels(image)
-    for op, magnitudes in MAGNITUDES.items():
-        for magnitude in magnitudes:
-            result = autoaugment._apply_op(image, op, magnitude, InterpolationMode.NEAREST, None)
-            tensors[f"{picture}|{op}|{magnitude}"] = pixels(result)
+    tensors.update(results(picture, image, MAGNITUDES, 0))
+    tensors.update(results(picture, image, FILLED, 137))
 
 SIZES = [(32, 32), (28, 28), (224, 224), (375, 500)]
 MAKERS = {

@@ -2,7 +2,7 @@
 
 Run by the test `operations.rs`: python operations.py IN OUT
 IN is a safetensors file of images, [height, width, channel] bytes; OUT gets each operation's result at many magnitudes, named
-`image|operation|magnitude`.
+`image|operation|magnitude|fill`.
 """
 
 import sys
@@ -40,12 +40,17 @@ MAGNITUDES = {
     "Invert": [0.0],
 }
 
+# Operations that uncover what is filled.
+FILLED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+
 out = {}
 for name, tensor in load_file(sys.argv[1]).items():
     array = tensor.numpy()
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     for op, magnitudes in MAGNITUDES.items():
         for magnitude in magnitudes:
-            result = np.array(_apply_op(image, op, magnitude, InterpolationMode.NEAREST, None))
-            out[f"{name}|{op}|{magnitude}"] = torch.from_numpy(result.reshape(array.shape).copy())
+            for fill in (0, 137) if op in FILLED else (0,):
+                level = [float(fill)] * array.shape[2] if fill else None
+                result = np.array(_apply_op(image, op, magnitude, InterpolationMode.NEAREST, level))
+                out[f"{name}|{op}|{magnitude}|{fill}"] = torch.from_numpy(result.reshape(array.shape).copy())
 save_file(out, sys.argv[2])

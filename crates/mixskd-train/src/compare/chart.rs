@@ -10,14 +10,22 @@ const LEFT: f64 = 80.0;
 const RIGHT: f64 = 830.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 490.0;
+/// Costs within this ratio are about the same: as much is shown on their either side.
+const ALIKE: f64 = 1.2;
+
 /// Top-1 (mean ± standard deviation) against seconds a run: the first table as discs, the second as squares.
 pub(super) fn svg(summary: &Summary) -> String {
     let mut svg = Svg::new(WIDTH, HEIGHT);
+    // With the same epochs they are the same runs, and have their disc.
+    let again = summary
+        .equal_time
+        .iter()
+        .filter(|row| row.epochs != summary.epochs);
     let points: Vec<(&Row, bool)> = summary
         .equal_epochs
         .iter()
         .map(|row| (row, false))
-        .chain(summary.equal_time.iter().map(|row| (row, true)))
+        .chain(again.map(|row| (row, true)))
         .collect();
     svg.text((LEFT, 24.0), Anchor::Start, &summary.subject());
     let marks = if summary.equal_time.is_empty() {
@@ -42,7 +50,12 @@ pub(super) fn svg(summary: &Summary) -> String {
         svg.text(middle, Anchor::Middle, "no run is done yet");
         return svg.finish();
     }
-    let x = Axis::of_ratios(fast, slow, LEFT, RIGHT);
+    // Costs that are about the same are to look so.
+    let x = if slow < ALIKE * fast {
+        Axis::of_ratios(fast / ALIKE, slow * ALIKE, LEFT, RIGHT)
+    } else {
+        Axis::of_ratios(fast, slow, LEFT, RIGHT)
+    };
     let y = Axis::new(low, high, BOTTOM, TOP);
     axes(&mut svg, &x, &y);
 
@@ -61,9 +74,9 @@ pub(super) fn svg(summary: &Summary) -> String {
             svg.disc(place);
         }
     }
-    for ((row, _), &place) in points.iter().zip(&places) {
-        labels.write(&mut svg, &row.entry, place);
-    }
+    let names = points.iter().map(|(row, _)| row.entry.as_str());
+    let names: Vec<_> = names.zip(places).collect();
+    labels.write(&mut svg, &names);
     svg.finish()
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Entry;
+use super::{Entry, difference};
 use crate::{Error, Result, ScheduleConfig, TrainConfig};
 
 /// Where it stands in a comparison's directory.
@@ -59,8 +59,22 @@ impl CompareConfig {
         if self.seeds.is_empty() {
             return Err(Error::config("--seeds", "must be at least 1, got 0"));
         }
+        if let Some(&seed) = self.seeds.iter().max()
+            && i64::try_from(seed).is_err()
+        {
+            let last = format!("must be below 2^63 for every seed, the last is {seed}");
+            return Err(Error::config("run.seed", last));
+        }
+        if let Some(twice) =
+            (1..self.seeds.len()).find(|&at| self.seeds[..at].contains(&self.seeds[at]))
+        {
+            let message = format!("are to differ, {} is named twice", self.seeds[twice]);
+            return Err(Error::config("seeds", message));
+        }
         for (at, entry) in self.entries.iter().enumerate() {
-            if self.entries[..at].iter().any(|e| e.name == entry.name) {
+            // Names are directories, too, and not every file system tells A from a.
+            let same = |other: &Entry| other.name.eq_ignore_ascii_case(&entry.name);
+            if self.entries[..at].iter().any(same) {
                 return Err(Error::Config {
                     place: format!("entry {}", entry.name),
                     message: "is named twice".into(),
@@ -87,8 +101,10 @@ impl CompareConfig {
 
     pub(super) fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
-        toml::from_str(&text)
-            .map_err(|e| Error::config(path.display().to_string(), e.message().to_string()))
+        let config: Self = toml::from_str(&text)
+            .map_err(|e| Error::config(path.display().to_string(), e.message().to_string()))?;
+        config.validate()?;
+        Ok(config)
     }
 
     pub(super) fn to_toml(&self) -> Result<String> {
@@ -105,12 +121,21 @@ impl CompareConfig {
                     .into(),
             ),
         };
-        if let Some((key, there, asked)) = first_difference(&self.settings, &more.settings)? {
+        // Entries have their own method and each run its own seed; the data may have moved.
+        let counts =
+            |key: &str| key != "data.source" && key != "run.seed" && !key.starts_with("method.");
+        if let Some(found) = difference::first(&self.settings, &more.settings, counts)? {
             return Err(refuse(format!(
-                "was begun with {key} = {there}; {asked} is asked for"
+                "was begun with {} = {}; {} is asked for",
+                found.key, found.one, found.other
             )));
         }
         let mut extended = self.clone();
+        extended
+            .settings
+            .data
+            .source
+            .clone_from(&more.settings.data.source);
         for entry in &more.entries {
             match self.entry(&entry.name) {
                 Some(known) if known == entry => {}
@@ -159,30 +184,6 @@ fn stretched(schedule: &ScheduleConfig, from: usize, to: usize) -> ScheduleConfi
         milestones: schedule.milestones.iter().map(|&m| at(m)).collect(),
         ..schedule.clone()
     }
-}
-
-/// The first key whose value is not the same, seed and methods apart, with both values.
-fn first_difference(a: &TrainConfig, b: &TrainConfig) -> Result<Option<(String, String, String)>> {
-    let flat = |config: &TrainConfig| -> Result<Vec<(String, String)>> {
-        let table = toml::Table::try_from(config)
-            .map_err(|error| Error::config("settings", error.to_string()))?;
-        let mut keys = Vec::new();
-        for (section, values) in table {
-            for (key, value) in values.as_table().into_iter().flatten() {
-                keys.push((format!("{section}.{key}"), value.to_string()));
-            }
-        }
-        keys.retain(|(key, _)| key != "run.seed" && !key.starts_with("method."));
-        Ok(keys)
-    };
-    let (a, b) = (flat(a)?, flat(b)?);
-    let value = |keys: &[(String, String)], key: &str| {
-        let found = keys.iter().find(|(known, _)| known == key);
-        found.map_or_else(|| "nothing".into(), |(_, value)| value.clone())
-    };
-    let different = |(key, _): &&(String, String)| value(&a, key) != value(&b, key);
-    let found = a.iter().chain(&b).find(different);
-    Ok(found.map(|(key, _)| (key.clone(), value(&a, key), value(&b, key))))
 }
 
 #[cfg(test)]
@@ -254,6 +255,16 @@ mod tests {
         assert!(new(vec![], 1).is_err());
         assert!(new(vec![named("ce")], 0).is_err());
         assert!(new(vec![named("ce"), named("ce")], 1).is_err());
+        let mut twice = config(&["ce", "mixup"], 2);
+        twice.seeds[1] = 0;
+        // One run is no two, whatever a file says.
+        assert!(
+            twice
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("0 is named twice")
+        );
         let mut config = config(&["ce", "mixup"], 1);
         config.baseline = "mixpu".into();
         let error = config.validate().unwrap_err();

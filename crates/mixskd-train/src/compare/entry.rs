@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::unknown_name;
 use crate::{Error, Result, TrainConfig, method};
 
+/// Letters of a name that still leaves room for seed and epochs in a directory's, and for the rest of a table.
+const LONGEST_NAME: usize = 64;
+
 /// One line of a comparison: a method, and settings of its own.
 ///
 /// Only what makes the method itself may differ between entries: keys below `method.` and `objective.`, a whole named
@@ -117,13 +120,16 @@ impl Entry {
         let (name, rest) = text.split_once('=').ok_or_else(refuse)?;
         let (method, settings) = rest.split_once(':').unwrap_or((rest, ""));
         let known = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-        if name.is_empty() || !name.chars().all(known) || name.starts_with('.') {
+        let fits = (1..=LONGEST_NAME).contains(&name.len()) && !name.starts_with('.');
+        if !fits || !name.chars().all(known) {
             return Err(Error::Config {
                 place: format!("--entry {text}"),
                 message: format!(
                     "`{name}` cannot be an entry's name, which names a directory, too"
                 ),
-                hint: Some("use letters, digits, and . _ + -".into()),
+                hint: Some(format!(
+                    "use at most {LONGEST_NAME} letters, digits, and . _ + -"
+                )),
             });
         }
         let mut entry = Self::named(method)?;
@@ -248,6 +254,7 @@ mod tests {
         check("a=mixpu", "did you mean `mixup`");
         check("a/b=mixup", "cannot be an entry's name");
         check("..=mixup", "cannot be an entry's name");
+        check(&format!("{}=mixup", "n".repeat(65)), "at most 64 letters");
         check("a=mixup:alpha", "NAME=METHOD");
         check("a=mixup:run.epochs=3", "the same for all");
         check("a=mixup:optimizer.lr=3", "--set optimizer.lr=3");

@@ -5,71 +5,88 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CompareConfig, Done};
-use crate::{Error, Report, Result, files};
+use crate::{Error, Result, files};
 
 const FILE: &str = "equal-time.toml";
 
-/// The epochs of the second table, from the training times measured in the first. Kept in a file, so that a comparison taken up
-/// again goes on with the same.
+/// How often all are timed, each once a round. The least time of an entry counts: other work on the machine only ever adds.
+const ROUNDS: usize = 3;
+
+/// The epochs of the second table, from training times measured in turn on one machine right before it: what the first table's
+/// runs took may have been disturbed, or come from several machines. Kept in a file, so that a comparison taken up again goes on
+/// with the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EqualTime {
-    /// Milliseconds of training an image takes, evaluation excluded: the median over seeds, by entry.
+    /// Milliseconds of training an image takes, evaluation excluded, by entry.
     milliseconds_per_image: BTreeMap<String, f64>,
     /// Epochs, by entry.
     epochs: BTreeMap<String, usize>,
 }
 
 impl EqualTime {
-    /// Reads the plan of these entries, or makes it of what the first table's runs took; `None` while no run is done.
-    pub(super) fn settle(dir: &Path, config: &CompareConfig, done: &Done) -> Result<Option<Self>> {
-        let path = dir.join(FILE);
-        let Some(fresh) = Self::measure(config, done) else {
-            return Ok(None);
-        };
-        let stored = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| toml::from_str::<Self>(&text).ok());
-        // Another set of entries may have another costliest.
-        if let Some(stored) = stored
-            && stored.epochs.keys().eq(fresh.epochs.keys())
-        {
-            return Ok(Some(stored));
-        }
-        let text = toml::to_string(&fresh).map_err(|e| Error::config(FILE, e.to_string()))?;
-        files::write_atomically(&path, text.as_bytes())?;
-        Ok(Some(fresh))
+    /// The plan as it was stored, where it knows all of `names`.
+    pub(super) fn stored(dir: &Path, names: &[&str]) -> Option<Self> {
+        Self::read(dir).filter(|plan| names.iter().all(|name| plan.epochs.contains_key(*name)))
     }
 
-    fn measure(config: &CompareConfig, done: &Done) -> Option<Self> {
-        let rate = |(entry, report): &(usize, Report)| {
-            (config.entries[*entry].name.clone(), report.samples_per_s)
-        };
-        Self::plan(config.settings.run.epochs, done.iter().map(rate))
+    fn read(dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(dir.join(FILE)).ok()?;
+        toml::from_str(&text).ok()
     }
 
-    /// For every entry as many epochs as fit the time that `epochs` epochs take of the slowest, from images per second of each
-    /// run, by entry. `None` without a run.
-    fn plan(epochs: usize, rates: impl Iterator<Item = (String, f64)>) -> Option<Self> {
-        let mut times = BTreeMap::<String, Vec<f64>>::new();
-        for (name, rate) in rates {
-            let time = 1e3 / rate.max(f64::MIN_POSITIVE);
-            times.entry(name).or_default().push(time);
+    /// Reads the plan of the entries called `names`, or makes it with `time`, which gives an entry's milliseconds per image.
+    ///
+    /// Entries that the stored plan knows keep their times, so that their runs are not done again; new ones are timed beside the
+    /// costliest of those, and by its time then and now are put on the same scale.
+    pub(super) fn settle(
+        dir: &Path,
+        epochs: usize,
+        names: &[&str],
+        time: &mut dyn FnMut(&str) -> Result<f64>,
+    ) -> Result<Self> {
+        if let Some(plan) = Self::stored(dir, names) {
+            return Ok(plan);
         }
-        let times: BTreeMap<_, _> = times
-            .into_iter()
-            .map(|(name, times)| (name, median(times)))
-            .collect();
-        let most = times.values().copied().reduce(f64::max)?;
-        let epochs = times
+        let mut times = Self::read(dir).map_or_else(BTreeMap::new, |p| p.milliseconds_per_image);
+        let anchor = times
             .iter()
-            .map(|(name, time)| (name.clone(), (epochs as f64 * most / time).round() as usize))
+            .max_by(|a, b| a.1.total_cmp(b.1))
+            .map(|(name, time)| (name.clone(), *time));
+        let mut fresh: BTreeMap<String, f64> = names
+            .iter()
+            .filter(|name| !times.contains_key(**name))
+            .map(|name| (name.to_string(), f64::INFINITY))
             .collect();
-        Some(Self {
+        if let Some((name, _)) = &anchor {
+            fresh.insert(name.clone(), f64::INFINITY);
+        }
+        for _ in 0..ROUNDS {
+            for (name, least) in &mut fresh {
+                *least = least.min(time(name)?);
+            }
+        }
+        let scale = anchor.map_or(1.0, |(name, then)| then / fresh[&name]);
+        for (name, now) in fresh {
+            times.entry(name).or_insert(now * scale);
+        }
+        let plan = Self::of(epochs, times);
+        let text = toml::to_string(&plan).map_err(|e| Error::config(FILE, e.to_string()))?;
+        files::write_atomically(&dir.join(FILE), text.as_bytes())?;
+        Ok(plan)
+    }
+
+    /// For every entry the number of epochs that comes nearest to the time that `epochs` epochs take of the slowest.
+    fn of(epochs: usize, times: BTreeMap<String, f64>) -> Self {
+        let most = times.values().copied().fold(0.0, f64::max);
+        let fitting = |time: f64| (epochs as f64 * most / time.max(f64::MIN_POSITIVE)).round();
+        Self {
+            epochs: times
+                .iter()
+                .map(|(name, &time)| (name.clone(), fitting(time) as usize))
+                .collect(),
             milliseconds_per_image: times,
-            epochs,
-        })
+        }
     }
 
     pub(super) fn epochs_of(&self, entry: &str) -> Option<usize> {
@@ -82,39 +99,62 @@ impl EqualTime {
     }
 }
 
-/// The middle value, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[half]
-    } else {
-        0.5 * (values[half - 1] + values[half])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Settles `names` with entries that take as many milliseconds as `clock` says, and tells how often each was timed.
+    fn settle(dir: &Path, names: &[&str], clock: &[(&str, f64)]) -> (EqualTime, Vec<String>) {
+        let mut asked = Vec::new();
+        let plan = EqualTime::settle(dir, 20, names, &mut |name| {
+            asked.push(name.to_string());
+            // The first time something else was going on.
+            let late = asked.iter().filter(|other| *other == name).count() == 1;
+            let known = clock.iter().find(|(known, _)| *known == name).unwrap();
+            Ok(known.1 * if late { 9.0 } else { 1.0 })
+        });
+        (plan.unwrap(), asked)
+    }
+
     #[test]
     fn each_gets_the_epochs_that_fit_the_slowest_ones_time() {
-        let rates = [
-            ("ce", 900.0),
-            ("ce", 1000.0),
-            ("ce", 10.0),
-            ("mixup", 800.0),
-            ("mixskd", 200.0),
-            ("mixskd", 160.0),
-        ];
-        let rates = rates.map(|(name, rate)| (name.to_string(), rate));
-        let plan = EqualTime::plan(20, rates.into_iter()).unwrap();
-        // The middle of ce's three; for mixskd the mean of 5 and 6.25 ms an image.
-        assert_eq!(plan.milliseconds_per_image["mixskd"], 5.625);
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["ce", "mixup", "mixskd"];
+        let clock = [("ce", 1.25), ("mixup", 1.5), ("mixskd", 5.625)];
+        let (plan, asked) = settle(dir.path(), &names, &clock);
+        // In turn, not one after the other.
+        assert_eq!(asked[..4], ["ce", "mixskd", "mixup", "ce"]);
+        assert_eq!(asked.len(), 3 * ROUNDS);
         assert_eq!(plan.epochs_of("mixskd"), Some(20));
-        assert_eq!(plan.epochs_of("mixup"), Some(90));
-        assert_eq!(plan.epochs_of("ce"), Some(101));
+        assert_eq!(plan.epochs_of("mixup"), Some(75));
+        assert_eq!(plan.epochs_of("ce"), Some(90));
         assert_eq!(plan.epochs_of("cutmix"), None);
-        assert_eq!(EqualTime::plan(20, std::iter::empty()), None);
+        // Taken up again, nothing is timed, whatever the clock says by now.
+        let (again, asked) = settle(dir.path(), &names, &[]);
+        assert_eq!((again, asked.len()), (plan, 0));
+    }
+
+    #[test]
+    fn entries_that_come_later_leave_the_others_their_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        settle(
+            dir.path(),
+            &["ce", "mixskd"],
+            &[("ce", 1.0), ("mixskd", 4.0)],
+        );
+        // Another machine, half as fast: mixup takes 1.5 times ce's time there, too.
+        let slow = [("ce", 2.0), ("mixup", 3.0), ("mixskd", 8.0)];
+        let (plan, asked) = settle(dir.path(), &["ce", "mixup", "mixskd"], &slow);
+        assert!(!asked.contains(&"ce".to_string()));
+        let epochs = ["ce", "mixup", "mixskd"].map(|name| plan.epochs_of(name).unwrap());
+        assert_eq!(epochs, [80, 53, 20]);
+        // A new costliest one gives all more.
+        let (plan, _) = settle(
+            dir.path(),
+            &["ce", "bake"],
+            &[("mixskd", 4.0), ("bake", 8.0)],
+        );
+        let epochs = ["ce", "mixskd", "bake"].map(|name| plan.epochs_of(name).unwrap());
+        assert_eq!(epochs, [160, 40, 20]);
     }
 }

@@ -5,11 +5,14 @@
 //! ```text
 //! compare.toml                     what is compared, and the settings common to all
 //! runs/NAME-seed-S/                one run, as `mixskd train` leaves it
-//! equal-time.toml                  how many epochs each entry gets in the time of the costliest
+//! equal-time.toml                  what a training image costs each entry, and so how many epochs it gets in the costliest's time
 //! equal-time/NAME-seed-S-epochs-N/ the runs of the second table
 //! compare.json .csv .md .svg       the result, rewritten after each run
 //! lock                             held while a process works here
 //! ```
+//!
+//! Run directories may come from elsewhere: one that is done counts, if its settings are those of the comparison; one that is not goes
+//! on. So several machines share a comparison's runs, and one of them makes the table.
 //!
 //! The figure compared is the backbone's accuracy after the last epoch; no epoch and no head is chosen on the test images.
 //!
@@ -31,14 +34,15 @@
 
 mod chart;
 mod config;
+mod difference;
 mod entry;
 mod equal_time;
+mod found;
 mod output;
 mod runner;
 mod statistics;
 mod summary;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use config::CompareConfig;
@@ -48,8 +52,9 @@ pub use statistics::{CONFIDENCE, Gain, Spread};
 pub use summary::{Failure, Row, RunRecord, Summary};
 
 use crate::run_dir::{is_occupied, lock};
-use crate::{Error, Report, Result, RunDir, files};
+use crate::{Error, Result, RunDir, TrainConfig, files};
 use equal_time::EqualTime;
+use found::Done;
 
 /// What happens in a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +81,8 @@ pub enum Event<'a> {
     },
     /// A run failed; the others go on.
     Failed(&'a Failure),
+    /// So many entries are timed, for the second table.
+    Timing(usize),
     /// The epochs of the second table are settled: entry and epochs.
     EqualTime(&'a [(String, usize)]),
 }
@@ -96,16 +103,14 @@ struct Task {
     dir: PathBuf,
 }
 
-/// Runs of one table that are done, with their entry's place.
-type Done = Vec<(usize, Report)>;
-
 impl Comparison {
     /// Makes the directory and writes what is compared into it.
     ///
     /// # Errors
     /// When it exists and is not empty, or cannot be made.
     pub fn create(dir: &Path, config: &CompareConfig) -> Result<Self> {
-        if is_occupied(dir) || dir.is_file() {
+        // The beginnings of a run count as nothing to a run, but are something to a comparison.
+        if is_occupied(dir) || dir.is_file() || dir.join("config.toml").exists() {
             return Err(Error::RunDir {
                 path: dir.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
@@ -131,10 +136,15 @@ impl Comparison {
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(config::FILE);
         if !path.is_file() {
+            let hint = if dir.join("config.toml").is_file() {
+                format!("it holds a run: `mixskd train --resume {}`", dir.display())
+            } else {
+                "leave --resume out to begin one there".into()
+            };
             return Err(Error::RunDir {
                 path: dir.to_path_buf(),
                 message: format!("is no comparison: it holds no {}", config::FILE),
-                hint: Some("leave --resume out to begin one there".into()),
+                hint: Some(hint),
             });
         }
         Ok(Self {
@@ -163,6 +173,31 @@ impl Comparison {
         files::write_atomically(&self.dir.join(config::FILE), text.as_bytes())
     }
 
+    /// Name and number of classes of the data that the runs here are of, as the first that is done says; `None` before.
+    pub fn data_of_runs(&self) -> Option<(String, usize)> {
+        let report = self
+            .first_table()
+            .iter()
+            .find_map(|t| found::report(&t.dir))?;
+        Some((report.data, report.classes))
+    }
+
+    /// Whether nothing is left to train.
+    pub fn is_done(&self) -> bool {
+        let done = |tasks: &[Task]| tasks.iter().all(|t| found::report(&t.dir).is_some());
+        if !done(&self.first_table()) || !self.config.equal_time {
+            return done(&self.first_table());
+        }
+        let names: Vec<&str> = self
+            .config
+            .entries
+            .iter()
+            .map(|e| e.name.as_str())
+            .collect();
+        let plan = EqualTime::stored(&self.dir, &names);
+        plan.is_some_and(|plan| done(&self.second_table(&plan)))
+    }
+
     /// Does every run that is not done yet, all entries of one seed before the next seed, and writes tables and chart after
     /// each. A run that fails is told and passed over.
     ///
@@ -173,35 +208,23 @@ impl Comparison {
         runner: &mut dyn Runner,
         observer: &mut dyn FnMut(&Event),
     ) -> Result<Summary> {
-        let tasks = self.tasks("runs", |_| self.config.settings.run.epochs, false);
         let mut summary = Summary::new(&self.dir, &self.config);
-        let mut done = Done::new();
+        let mut done = Vec::new();
+        let tasks = self.first_table();
         self.do_all(&tasks, runner, observer, &mut done, |done, failures| {
             summary.fill(&self.config, done, failures);
             output::write(&self.dir, &summary)
         })?;
-        if !self.config.equal_time {
+        if !self.config.equal_time || done.is_empty() {
             return Ok(summary);
         }
-        let Some(plan) = EqualTime::settle(&self.dir, &self.config, &done)? else {
-            return Ok(summary);
-        };
+        let plan = self.settle(&done, runner, observer)?;
         observer(&Event::EqualTime(&plan.epochs()));
-        let first = self.config.settings.run.epochs;
-        let tasks = self.tasks(
-            "equal-time",
-            |name| plan.epochs_of(name).unwrap_or(first),
-            true,
-        );
+        let tasks = self.second_table(&plan);
         // Entries that get the same epochs again have their runs already.
-        let (again, tasks): (Vec<_>, Vec<_>) =
-            tasks.into_iter().partition(|task| task.epochs == first);
-        let same: HashSet<(usize, u64)> =
-            again.iter().map(|task| (task.entry, task.seed)).collect();
-        let mut second: Done = done
-            .into_iter()
-            .filter(|(entry, report)| same.contains(&(*entry, report.seed)))
-            .collect();
+        let mut second = done;
+        let first = self.config.settings.run.epochs;
+        second.retain(|run| plan.epochs_of(self.name(run.entry)) == Some(first));
         self.do_all(&tasks, runner, observer, &mut second, |second, failures| {
             summary.fill_equal_time(&self.config, second, failures);
             output::write(&self.dir, &summary)
@@ -209,12 +232,73 @@ impl Comparison {
         Ok(summary)
     }
 
-    /// Every run of a table, in order.
-    fn tasks(&self, folder: &str, epochs: impl Fn(&str) -> usize, name_epochs: bool) -> Vec<Task> {
+    fn name(&self, entry: usize) -> &str {
+        &self.config.entries[entry].name
+    }
+
+    /// How many epochs of each entry of `done` take the same time.
+    fn settle(
+        &self,
+        done: &[Done],
+        runner: &mut dyn Runner,
+        observer: &mut dyn FnMut(&Event),
+    ) -> Result<EqualTime> {
+        let run = &self.config.settings.run;
+        let there = |at: &usize| done.iter().any(|run| run.entry == *at);
+        let entries: Vec<usize> = (0..self.config.entries.len()).filter(there).collect();
+        let names: Vec<&str> = entries.iter().map(|&at| self.name(at)).collect();
+        if EqualTime::stored(&self.dir, &names).is_none() {
+            observer(&Event::Timing(names.len()));
+        }
+        EqualTime::settle(&self.dir, run.epochs, &names, &mut |name| {
+            let Some(entry) = self.config.entry(name) else {
+                return Err(Error::config(
+                    "equal-time.toml",
+                    format!("names {name}, which is not compared"),
+                ));
+            };
+            let config = self.config.run_config(entry, run.seed, run.epochs)?;
+            let step = runner.seconds_per_step(&config).map_err(|failure| {
+                if failure.stop {
+                    return self.interrupted(failure.cause);
+                }
+                Error::config(format!("the time of {name}"), failure.cause)
+            })?;
+            Ok(1e3 * step / run.batch as f64)
+        })
+    }
+
+    fn interrupted(&self, cause: String) -> Error {
+        Error::Interrupted {
+            dir: self.dir.clone(),
+            cause,
+        }
+    }
+
+    fn first_table(&self) -> Vec<Task> {
+        self.tasks("runs", |_| Some(self.config.settings.run.epochs), false)
+    }
+
+    /// The runs at equal time that are not runs of the first table, too.
+    fn second_table(&self, plan: &EqualTime) -> Vec<Task> {
+        let first = self.config.settings.run.epochs;
+        let others = |name: &str| plan.epochs_of(name).filter(|epochs| *epochs != first);
+        self.tasks("equal-time", others, true)
+    }
+
+    /// Every run of a table, in order; none of an entry without `epochs`.
+    fn tasks(
+        &self,
+        folder: &str,
+        epochs: impl Fn(&str) -> Option<usize>,
+        name_epochs: bool,
+    ) -> Vec<Task> {
         let mut tasks = Vec::new();
         for &seed in &self.config.seeds {
             for (at, entry) in self.config.entries.iter().enumerate() {
-                let epochs = epochs(&entry.name);
+                let Some(epochs) = epochs(&entry.name) else {
+                    continue;
+                };
                 let mut name = format!("{}-seed-{seed}", entry.name);
                 if name_epochs {
                     name = format!("{name}-epochs-{epochs}");
@@ -230,73 +314,98 @@ impl Comparison {
         tasks
     }
 
+    /// Collects the runs of `tasks` that are done, and does the others.
     fn do_all(
         &self,
         tasks: &[Task],
         runner: &mut dyn Runner,
         observer: &mut dyn FnMut(&Event),
-        done: &mut Done,
-        mut write: impl FnMut(&Done, &[Failure]) -> Result<()>,
+        done: &mut Vec<Done>,
+        mut write: impl FnMut(&[Done], &[Failure]) -> Result<()>,
     ) -> Result<()> {
         let mut failures = Vec::new();
+        let mut left = Vec::new();
         for (at, task) in tasks.iter().enumerate() {
-            let entry = &self.config.entries[task.entry];
-            if let Some(report) = runner::finished(&task.dir) {
-                observer(&Event::Finished {
-                    entry: &entry.name,
-                    seed: task.seed,
-                });
-                done.push((task.entry, report));
-                continue;
+            match self.look(task, done.first()) {
+                Ok(Some(run)) => {
+                    observer(&Event::Finished {
+                        entry: self.name(task.entry),
+                        seed: task.seed,
+                    });
+                    done.push(run);
+                }
+                Ok(None) => left.push((at, task)),
+                Err(error) => {
+                    let failure = self.failure(task, error.cause());
+                    observer(&Event::Failed(&failure));
+                    failures.push(failure);
+                }
             }
+        }
+        write(done, &failures)?;
+        for (at, task) in left {
             observer(&Event::Started {
                 number: at + 1,
                 of: tasks.len(),
-                entry: &entry.name,
+                entry: self.name(task.entry),
                 seed: task.seed,
                 epochs: task.epochs,
             });
-            match self.do_one(task, entry, runner) {
-                Ok(report) => done.push((task.entry, report)),
+            match self.do_one(task, runner, done.first()) {
+                Ok(run) => done.push(run),
+                Err(failure) if failure.stop => return Err(self.interrupted(failure.cause)),
                 Err(failure) => {
-                    let stop = failure.stop;
-                    let failure = Failure {
-                        entry: entry.name.clone(),
-                        seed: task.seed,
-                        epochs: task.epochs,
-                        dir: task.dir.clone(),
-                        cause: failure.cause,
-                    };
-                    if stop {
-                        write(done, &failures)?;
-                        return Err(Error::Interrupted {
-                            dir: self.dir.clone(),
-                            cause: failure.cause,
-                        });
-                    }
+                    let failure = self.failure(task, failure.cause);
                     observer(&Event::Failed(&failure));
                     failures.push(failure);
                 }
             }
             write(done, &failures)?;
         }
-        write(done, &failures)
+        Ok(())
+    }
+
+    fn failure(&self, task: &Task, cause: String) -> Failure {
+        Failure {
+            entry: self.name(task.entry).into(),
+            seed: task.seed,
+            epochs: task.epochs,
+            dir: task.dir.clone(),
+            cause,
+        }
+    }
+
+    /// The configuration of a run.
+    fn expected(&self, task: &Task) -> Result<TrainConfig> {
+        let entry = &self.config.entries[task.entry];
+        self.config.run_config(entry, task.seed, task.epochs)
+    }
+
+    /// The run, where it is done; it has to be of the same data as `other`.
+    fn look(&self, task: &Task, other: Option<&Done>) -> Result<Option<Done>> {
+        let run = found::done(task.entry, &task.dir, &self.expected(task)?)?;
+        if let (Some(run), Some(other)) = (&run, other) {
+            found::same_data(&run.report, &other.report)?;
+        }
+        Ok(run)
     }
 
     /// One run, from its beginning or from its newest checkpoint.
     fn do_one(
         &self,
         task: &Task,
-        entry: &Entry,
         runner: &mut dyn Runner,
-    ) -> std::result::Result<Report, RunFailure> {
-        if !task.dir.join("config.toml").is_file() {
-            let config = self.config.run_config(entry, task.seed, task.epochs)?;
+        other: Option<&Done>,
+    ) -> std::result::Result<Done, RunFailure> {
+        let config = self.expected(task)?;
+        if task.dir.join("config.toml").is_file() {
+            found::at_home(&task.dir, &config)?;
+        } else {
             // Dropped at once: whoever runs it takes the lock.
             RunDir::create(&task.dir, &config)?;
         }
         runner.run(&task.dir)?;
-        runner::finished(&task.dir).ok_or_else(|| RunFailure {
+        self.look(task, other)?.ok_or_else(|| RunFailure {
             cause: "ended without a report".into(),
             stop: false,
         })

@@ -77,20 +77,37 @@ impl Summary {
             "Accuracies are the backbone's on the test images after the last epoch, as mean ± standard deviation over seeds; no epoch and no head was chosen on the test images.".to_string(),
             format!("The paired difference is to {} with the same seed, in points, as mean ± half of the 95 % interval (Student's t over n pairs). {}", self.baseline, match pairs {
                 1 => "One seed gives no interval.",
-                2..=4 => "With so few pairs the interval is wide, and assumes normal differences.",
-                _ => "It assumes normal differences; no correction is made for comparing several entries.",
+                2..=4 => "With so few pairs it is wide, and assumes normal differences. It is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
+                _ => "It assumes normal differences, and is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
             }),
             "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
         ];
         if !self.equal_time.is_empty() {
-            notes.push("At equal time, each entry has the epochs that fit the training time of the costliest, by the images/s of the first table, its schedule stretched along.".into());
+            notes.push("At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.".into());
         }
-        if self.missing > 0 {
+        let conditions = self.conditions();
+        if conditions.len() > 1 {
+            let told: Vec<_> = conditions
+                .iter()
+                .map(|(told, runs)| format!("{} on {told}", counted(*runs, "run")))
+                .collect();
             notes.push(format!(
-                "{} run{} still to do: the figures are not final.",
-                self.missing,
-                if self.missing == 1 { " is" } else { "s are" }
+                "Images/s and seconds were not measured under the same conditions, and do not compare throughout: {}.",
+                told.join("; ")
             ));
+        }
+        match (self.missing, self.equal_time_missing) {
+            (0, 0) => {}
+            (0, left) => notes.push(format!(
+                "{} at equal time {} still to do: those figures are not final.",
+                counted(left, "run"),
+                if left == 1 { "is" } else { "are" }
+            )),
+            (left, _) => notes.push(format!(
+                "{} {} still to do: the figures are not final.",
+                counted(left, "run"),
+                if left == 1 { "is" } else { "are" }
+            )),
         }
         notes
     }
@@ -133,8 +150,17 @@ impl Summary {
     }
 }
 
-/// `1, 2, 3`.
+/// `1 run`, `2 runs`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `1, 2, 3`, and `1 to 9` for more than three that follow each other.
 fn list(numbers: &[u64]) -> String {
+    let follow = numbers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    if let (true, [first, _, .., last]) = (follow && numbers.len() > 3, numbers) {
+        return format!("{first} to {last}");
+    }
     let words: Vec<_> = numbers.iter().map(ToString::to_string).collect();
     words.join(", ")
 }

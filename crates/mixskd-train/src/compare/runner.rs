@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Observer, Report, RunDir, Trainer};
+use crate::{Observer, RunDir, TrainConfig, Trainer};
 
 /// Why a run did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,14 @@ pub trait Runner {
     /// # Errors
     /// Why it did not come to its end.
     fn run(&mut self, dir: &Path) -> Result<(), RunFailure>;
+
+    /// Seconds of one training step of `config`, loading included. Takes a few steps in this process and writes nothing.
+    ///
+    /// # Errors
+    /// Why it could not be measured.
+    fn seconds_per_step(&mut self, config: &TrainConfig) -> Result<f64, RunFailure> {
+        Ok(Trainer::for_resume(config)?.seconds_per_step()?)
+    }
 }
 
 /// Runs in this process. Peak memory is then that of the process so far, and not of one run.
@@ -56,10 +64,4 @@ impl Runner for InProcess<'_> {
         trainer.run(&run, self.observer)?;
         Ok(())
     }
-}
-
-/// The report of a run that is done.
-pub(super) fn finished(dir: &Path) -> Option<Report> {
-    let text = std::fs::read_to_string(dir.join("report.json")).ok()?;
-    serde_json::from_str(&text).ok()
 }

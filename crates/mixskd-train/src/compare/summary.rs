@@ -44,6 +44,10 @@ pub struct RunRecord {
     pub seconds: f64,
     /// Largest resident memory of the run's process in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
+    /// Processes that worked on it: more than 1 where it was interrupted; `None` where that was not recorded.
+    pub sessions: Option<usize>,
+    /// Processor, instruction set and threads that its costs belong to; `None` where that was not recorded.
+    pub conditions: Option<String>,
     /// Its run directory.
     pub dir: PathBuf,
 }
@@ -106,6 +110,8 @@ pub struct Summary {
     pub failures: Vec<Failure>,
     /// Runs of the first table that are neither done nor failed.
     pub missing: usize,
+    /// The same of the second table, once its epochs are settled.
+    pub equal_time_missing: usize,
 }
 
 impl Summary {
@@ -126,44 +132,62 @@ impl Summary {
             runs: Vec::new(),
             failures: Vec::new(),
             missing: 0,
+            equal_time_missing: 0,
         }
     }
 
     /// The first table from its runs.
-    pub(super) fn fill(&mut self, config: &CompareConfig, done: &Done, failures: &[Failure]) {
-        if let Some((_, report)) = done.first() {
-            self.data.clone_from(&report.data);
+    pub(super) fn fill(&mut self, config: &CompareConfig, done: &[Done], failures: &[Failure]) {
+        if let Some(run) = done.first() {
+            self.data.clone_from(&run.report.data);
         }
         self.equal_epochs = rows(config, done);
         self.runs = records(config, done);
         self.failures = failures.to_vec();
-        let all = config.entries.len() * config.seeds.len();
-        self.missing = all.saturating_sub(done.len() + failures.len());
+        self.missing = missing(config, done, failures);
     }
 
     /// The second table, after the first.
     pub(super) fn fill_equal_time(
         &mut self,
         config: &CompareConfig,
-        done: &Done,
+        done: &[Done],
         failures: &[Failure],
     ) {
         self.equal_time = rows(config, done);
+        self.equal_time_missing = missing(config, done, failures);
         let first = config.settings.run.epochs;
         self.runs.retain(|run| run.epochs == first);
         self.failures.retain(|failure| failure.epochs == first);
-        let fresh = |epochs: &usize| *epochs != first;
         let runs = records(config, done).into_iter();
-        self.runs.extend(runs.filter(|run| fresh(&run.epochs)));
+        self.runs.extend(runs.filter(|run| run.epochs != first));
         self.failures.extend_from_slice(failures);
+    }
+
+    /// Every set of conditions that costs were measured under, with the number of runs; those that were not recorded are left out.
+    pub(super) fn conditions(&self) -> Vec<(&str, usize)> {
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        for told in self.runs.iter().filter_map(|run| run.conditions.as_deref()) {
+            match counts.iter_mut().find(|(known, _)| *known == told) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((told, 1)),
+            }
+        }
+        counts
     }
 }
 
-fn rows(config: &CompareConfig, done: &Done) -> Vec<Row> {
+/// Runs of a table that are neither done nor failed.
+fn missing(config: &CompareConfig, done: &[Done], failures: &[Failure]) -> usize {
+    let all = config.entries.len() * config.seeds.len();
+    all.saturating_sub(done.len() + failures.len())
+}
+
+fn rows(config: &CompareConfig, done: &[Done]) -> Vec<Row> {
     let of = |name: &str| -> Vec<&Report> {
         let at = config.entries.iter().position(|entry| entry.name == name);
-        let own = done.iter().filter(|(entry, _)| Some(*entry) == at);
-        own.map(|(_, report)| report).collect()
+        let own = done.iter().filter(|run| Some(run.entry) == at);
+        own.map(|run| &run.report).collect()
     };
     let baseline = of(&config.baseline);
     let row = |entry: &Entry| -> Option<Row> {
@@ -199,18 +223,24 @@ fn rows(config: &CompareConfig, done: &Done) -> Vec<Row> {
     config.entries.iter().filter_map(row).collect()
 }
 
-fn records(config: &CompareConfig, done: &Done) -> Vec<RunRecord> {
-    let record = |(entry, report): &(usize, Report)| RunRecord {
-        entry: config.entries[*entry].name.clone(),
-        seed: report.seed,
-        epochs: report.epochs,
-        top1: report.top1,
-        top5: report.top5,
-        test_loss: report.test_loss,
-        samples_per_s: report.samples_per_s,
-        seconds: report.seconds,
-        peak_memory_bytes: report.peak_memory_bytes,
-        dir: report.dir.clone(),
+/// Seed by seed, in the order of the entries.
+fn records(config: &CompareConfig, done: &[Done]) -> Vec<RunRecord> {
+    let record = |run: &&Done| RunRecord {
+        entry: config.entries[run.entry].name.clone(),
+        seed: run.report.seed,
+        epochs: run.report.epochs,
+        top1: run.report.top1,
+        top5: run.report.top5,
+        test_loss: run.report.test_loss,
+        samples_per_s: run.report.samples_per_s,
+        seconds: run.report.seconds,
+        peak_memory_bytes: run.report.peak_memory_bytes,
+        sessions: run.sessions,
+        conditions: run.conditions.clone(),
+        dir: run.report.dir.clone(),
     };
+    let seed = |run: &Done| config.seeds.iter().position(|s| *s == run.report.seed);
+    let mut done: Vec<&Done> = done.iter().collect();
+    done.sort_by_key(|run| (seed(run), run.entry));
     done.iter().map(record).collect()
 }

@@ -1,0 +1,170 @@
+//! What lies in a run's directory before it is run: nothing, a part, or the whole of it; perhaps brought from another machine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::difference::{self, HARMLESS};
+use crate::{Error, Report, Result, TrainConfig, files};
+
+const CONFIG: &str = "config.toml";
+const REPORT: &str = "report.json";
+/// Which processes worked on the run, and where; the command line's recorder writes it.
+const SESSIONS: &str = "run.json";
+
+/// A run that is done.
+#[derive(Debug, Clone)]
+pub(super) struct Done {
+    /// Place of its entry.
+    pub(super) entry: usize,
+    /// Its result; its directory is where it lies now, and not where it was run.
+    pub(super) report: Report,
+    /// Processes that worked on it; `None` where that was not recorded.
+    pub(super) sessions: Option<usize>,
+    /// Where they ran; `None` where that was not recorded. Several where it was taken to another machine.
+    pub(super) conditions: Option<String>,
+}
+
+/// The run of `entry` in `dir`, where it is done, and was run with `expected`.
+///
+/// # Errors
+/// When something else lies there.
+pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<Option<Done>> {
+    if dir.join(CONFIG).is_file() {
+        let config = TrainConfig::from_file(&dir.join(CONFIG))?;
+        check(dir, &config, expected)?;
+    } else if dir.join(REPORT).is_file() {
+        return Err(foreign(
+            dir,
+            &format!("holds no {CONFIG}, so that nobody knows what it is"),
+        ));
+    }
+    let Some(mut report) = report(dir) else {
+        return Ok(None);
+    };
+    let run = &expected.run;
+    if (report.seed, report.epochs) != (run.seed, run.epochs)
+        || report.method != expected.method.name()
+    {
+        let of = format!(
+            "{REPORT} is of {}, seed {}, {} epochs",
+            report.method, report.seed, report.epochs
+        );
+        return Err(foreign(dir, &of));
+    }
+    report.weights = dir.join(report.weights.file_name().unwrap_or_default());
+    report.dir = dir.to_path_buf();
+    let sessions = sessions(dir);
+    Ok(Some(Done {
+        entry,
+        report,
+        sessions: sessions.as_ref().map(Vec::len),
+        conditions: sessions.as_deref().and_then(conditions),
+    }))
+}
+
+/// Makes an unfinished run that was brought from elsewhere look for its files where this comparison has them.
+///
+/// # Errors
+/// When its configuration cannot be read or written.
+pub(super) fn at_home(dir: &Path, expected: &TrainConfig) -> Result<()> {
+    let path = dir.join(CONFIG);
+    let mut config = TrainConfig::from_file(&path)?;
+    let (source, weights) = (&expected.data.source, &expected.init.weights);
+    if (&config.data.source, &config.init.weights) == (source, weights) {
+        return Ok(());
+    }
+    config.data.source.clone_from(source);
+    config.init.weights.clone_from(weights);
+    files::write_atomically(&path, config.to_toml()?.as_bytes())
+}
+
+/// Refuses a run of other data than another one: a folder may be called the same anywhere.
+///
+/// # Errors
+/// When name, classes or network differ.
+pub(super) fn same_data(run: &Report, other: &Report) -> Result<()> {
+    let of = |report: &Report| {
+        let Report {
+            data,
+            classes,
+            parameters_kept,
+            ..
+        } = report;
+        format!("{data}, {classes} classes, a network of {parameters_kept} parameters")
+    };
+    let (own, wanted) = (of(run), of(other));
+    if own == wanted {
+        return Ok(());
+    }
+    Err(foreign(
+        &run.dir,
+        &format!("is a run of {own}, {} one of {wanted}", other.dir.display()),
+    ))
+}
+
+/// Refuses a run whose settings are not those of the comparison.
+fn check(dir: &Path, config: &TrainConfig, expected: &TrainConfig) -> Result<()> {
+    let counts = |key: &str| !HARMLESS.contains(&key);
+    match difference::first(config, expected, counts)? {
+        None => Ok(()),
+        Some(found) => Err(foreign(
+            dir,
+            &format!(
+                "is another run: its {} = {}, the comparison's is {}",
+                found.key, found.one, found.other
+            ),
+        )),
+    }
+}
+
+fn foreign(dir: &Path, message: &str) -> Error {
+    Error::RunDir {
+        path: dir.to_path_buf(),
+        message: format!("{message}; take it away, and the run is done anew"),
+        hint: None,
+    }
+}
+
+/// The report of a run that has come to its end.
+pub(super) fn report(dir: &Path) -> Option<Report> {
+    let text = std::fs::read_to_string(dir.join(REPORT)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// What is read of a process that worked on a run.
+#[derive(Deserialize)]
+struct Session {
+    threads: usize,
+    machine: Machine,
+}
+
+#[derive(Deserialize)]
+struct Machine {
+    processor: Option<String>,
+    instruction_set: String,
+    threads: usize,
+}
+
+/// The processes that worked on the run.
+fn sessions(dir: &Path) -> Option<Vec<Session>> {
+    let text = std::fs::read_to_string(dir.join(SESSIONS)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Processor, instruction set and threads, each kind once; costs measured under other ones are no costs to compare with.
+fn conditions(sessions: &[Session]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    for session in sessions {
+        let machine = &session.machine;
+        let processor = machine.processor.as_deref().unwrap_or("unknown processor");
+        let told = format!(
+            "{processor}, {}, {} of {} threads",
+            machine.instruction_set, session.threads, machine.threads
+        );
+        seen.insert(told);
+    }
+    let told: Vec<_> = seen.into_iter().collect();
+    (!told.is_empty()).then(|| told.join(" and "))
+}
