@@ -43,6 +43,8 @@ mod gpu;
 mod linear;
 mod loss;
 mod mix;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod norm;
 mod optim;
 mod par;

@@ -7,7 +7,7 @@ use mixskd_models::Mode;
 
 use crate::average::Average;
 use crate::config::OnNan;
-use crate::gradients::{Accumulator, first_not_finite, sum_of_squares};
+use crate::gradients::{Accumulator, Gradients, first_not_finite, sum_of_squares};
 use crate::method::TrainBatch;
 use crate::metrics::StepReading;
 use crate::optimizer::Sgd;
@@ -79,17 +79,21 @@ impl Trainer {
             OnNan::Skip => Some(self.statistics()?),
         };
         let output = self.method.step(batch)?;
-        let reading = StepReading::of(&output)?;
+        let mut reading = StepReading::of(&output)?;
         let mut broken = reading.not_finite().map(|(term, value)| Broken {
             term: term.into(),
             layer: None,
             value,
         });
+        let mut gradients = Gradients::new();
         if broken.is_none() {
-            let gradients = self
-                .updater
-                .optimizer
-                .gradients(&mixskd_kernels::backward(&output.loss)?);
+            let all = mixskd_kernels::backward(&output.loss)?;
+            gradients = self.updater.optimizer.gradients(&all);
+        }
+        // From here on every process of the run does the same.
+        broken = self.group.agree(&mut reading, broken, &gradients)?;
+        if broken.is_none() {
+            self.group.average(&mut gradients, &self.store.buffers())?;
             match first_not_finite(&gradients)? {
                 Some((layer, value)) => {
                     broken = Some(Broken {

@@ -82,6 +82,9 @@ pub(crate) struct Args {
     on_nan: Option<String>,
     #[command(flatten)]
     threads: ThreadArgs,
+    /// Train as one of the processes that a launcher started (torchrun's variables, MPI's or Slurm's)
+    #[arg(long)]
+    distributed: bool,
     /// Run directory to make [default: runs/NNN-METHOD-MODEL-DATA]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
@@ -103,7 +106,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 23] = [
+const SETTINGS: [&str; 24] = [
     "config",
     "data",
     "val_fraction",
@@ -126,6 +129,7 @@ const SETTINGS: [&str; 23] = [
     "dry_run",
     "checkpoint_every",
     "on_nan",
+    "distributed",
     "fast_dev_run",
 ];
 
@@ -139,9 +143,13 @@ impl Args {
         if self.fast_dev_run {
             return self.try_out();
         }
-        let (report, data) = match &self.resume {
+        let done = match &self.resume {
             Some(dir) => resume(dir)?,
             None => self.start()?,
+        };
+        // Of several processes the first speaks.
+        let Some((report, data)) = done else {
+            return Ok(());
         };
         if self.json {
             return output::json(&report);
@@ -151,9 +159,12 @@ impl Args {
 }
 
 impl Args {
-    /// A new run; the second value is the data flags for the next command.
-    fn start(&self) -> Result<(Report, String)> {
+    /// A new run, see [`Done`].
+    fn start(&self) -> Result<Option<Done>> {
         let mut trainer = self.trainer(&self.config()?)?;
+        if !trainer.place().is_first() {
+            return follow(&mut trainer, Path::new(""));
+        }
         let mut progress = Progress::new();
         report_skipped(trainer.dataset(), &mut progress);
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
@@ -161,7 +172,7 @@ impl Args {
         listen(trainer.control(), Some(run.path()))?;
         let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
         let report = trainer.run(&run, &mut recorder)?;
-        Ok((report, DataArgs::of(&trainer.config().data)))
+        Ok(Some((report, DataArgs::of(&trainer.config().data))))
     }
 
     /// The trainer of `config`; what is wrong with it is told with the line of `--config` that says it.
@@ -180,6 +191,9 @@ impl Args {
         config.run.max_batches = 2;
         config.schedule.warmup_epochs = config.schedule.warmup_epochs.min(1);
         let mut trainer = self.trainer(&config)?;
+        if !trainer.place().is_first() {
+            return follow(&mut trainer, Path::new("")).map(|_| ());
+        }
         let mut progress = Progress::new();
         report_skipped(trainer.dataset(), &mut progress);
         // A signal that ends the process would leave the folder behind.
@@ -226,7 +240,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 13] = [
+        let flags: [(&str, Option<toml::Value>); 14] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -249,6 +263,10 @@ impl Args {
                 self.checkpoint_every.clone().map(Into::into),
             ),
             ("run.on_nan", self.on_nan.clone().map(Into::into)),
+            (
+                "distribution.enabled",
+                self.distributed.then_some(true.into()),
+            ),
         ];
         for (key, value) in flags {
             if let Some(value) = value {
@@ -291,17 +309,38 @@ impl Args {
     }
 }
 
-/// Goes on with the run in `dir`.
-fn resume(dir: &Path) -> Result<(Report, String)> {
-    let (run, config) = RunDir::open(dir)?;
+/// The report, and the data flags for the next command.
+type Done = (Report, String);
+
+/// Goes on with the run in `dir`, see [`Done`].
+fn resume(dir: &Path) -> Result<Option<Done>> {
+    let (run, config) = RunDir::open_together(dir)?;
     let mut trainer = Trainer::for_resume(&config)?;
+    if !trainer.place().is_first() {
+        return follow(&mut trainer, dir);
+    }
     let mut progress = Progress::new();
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
     listen(trainer.control(), Some(dir))?;
     let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
     let report = trainer.run(&run, &mut recorder)?;
-    Ok((report, DataArgs::of(&trainer.config().data)))
+    Ok(Some((report, DataArgs::of(&trainer.config().data))))
+}
+
+/// Trains as any process but the first of a distributed run, whose directory it leaves to that one. It has nothing to say but what goes wrong.
+fn follow(trainer: &mut Trainer, dir: &Path) -> Result<Option<Done>> {
+    let control = trainer.control();
+    signals::watch(move |request| match request {
+        Request::Stop => control.stop(),
+        Request::Now => (),
+        Request::Checkpoint => control.checkpoint(),
+    })?;
+    let rank = trainer.place().rank;
+    match trainer.run(&RunDir::of_first(dir), &mut ()) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(Failure::from(error).of_rank(rank)),
+    }
 }
 
 /// What is said of a try that failed: its folder is gone, and so is every file that an error may name.
