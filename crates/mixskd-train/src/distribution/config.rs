@@ -57,6 +57,20 @@ impl DistributionConfig {
         Ok(place)
     }
 
+    /// The place of the first of the processes the run is made for, whatever the launcher's variables say: for work that one process does
+    /// on the run's behalf.
+    pub fn first_place(&self) -> Place {
+        let world = if self.enabled {
+            self.processes.max(1)
+        } else {
+            1
+        };
+        Place {
+            world,
+            ..Place::alone()
+        }
+    }
+
     /// Whether a run made for `processes` may have this place.
     pub(crate) fn check(&self, place: &Place) -> Result<()> {
         let (wanted, world) = (self.processes, place.world);

@@ -16,6 +16,8 @@ mod place;
 mod reading;
 mod run;
 mod star;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

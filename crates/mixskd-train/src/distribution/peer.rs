@@ -287,24 +287,24 @@ mod tests {
         assert!(text(first.receive(None)).contains("rank 1 has ended"));
         assert!(text(first.check()).contains("rank 1 has ended"));
 
-        // Whoever was sending hears it too.
+        // Whoever is sending hears it too, whether the end waits for that or not.
+        let large = vec![0; 1 << 22];
         let (first, second) = pair(Duration::from_secs(20));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let error = Error::config("failed", "no room");
+                let error = Error::config("images", "are damaged");
                 farewell([&second].into_iter(), 1, &error);
-                drop(second);
+                second.close();
             });
-            let large = vec![0; 1 << 22];
-            let mut sent = Ok(());
-            for _ in 0..100 {
-                sent = first.send(&large);
-                if sent.is_err() {
-                    break;
-                }
-            }
-            assert_eq!(text(sent), "rank 1 failed: failed: no room");
+            let answer = first.send(&large).and_then(|()| first.receive(None));
+            assert_eq!(text(answer), "rank 1 failed: images: are damaged");
+            first.close();
         });
+        let (first, second) = pair(Duration::from_secs(20));
+        second.fail(1, "failed: no room");
+        drop(second);
+        let sent = (0..100).try_for_each(|_| first.send(&large));
+        assert_eq!(text(sent), "rank 1 failed: no room");
     }
 
     #[test]

@@ -31,8 +31,7 @@ impl Group {
         broken: Option<Broken>,
         gradients: &Gradients,
     ) -> Result<Option<Broken>> {
-        let world = self.place.world;
-        if world == 1 {
+        if self.place.world == 1 {
             return Ok(broken);
         }
         let all = self.gather(&Said {
@@ -43,6 +42,7 @@ impl Group {
             broken: broken.map(|b| (b.term, b.layer, b.value.to_bits())),
             names: fingerprint(reading, gradients),
         })?;
+        let world = all.len() as f64;
         if let Some((term, layer, value)) = all.iter().find_map(|said| said.broken.clone()) {
             let value = f64::from_bits(value);
             return Ok(Some(Broken { term, layer, value }));
@@ -56,11 +56,11 @@ impl Group {
         let sum = |of: &dyn Fn(&Said) -> u64| -> f64 {
             all.iter().map(|said| f64::from_bits(of(said))).sum()
         };
-        reading.loss = sum(&|said| said.loss) / world as f64;
+        reading.loss = sum(&|said| said.loss) / world;
         reading.hits = sum(&|said| said.hits);
         reading.samples = all.iter().map(|said| said.samples).sum();
         for (k, (_, value)) in reading.terms.iter_mut().enumerate() {
-            *value = sum(&|said| said.terms.get(k).copied().unwrap_or_default()) / world as f64;
+            *value = sum(&|said| said.terms.get(k).copied().unwrap_or_default()) / world;
         }
         Ok(None)
     }

@@ -174,3 +174,62 @@ fn take(bytes: &mut &[u8], like: &Tensor) -> Result<Tensor> {
     let tensor = Tensor::from_raw_buffer(own, DType::F32, like.dims(), &Device::Cpu)?;
     Ok(tensor.to_device(like.device())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// `world` processes that know each other.
+    fn stars(world: usize) -> Vec<Star> {
+        let timeout = Duration::from_secs(20);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut all, mut others) = (Vec::new(), Vec::new());
+        for rank in 1..world {
+            let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (here, _) = listener.accept().unwrap();
+            all.push(Peer::new(rank, here, timeout).unwrap());
+            let first = Peer::new(0, there, timeout).unwrap();
+            others.push(Star::new(rank, world, vec![first], timeout));
+        }
+        let first = Star::new(0, world, all, timeout);
+        std::iter::once(first).chain(others).collect()
+    }
+
+    #[test]
+    fn sums_are_added_in_the_order_of_ranks_whoever_comes_first() {
+        let values = [1e8f32, 3.25, -1e8];
+        let expected = ((values[0] + values[1]) + values[2]) / 3.0;
+        assert_ne!(expected, ((values[0] + values[2]) + values[1]) / 3.0);
+        for last in 0..3 {
+            let work = |star: Star| {
+                if star.rank == last {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                let tensor = |value: f32| Tensor::new(&[value, 6.0], &Device::Cpu).unwrap();
+                let own = tensor(values[star.rank]);
+                let mut gradients: Gradients = BTreeMap::from([("a".to_string(), own)]);
+                let buffer = Var::from_tensor(&tensor(star.rank as f32 + 7.0)).unwrap();
+                let buffers = [("b".to_string(), buffer)];
+                star.average(&mut gradients, &buffers).unwrap();
+                let parts = star.gather(&[star.rank as u8; 3][..star.rank]).unwrap();
+                assert_eq!(parts, [vec![], vec![1], vec![2, 2]]);
+                let of = |t: &Tensor| t.to_vec1::<f32>().unwrap();
+                (of(&gradients["a"]), of(&buffers[0].1))
+            };
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = stars(3)
+                    .into_iter()
+                    .map(|star| scope.spawn(move || work(star)))
+                    .collect();
+                for thread in threads {
+                    let (mean, buffer) = thread.join().unwrap();
+                    assert_eq!(mean, [expected, 6.0], "the last to come is {last}");
+                    assert_eq!(buffer, [7.0, 6.0]);
+                }
+            });
+        }
+    }
+}
