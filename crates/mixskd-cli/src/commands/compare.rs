@@ -184,7 +184,8 @@ impl Args {
             }
             config = config.with(assignment)?;
         }
-        let trainer = Trainer::new(&config).map_err(|error| match &self.config {
+        let place = config.distribution.first_place();
+        let trainer = Trainer::at(&config, place).map_err(|error| match &self.config {
             Some(path) => config.in_file(path, error),
             None => error,
         })?;

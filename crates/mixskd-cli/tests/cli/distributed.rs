@@ -49,11 +49,14 @@ fn end(child: Child) -> Run {
     }
 }
 
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 /// Two processes, by torchrun's variables.
 fn two(dir: &Path, args: &str) -> [Child; 2] {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = free_port();
     [0, 1].map(|rank| {
         let variables = format!("RANK={rank} WORLD_SIZE=2 MASTER_PORT={port}");
         start(dir, &variables, args)
@@ -194,7 +197,10 @@ fn a_signal_to_one_stops_both() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 32);
     let out = dir.path().join("r");
-    let [first, second] = two(dir.path(), &format!("{TINY} {RUN} --set run.epochs=50 --out r"));
+    let [first, second] = two(
+        dir.path(),
+        &format!("{TINY} {RUN} --set run.epochs=50 --out r"),
+    );
     wait_for("checkpoint", || has_checkpoint(&out));
     let sent = Command::new("kill")
         .args(["-s", "TERM", &second.id().to_string()])
@@ -206,5 +212,23 @@ fn a_signal_to_one_stops_both() {
         143,
         "on rank 1: stopped after step",
         "mixskd train --resume r",
+    );
+
+    // Before the others have come there is nothing to go on with.
+    let out = dir.path().join("alone");
+    let variables = format!("RANK=0 WORLD_SIZE=2 MASTER_PORT={}", free_port());
+    let waiting = start(dir.path(), &variables, &format!("{TINY} {RUN} --out alone"));
+    wait_for("run", || out.join("config.toml").exists());
+    std::thread::sleep(Duration::from_millis(300));
+    let sent = Command::new("kill")
+        .args(["-s", "INT", &waiting.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let stopped = end(waiting);
+    assert_eq!(stopped.status, 130, "{}", stopped.stderr);
+    assert!(
+        stopped.stderr.contains("error: stopped"),
+        "{}",
+        stopped.stderr
     );
 }

@@ -183,8 +183,7 @@ mod tests {
     use super::*;
 
     /// `world` processes that know each other.
-    fn stars(world: usize) -> Vec<Star> {
-        let timeout = Duration::from_secs(20);
+    fn stars(world: usize, timeout: Duration) -> Vec<Star> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut all, mut others) = (Vec::new(), Vec::new());
         for rank in 1..world {
@@ -220,7 +219,7 @@ mod tests {
                 (of(&gradients["a"]), of(&buffers[0].1))
             };
             std::thread::scope(|scope| {
-                let threads: Vec<_> = stars(3)
+                let threads: Vec<_> = stars(3, Duration::from_secs(20))
                     .into_iter()
                     .map(|star| scope.spawn(move || work(star)))
                     .collect();
@@ -231,5 +230,19 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn who_is_busy_for_longer_than_the_others_wait_is_waited_for() {
+        let mut both = stars(2, Duration::from_millis(400)).into_iter();
+        let (first, second) = (both.next().unwrap(), both.next().unwrap());
+        std::thread::scope(|scope| {
+            let busy = scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(900));
+                second.gather(b"late").unwrap()
+            });
+            assert_eq!(first.gather(b"early").unwrap()[1], b"late");
+            assert_eq!(busy.join().unwrap()[0], b"early");
+        });
     }
 }
