@@ -268,7 +268,7 @@ impl Trainer {
         self.meet()?;
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);
-        let mut records = self.group.from_first(records)?;
+        let mut records = self.group.firsts(records)?;
         let steps = self.steps_per_epoch();
         observer.started(&RunStart {
             dir: run.path(),
@@ -336,7 +336,7 @@ impl Trainer {
             let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());
             let samples_per_s = meter.samples() as f64 / training;
             let evaluate = || self.evaluate_and_save(run, epoch, observer);
-            let Some(heads) = self.group.from_first(evaluate)? else {
+            let Some(heads) = self.group.firsts(evaluate)? else {
                 return Err(self.stopped(run)?);
             };
             let backbone = &heads[0];
@@ -489,7 +489,7 @@ impl Trainer {
             steps => (epochs + 1, steps),
         };
         let paths = || Ok((run.path().to_path_buf(), run.newest_checkpoint_path()));
-        let (dir, checkpoint) = self.group.from_first(paths)?;
+        let (dir, checkpoint) = self.group.firsts(paths)?;
         Ok(Error::Stopped {
             dir,
             epoch,

@@ -143,7 +143,7 @@ fn wrong_variables_are_named() {
     assert!(!dir.path().join("runs").exists());
     let compared = run(
         dir.path(),
-        "compare --data pets --methods ce --set distribution.enabled=true",
+        "compare --data pets --batch 4 --methods ce --set distribution.enabled=true",
     );
     compared.refused(
         2,
@@ -174,7 +174,8 @@ fn a_process_that_is_killed_ends_the_other_and_the_run_goes_on_with_the_same_bit
         left.refused(1, &cause, "--resume");
         let [first, second] =
             two(dir.path(), &format!("train --resume {name} --threads 1")).map(end);
-        (first.ok(), second.ok());
+        first.ok();
+        second.ok();
         assert_eq!(metrics(&out), metrics(&straight));
         assert!(weights(&out) == weights(&straight), "rank {killed} killed");
     }

@@ -51,7 +51,7 @@ impl Meeting<'_> {
             match listener.accept() {
                 Ok((stream, _)) => {
                     // Whoever is no process of this program is shown the door.
-                    let Ok(Some((rank, description))) = self.greeted(&stream) else {
+                    let Ok(Some((rank, description))) = Self::greeted(&stream) else {
                         continue;
                     };
                     let peer = Peer::new(rank, stream, self.timeout)?;
@@ -93,7 +93,7 @@ impl Meeting<'_> {
     }
 
     /// Rank and description of whoever has connected.
-    fn greeted(&self, mut stream: &TcpStream) -> std::io::Result<Option<(usize, String)>> {
+    fn greeted(mut stream: &TcpStream) -> std::io::Result<Option<(usize, String)>> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;

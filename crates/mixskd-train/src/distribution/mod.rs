@@ -121,16 +121,16 @@ impl Group {
 
     /// Everybody's `own`, by rank.
     pub(crate) fn gather<T: Serialize + DeserializeOwned>(&self, own: &T) -> Result<Vec<T>> {
-        let bytes = serde_json::to_vec(own).map_err(unsaid)?;
+        let bytes = serde_json::to_vec(own).map_err(|e| unsaid(&e))?;
         let all = self.collective.gather(&bytes)?;
         let values = all.iter().map(|part| serde_json::from_slice(part));
         values
             .collect::<std::result::Result<_, _>>()
-            .map_err(unsaid)
+            .map_err(|e| unsaid(&e))
     }
 
     /// What `make` gives in the first process; the others do not call it.
-    pub(crate) fn from_first<T: Serialize + DeserializeOwned>(
+    pub(crate) fn firsts<T: Serialize + DeserializeOwned>(
         &self,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
@@ -148,10 +148,7 @@ impl Group {
     }
 
     /// The same of bytes.
-    pub(crate) fn bytes_from_first(
-        &self,
-        make: impl FnOnce() -> Result<Vec<u8>>,
-    ) -> Result<Vec<u8>> {
+    pub(crate) fn first_bytes(&self, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let own = if self.place.is_first() {
             make()?
         } else {
@@ -192,7 +189,7 @@ impl Group {
     }
 }
 
-fn unsaid(error: serde_json::Error) -> Error {
+fn unsaid(error: &serde_json::Error) -> Error {
     Error::Distribution {
         message: format!("a message between the processes makes no sense: {error}"),
         hint: "start the same program on every rank".into(),

@@ -31,7 +31,7 @@ impl Trainer {
         let origin = Path::new("the state of rank 0");
         let state = self
             .group
-            .bytes_from_first(|| self.checkpoint(method).to_bytes(origin))?;
+            .first_bytes(|| self.checkpoint(method).to_bytes(origin))?;
         let state = Checkpoint::from_bytes(&state, origin, &self.device)?;
         self.group.memory = state.method.clone();
         if !self.place().is_first() {
