@@ -62,8 +62,8 @@ pub struct Communicator {
 const UNSET: c_int = c_int::MIN;
 /// NCCL's mark of a configuration, `NCCL_API_MAGIC`.
 const MAGIC: u32 = 0xcafe_beef;
-/// `NCCL_VERSION(2, 22, 0)`, whose layout the configuration has; newer libraries know it.
-const VERSION: u32 = 22_200;
+/// `NCCL_VERSION(2, 24, 0)`, whose layout the configuration has; newer libraries know it.
+const VERSION: u32 = 22_400;
 
 /// How long a wait spins before it sleeps.
 const SPIN: Duration = Duration::from_millis(20);
@@ -136,15 +136,15 @@ impl Communicator {
             _ => sys::ncclRedOp_t::ncclAvg,
         };
         let float = sys::ncclDataType_t::ncclFloat32;
-        let (handle, stream) = (self.handle(), self.stream.cu_stream().cast());
+        let (handle, stream) = (self.handle()?, self.stream.cu_stream().cast());
         // SAFETY: opens a group of calls, which is closed below whatever comes.
         check("a group of calls", unsafe { sys::ncclGroupStart() })?;
-        let mut put = || {
+        let put = || {
             for &(from, to, count) in arrays {
                 let (from, to) = (from as *const _, to as *mut _);
                 // SAFETY: the caller's promise.
                 check("a sum", unsafe {
-                    sys::ncclAllReduce(from, to, count, float, operation, handle?, stream)
+                    sys::ncclAllReduce(from, to, count, float, operation, handle, stream)
                 })?;
             }
             for &(array, count) in copies {
@@ -156,7 +156,7 @@ impl Communicator {
                         count,
                         float,
                         0,
-                        handle?,
+                        handle,
                         stream,
                     )
                 })?;

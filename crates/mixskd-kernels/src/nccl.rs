@@ -90,8 +90,7 @@ fn address(tensor: &Tensor) -> candle_core::Result<Address> {
     else {
         bail!("a mean over GPUs of a tensor that is on none, or not contiguous");
     };
-    let (first, _guard) = storage
-        .as_cuda_slice::<f32>()?
-        .device_ptr(&storage.device.cuda_stream());
+    let stream = storage.device.cuda_stream();
+    let (first, _guard) = storage.as_cuda_slice::<f32>()?.device_ptr(&stream);
     Ok(first + (offset * size_of::<f32>()) as Address)
 }
