@@ -90,7 +90,7 @@ impl Trainer {
         {
             *weights = absolute;
         }
-        if config.run.batch * place.world > dataset.train.len() {
+        if config.run.batch.saturating_mul(place.world) > dataset.train.len() {
             return Err(Error::Config {
                 place: "run.batch".into(),
                 message: format!(
@@ -265,7 +265,7 @@ impl Trainer {
     }
 
     fn train(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
-        self.meet()?;
+        self.meet(observer)?;
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);
         let mut records = self.group.firsts(records)?;

@@ -74,6 +74,13 @@ impl DistributionConfig {
     /// Whether a run made for `processes` may have this place.
     pub(crate) fn check(&self, place: &Place) -> Result<()> {
         let (wanted, world) = (self.processes, place.world);
+        if !self.enabled && world > 1 {
+            return Err(Error::Config {
+                place: "distribution.enabled".into(),
+                message: format!("the run is not distributed, and there are {world} processes"),
+                hint: Some("set it to true".into()),
+            });
+        }
         if self.enabled && wanted != 0 && wanted != world {
             return Err(Error::Config {
                 place: "distribution.processes".into(),

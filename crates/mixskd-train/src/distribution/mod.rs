@@ -90,9 +90,6 @@ impl Group {
         device: &Device,
         control: &Control,
     ) -> Result<()> {
-        if !config.enabled {
-            return Ok(());
-        }
         let timeout = Duration::from_secs_f64(config.timeout_s);
         let Place { rank, world, .. } = self.place;
         let link: Box<dyn Collective> = if world == 1 {

@@ -7,10 +7,10 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use super::{Group, Place};
-use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::method::TrainBatch;
 use crate::trainer::Trainer;
+use crate::{Observer, Result};
 
 impl Trainer {
     /// Which of the run's processes this is.
@@ -19,8 +19,20 @@ impl Trainer {
     }
 
     /// Meets the other processes and takes up the state of the first: whatever it begins with or has resumed.
-    pub(crate) fn meet(&mut self) -> Result<()> {
+    pub(crate) fn meet(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if !self.config.distribution.enabled {
+            return Ok(());
+        }
         let description = self.description()?;
+        let place = self.place();
+        if place.world > 1 {
+            observer.notice(&format!(
+                "rank {} of {} processes meets the others at {}",
+                place.rank,
+                place.world,
+                place.address()
+            ));
+        }
         let config = &self.config.distribution;
         self.group
             .meet(config, &description, &self.device, &self.control)?;

@@ -439,6 +439,10 @@ fn a_batch_for_each_process_has_to_be_there() {
         text.contains("4000 for each of 2 processes is larger than"),
         "{text}"
     );
+    config.distribution.enabled = false;
+    let error = Trainer::at(&config, places(2)[0].clone()).err().unwrap();
+    assert!(error.to_string().contains("is not distributed"), "{error}");
+    config.distribution.enabled = true;
     config.distribution.processes = 3;
     let error = Trainer::at(&config, places(2)[0].clone()).err().unwrap();
     assert!(
