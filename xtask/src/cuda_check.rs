@@ -53,9 +53,9 @@ pub(crate) fn run(root: &Path, args: &CudaCheckArgs) -> Result<()> {
     emulate(&sh, args.if_possible)
 }
 
-/// Clippy with the feature on. A target folder of its own: what is built here holds empty kernels of candle's.
+/// Clippy with the feature on, and `nccl` besides. A target folder of its own: what is built here holds empty kernels of candle's.
 fn clippy(sh: &Shell, root: &Path, nvcc: Option<&Path>) -> Result<()> {
-    eprintln!("--- clippy with feature cuda");
+    eprintln!("--- clippy with features cuda and nccl");
     let target = root.join("target").join("cuda-check");
     let _stand_in = sh.push_env("NVCC", root.join("xtask/cuda/nvcc.sh"));
     let _real = nvcc.map(|nvcc| sh.push_env("MIXSKD_NVCC", nvcc));
@@ -63,7 +63,7 @@ fn clippy(sh: &Shell, root: &Path, nvcc: Option<&Path>) -> Result<()> {
     let _version = sh.push_env("CUDARC_CUDA_VERSION", "13000");
     cmd!(
         sh,
-        "cargo clippy --target-dir {target} --package mixskd-cli --package mixskd-train --package mixskd-models --package mixskd-losses --package mixskd-kernels --package mixskd-cuda --features mixskd-cli/cuda -- --deny warnings"
+        "cargo clippy --target-dir {target} --package mixskd-cli --package mixskd-train --package mixskd-models --package mixskd-losses --package mixskd-kernels --package mixskd-cuda --features mixskd-cli/nccl -- --deny warnings"
     )
     .run()?;
     let compiled = if nvcc.is_some() {
@@ -71,7 +71,7 @@ fn clippy(sh: &Shell, root: &Path, nvcc: Option<&Path>) -> Result<()> {
     } else {
         ", kernels not compiled"
     };
-    eprintln!("cuda-check: the cuda feature holds{compiled}; nothing has run on a GPU");
+    eprintln!("cuda-check: the cuda and nccl features hold{compiled}; nothing has run on a GPU");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ const METHOD: &str = "\
 ";
 
 /// Sections of the file: name, what it is about, source, struct.
-const SECTIONS: [(&str, &str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str, &str); 9] = [
     (
         "data",
         "The data.",
@@ -62,6 +62,12 @@ const SECTIONS: [(&str, &str, &str, &str); 8] = [
         "The loop.",
         "mixskd-train/src/config.rs",
         "RunConfig",
+    ),
+    (
+        "distribution",
+        "The processes that share the run.",
+        "mixskd-train/src/distribution/config.rs",
+        "DistributionConfig",
     ),
 ];
 

@@ -72,6 +72,14 @@ impl Failure {
         })
     }
 
+    /// The same as one of several processes says it.
+    pub(crate) fn of_rank(self, rank: usize) -> Self {
+        Self {
+            cause: format!("on rank {rank}: {}", self.cause),
+            ..self
+        }
+    }
+
     /// 2 for a mistake in what was asked for, 130 or 143 after a signal, 1 for everything else.
     pub(crate) fn status(&self) -> u8 {
         self.status
@@ -117,9 +125,9 @@ impl From<mixskd_train::Error> for Failure {
         let usage = error.is_usage();
         let keys = || "`mixskd train --dry-run` prints every key with its value, docs/config.md says what it means";
         let status = match &error {
-            mixskd_train::Error::Stopped { .. } | mixskd_train::Error::Interrupted { .. } => {
-                signals::status()
-            }
+            mixskd_train::Error::Stopped { .. }
+            | mixskd_train::Error::Stopping
+            | mixskd_train::Error::Interrupted { .. } => signals::status(),
             _ if usage => USAGE,
             _ => FAILED,
         };

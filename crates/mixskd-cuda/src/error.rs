@@ -26,6 +26,19 @@ pub enum Error {
     #[cfg(feature = "cuda")]
     #[error("CUDA driver: {0}")]
     Driver(#[from] cudarc::driver::DriverError),
+    /// NCCL refused.
+    #[cfg(feature = "nccl")]
+    #[error("NCCL, {what}: {status:?}\nhint: NCCL_DEBUG=INFO makes it say more")]
+    Nccl {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        status: cudarc::nccl::sys::ncclResult_t,
+    },
+    /// Whoever waited for other GPUs gave up.
+    #[cfg(feature = "nccl")]
+    #[error("another process was waited for in vain")]
+    GaveUp,
     /// cuDNN refused.
     #[cfg(feature = "cuda")]
     #[error("cuDNN, {what}: {status:?}")]

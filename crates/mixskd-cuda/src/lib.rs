@@ -19,6 +19,8 @@ pub mod update;
 
 #[cfg(feature = "emulator")]
 mod emulator;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 #[cfg(feature = "cuda")]
 mod stream;
 

@@ -44,6 +44,8 @@ mod images;
 mod linear;
 mod loss;
 mod mix;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod norm;
 mod on_gpu;
 mod optim;

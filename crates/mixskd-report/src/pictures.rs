@@ -107,7 +107,7 @@ fn try_to_look(run: &mut Run, dir: &Path, pictures: bool) -> Result<()> {
     let mut config = run.config.clone();
     // Wherever it was trained: a few pictures are had anywhere.
     config.run.device = DeviceKind::Auto;
-    let trainer = Trainer::for_resume(&config)?;
+    let trainer = Trainer::at(&config, config.distribution.first_place())?;
     let weights = dir.join("model.safetensors");
     if run.predictions.is_none() && weights.is_file() && !run.records.is_empty() {
         match ask(&weights, &trainer, run.records.len()) {

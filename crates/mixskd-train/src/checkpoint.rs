@@ -62,6 +62,11 @@ const HEADER: &str = "mixskd.checkpoint";
 impl Checkpoint {
     /// Writes the checkpoint: aside, synced, then renamed.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        files::write_atomically(path, &self.to_bytes(path)?)
+    }
+
+    /// The contents of its file at `path`.
+    pub(crate) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
         let mut raw = BTreeMap::new();
         for (prefix, tensors) in [
             ("model/", &self.tensors),
@@ -103,19 +108,22 @@ impl Checkpoint {
             .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(|e| damaged(e.to_string()))?;
         let metadata = HashMap::from([(HEADER.to_string(), header)]);
-        let data =
-            safetensors::serialize(views, Some(metadata)).map_err(|e| damaged(e.to_string()))?;
-        files::write_atomically(path, &data)
+        safetensors::serialize(views, Some(metadata)).map_err(|e| damaged(e.to_string()))
     }
 
     /// Reads a checkpoint and proves it whole.
     pub(crate) fn load(path: &Path, device: &Device) -> Result<Self> {
+        let data = std::fs::read(path).map_err(Error::file(path, "read"))?;
+        Self::from_bytes(&data, path, device)
+    }
+
+    /// The checkpoint whose file at `path` has these contents.
+    pub(crate) fn from_bytes(data: &[u8], path: &Path, device: &Device) -> Result<Self> {
         let damaged = |message: String| Error::Checkpoint {
             path: path.to_path_buf(),
             message,
         };
-        let data = std::fs::read(path).map_err(Error::file(path, "read"))?;
-        let (_, metadata) = SafeTensors::read_metadata(&data)
+        let (_, metadata) = SafeTensors::read_metadata(data)
             .map_err(|e| damaged(format!("is no whole safetensors file ({e})")))?;
         let header = metadata
             .metadata()
@@ -135,7 +143,7 @@ impl Checkpoint {
         }
         let header: Header = serde_json::from_str(header)
             .map_err(|e| damaged(format!("has a damaged header ({e})")))?;
-        let file = SafeTensors::deserialize(&data)
+        let file = SafeTensors::deserialize(data)
             .map_err(|e| damaged(format!("is no whole safetensors file ({e})")))?;
         let views = file.iter().collect::<BTreeMap<_, _>>();
         let contents = views

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::MethodConfig;
 use crate::{
-    CheckpointEvery, DeviceKind, Error, InitConfig, OptimizerConfig, Precision, Result,
-    ScheduleConfig,
+    CheckpointEvery, DeviceKind, DistributionConfig, Error, InitConfig, OptimizerConfig, Precision,
+    Result, ScheduleConfig,
 };
 
 /// Which network.
@@ -53,7 +53,7 @@ pub enum OnNan {
 pub struct RunConfig {
     /// Passes over the training set.
     pub epochs: usize,
-    /// Original images per step (mixes come on top). The last images of an epoch that do not fill a batch wait for a later one.
+    /// Original images per step (mixes come on top), in each process of a distributed run. The last images of an epoch that do not fill a batch wait for a later one.
     pub batch: usize,
     /// Images per evaluation batch.
     pub eval_batch: usize,
@@ -142,6 +142,8 @@ pub struct TrainConfig {
     pub schedule: ScheduleConfig,
     /// The loop.
     pub run: RunConfig,
+    /// The processes that share the run.
+    pub distribution: DistributionConfig,
 }
 
 impl TrainConfig {
@@ -304,6 +306,7 @@ impl TrainConfig {
             ));
         }
         self.init.validate()?;
+        self.distribution.validate()?;
         self.optimizer.validate()?;
         self.method.validate()?;
         self.objective

@@ -52,6 +52,24 @@ pub enum Error {
     /// Work was left in the middle because the run is to stop.
     #[error("stopped")]
     Stopping,
+    /// Another process of a distributed run failed, ended, or never came.
+    #[error("rank {rank} {message}")]
+    Peer {
+        /// Which.
+        rank: usize,
+        /// What became of it.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The processes of a distributed run did not come together.
+    #[error("{message}")]
+    Distribution {
+        /// What went wrong.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// The run directory is not there any more.
     #[error(
         "{}: was removed or renamed while the run was going on; what came after its newest checkpoint is lost",
@@ -124,6 +142,15 @@ impl Error {
             place: place.into(),
             message: message.into(),
             hint: None,
+        }
+    }
+
+    /// What became of another process of a run that was under way.
+    pub(crate) fn peer(rank: usize, message: impl Into<String>) -> Self {
+        Self::Peer {
+            rank,
+            message: message.into(),
+            hint: "rank 0 says where the run stands; start every rank again with --resume".into(),
         }
     }
 
@@ -201,6 +228,7 @@ impl Error {
                 "go on with `mixskd compare --resume --out {}`",
                 word(dir)
             )),
+            Self::Peer { hint, .. } | Self::Distribution { hint, .. } => Some(hint.clone()),
             Self::Gone { .. } => Some(
                 "put it back and go on with --resume, or begin again with another --out".into(),
             ),

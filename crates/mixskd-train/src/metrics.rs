@@ -52,8 +52,8 @@ pub struct EpochRecord {
 pub(crate) struct StepReading {
     pub(crate) loss: f64,
     pub(crate) terms: Vec<(&'static str, f64)>,
-    hits: f64,
-    samples: usize,
+    pub(crate) hits: f64,
+    pub(crate) samples: usize,
 }
 
 impl StepReading {

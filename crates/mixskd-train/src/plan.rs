@@ -51,11 +51,12 @@ impl Trainer {
     /// When an image cannot be read.
     pub fn seconds_per_step(mut self) -> Result<f64> {
         let in_epoch = self.steps_per_epoch();
+        let feed = self.train_feed.clone();
         let mut seconds = Vec::new();
         while seconds.len() < COMPARED_STEPS {
             let mut started = Instant::now();
-            for (at, batch) in self.train_loader.epoch(0).take(in_epoch).enumerate() {
-                let batch = crate::trainer::to_device(batch?, 0, &self.device)?;
+            for (at, batch) in feed.epoch_from(0, 0).take(in_epoch).enumerate() {
+                let batch = self.prepare(batch?, 0)?;
                 self.step(&batch, 0.0, true)?;
                 // The first step of an epoch waits for the loader to begin.
                 if at > 0 || in_epoch == 1 {

@@ -22,7 +22,8 @@ use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: File,
+    /// None where another process writes here.
+    lock: Option<File>,
 }
 
 impl RunDir {
@@ -74,6 +75,35 @@ impl RunDir {
         Ok((run, TrainConfig::from_file(&config)?))
     }
 
+    /// The directory as the other processes of a distributed run know it: the first one holds it, and nothing is read or written through this.
+    pub fn of_first(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            lock: None,
+        }
+    }
+
+    /// [`Self::open`] for every process of a distributed run: those that by the launcher's variables are not the first read the
+    /// configuration and no more ([`Self::of_first`]).
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the variables make no sense.
+    pub fn open_together(path: &Path) -> Result<(Self, TrainConfig)> {
+        let file = path.join("config.toml");
+        if file.is_file() {
+            let config = TrainConfig::from_file(&file)?;
+            if !config.distribution.place()?.is_first() {
+                return Ok((Self::of_first(path), config));
+            }
+        }
+        Self::open(path)
+    }
+
+    /// Whether this process holds it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock.is_some()
+    }
+
     /// Takes the directory for this process, and clears away what one that died in it was writing.
     fn hold(path: &Path) -> Result<Self> {
         let lock = lock(path)?;
@@ -81,7 +111,7 @@ impl RunDir {
         files::remove_unfinished(&path.join("checkpoints"));
         Ok(Self {
             path: path.to_path_buf(),
-            _lock: lock,
+            lock: Some(lock),
         })
     }
 
@@ -106,6 +136,9 @@ impl RunDir {
 
     /// Adds one line to `metrics.jsonl`.
     pub(crate) fn append(&self, record: &EpochRecord) -> Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
         let path = self.metrics_path();
         let mut line =
             serde_json::to_string(record).map_err(|e| Error::config("metrics", e.to_string()))?;
@@ -167,6 +200,9 @@ impl RunDir {
 
     /// Writes the final report.
     pub(crate) fn write_report(&self, report: &Report) -> Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
         let text = serde_json::to_string_pretty(report)
             .map_err(|e| Error::config("report", e.to_string()))?;
         files::write_atomically(
@@ -200,10 +236,12 @@ impl RunDir {
 
     /// The error as it is, or that the directory is gone, where that is why.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        if matches!(
-            error,
-            Error::File { .. } | Error::Model(mixskd_models::Error::File { .. })
-        ) && !self.path.is_dir()
+        if self.is_held()
+            && matches!(
+                error,
+                Error::File { .. } | Error::Model(mixskd_models::Error::File { .. })
+            )
+            && !self.path.is_dir()
         {
             return Error::Gone {
                 path: self.path.clone(),
@@ -230,6 +268,7 @@ impl RunDir {
 
     /// Path of the newest checkpoint, whole or not.
     pub(crate) fn newest_checkpoint_path(&self) -> Option<PathBuf> {
+        self.lock.as_ref()?;
         self.checkpoints().ok()?.pop()
     }
 

@@ -122,8 +122,10 @@ impl Trainer {
             OnNan::Stop => None,
             OnNan::Skip => Some(self.statistics()?),
         };
-        let (reading, broken, updated) = if has_gpu_kernels(&self.device) {
-            self.gather_on_gpu(batch, lr)?
+        let alone = self.group.is_alone();
+        let direct = alone && self.updater.is_direct() && has_gpu_kernels(&self.device);
+        let (reading, broken) = if direct {
+            self.step_on_gpu(batch, lr)?
         } else {
             self.gather(batch)?
         };
@@ -135,8 +137,10 @@ impl Trainer {
                 }
             }
         }
-        if updated {
-            self.updater.average(&self.store.parameters())?;
+        if direct {
+            if broken.is_none() {
+                self.updater.average(&self.store.parameters())?;
+            }
         } else if update {
             self.updater.update(&self.store.parameters(), lr)?;
         }
@@ -146,57 +150,54 @@ impl Trainer {
         })
     }
 
-    /// Gradients of one batch, kept for the update; whether parameters have been updated already, which they have not.
-    fn gather(&mut self, batch: &TrainBatch) -> Result<(StepReading, Option<Broken>, bool)> {
+    /// Gradients of one batch, averaged over the processes of the run and kept for the update.
+    fn gather(&mut self, batch: &TrainBatch) -> Result<(StepReading, Option<Broken>)> {
         let output = self.method.step(batch)?;
-        let reading = StepReading::of(&output)?;
+        let mut gradients = Gradients::new();
+        let mut reading;
+        if has_gpu_kernels(&self.device) {
+            // All is read at once, which waits for the GPU once.
+            gradients = self.gradients(&output)?;
+            reading = gpu_step::read(&output, &gradients)?.reading;
+        } else {
+            reading = StepReading::of(&output)?;
+        }
         let mut broken = reading.broken();
+        if broken.is_none() && gradients.is_empty() {
+            gradients = self.gradients(&output)?;
+        }
+        // From here on every process of the run does the same.
+        broken = self.group.agree(&mut reading, broken, &gradients)?;
         if broken.is_none() {
-            let gradients = self.gradients(&output)?;
+            self.group.average(&mut gradients, &self.store.buffers())?;
             broken = broken_gradient(&gradients)?;
             if broken.is_none() {
                 self.updater.accumulator.add(gradients)?;
             }
         }
-        Ok((reading, broken, false))
+        Ok((reading, broken))
     }
 
-    /// The same on a GPU, and the update too where it needs nothing of the host.
-    fn gather_on_gpu(
+    /// Forward, backward and update on a GPU, with nothing for the host to do in between.
+    fn step_on_gpu(
         &mut self,
         batch: &TrainBatch,
         lr: f64,
-    ) -> Result<(StepReading, Option<Broken>, bool)> {
-        if self.updater.is_direct() {
-            let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
-            let outcome = self.gpu.step(method, optimizer, batch, lr)?;
-            let mut broken = None;
-            if !outcome.finite {
-                broken = outcome.reading.broken();
-                if broken.is_none() {
-                    // Nothing was updated: once more, to see which it was.
-                    let output = self.method.step(batch)?;
-                    broken = broken_gradient(&self.gradients(&output)?)?;
-                }
-                // Each value is finite, and the sum of their squares is not.
-                broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
-            }
-            return Ok((outcome.reading, broken, outcome.finite));
-        }
-        let output = self.method.step(batch)?;
-        let gradients = self.gradients(&output)?;
-        let outcome = gpu_step::read(&output, &gradients)?;
+    ) -> Result<(StepReading, Option<Broken>)> {
+        let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
+        let outcome = self.gpu.step(method, optimizer, batch, lr)?;
         let mut broken = None;
-        if outcome.finite {
-            self.updater.accumulator.add(gradients)?;
-        } else {
-            broken = match outcome.reading.broken() {
-                None => broken_gradient(&gradients)?,
-                broken => broken,
-            };
+        if !outcome.finite {
+            broken = outcome.reading.broken();
+            if broken.is_none() {
+                // Nothing was updated: once more, to see which it was.
+                let output = self.method.step(batch)?;
+                broken = broken_gradient(&self.gradients(&output)?)?;
+            }
+            // Each value is finite, and the sum of their squares is not.
             broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
         }
-        Ok((outcome.reading, broken, false))
+        Ok((outcome.reading, broken))
     }
 
     fn gradients(&self, output: &StepOutput) -> Result<Gradients> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, recipe};
+use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, Shard, recipe};
 use mixskd_models::weights::{self, Metadata, Resize};
-use mixskd_models::{ModelConfig, ParamStore, Strictness};
+use mixskd_models::{ModelConfig, ParamStore};
 
 use crate::average::Average;
 use crate::cadence::Cadence;
-use crate::checkpoint::Checkpoint;
 use crate::config::OnNan;
+use crate::distribution::{Group, Wishes};
 use crate::evaluate::evaluate_batches;
 use crate::feed::{Fed, Feed};
 use crate::gpu_step::GpuStepper;
@@ -23,8 +23,8 @@ use crate::progress::Progress;
 use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
 use crate::{
-    Control, EpochRecord, Error, HeadScore, Observer, Report, Result, RunDir, Schedule, Start,
-    TrainConfig,
+    Control, EpochRecord, Error, HeadScore, Observer, Place, Report, Result, RunDir, Schedule,
+    Start, TrainConfig,
 };
 
 /// A run, built and ready: data opened, network made, nothing written yet.
@@ -40,8 +40,9 @@ pub struct Trainer {
     pub(crate) train_feed: Arc<Feed>,
     test_feed: Feed,
     pub(crate) device: Device,
-    progress: Progress,
-    control: Control,
+    pub(crate) progress: Progress,
+    pub(crate) control: Control,
+    pub(crate) group: Group,
     start: Result<Option<Start>>,
 }
 
@@ -62,12 +63,24 @@ impl Trainer {
     /// # Errors
     /// As [`Self::new`].
     pub fn for_resume(config: &TrainConfig) -> Result<Self> {
-        config.validate()?;
-        Self::build(config).map_err(Error::with_key)
+        Self::at(config, config.distribution.place()?)
     }
 
-    fn build(config: &TrainConfig) -> Result<Self> {
+    /// The same as the process of a distributed run that `place` says, whatever the launcher's variables say.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn at(config: &TrainConfig, place: Place) -> Result<Self> {
+        config.validate()?;
+        config.distribution.check(&place)?;
+        Self::build(config, place).map_err(Error::with_key)
+    }
+
+    fn build(config: &TrainConfig, place: Place) -> Result<Self> {
         let mut config = config.clone();
+        if config.distribution.enabled {
+            config.distribution.processes = place.world;
+        }
         let dataset = config.data.open()?;
         // So that the resolved configuration means the same set from any working directory.
         if recipe(&config.data.source).is_none()
@@ -81,21 +94,28 @@ impl Trainer {
         {
             *weights = absolute;
         }
-        if config.run.batch > dataset.train.len() {
+        if config.run.batch.saturating_mul(place.world) > dataset.train.len() {
             return Err(Error::Config {
                 place: "run.batch".into(),
                 message: format!(
-                    "a batch of {} is larger than the training set of {}",
+                    "a batch of {}{} is larger than the training set of {}",
                     config.run.batch,
+                    match place.world {
+                        1 => String::new(),
+                        world => format!(" for each of {world} processes"),
+                    },
                     dataset.train.len()
                 ),
-                hint: Some(format!("--batch {}", dataset.train.len().min(64))),
+                hint: Some(format!(
+                    "--batch {}",
+                    (dataset.train.len() / place.world).clamp(1, 64)
+                )),
             });
         }
         if config.run.image_size == 0 {
             config.run.image_size = dataset.input_size();
         }
-        let device = config.run.device.open()?;
+        let device = config.run.device.open_at(place.local_rank)?;
         config.run.precision.apply(&device)?;
         let model = ModelConfig {
             name: config.model.name.clone(),
@@ -146,12 +166,17 @@ impl Trainer {
             drop_last: true,
             seed,
             prefetch: config.run.prefetch,
+            shard: Shard {
+                rank: place.rank,
+                world: place.world,
+            },
         };
         let test = LoaderConfig {
             batch: config.run.eval_batch.min(dataset.test.len()),
             needs: BatchNeeds::Anchors,
             shuffle: false,
             drop_last: false,
+            shard: Shard::default(),
             ..train.clone()
         };
         let train_loader = Loader::new(
@@ -188,6 +213,7 @@ impl Trainer {
             device,
             progress: Progress::default(),
             control: Control::default(),
+            group: Group::apart(place),
             start,
         })
     }
@@ -240,47 +266,24 @@ impl Trainer {
             .collect()
     }
 
-    /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
-    ///
-    /// # Errors
-    /// When a checkpoint cannot be read or does not fit the network.
-    pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
-        let (checkpoint, passed_over) = run.newest_checkpoint(&self.device)?;
-        for damaged in &passed_over {
-            observer.notice(&format!("passed over a checkpoint: {damaged}"));
-        }
-        if !passed_over.is_empty() {
-            run.forget_after(checkpoint.as_ref())?;
-        }
-        match checkpoint {
-            Some(checkpoint) => {
-                self.store.load(&checkpoint.tensors, Strictness::Exact)?;
-                self.updater.optimizer.load_state(&checkpoint.velocities)?;
-                if let Some(average) = &mut self.updater.average {
-                    average.load_state(checkpoint.average);
-                }
-                self.method.load_state(&checkpoint.method)?;
-                self.progress = checkpoint.progress;
-            }
-            // Of a run that was prepared and never begun there is nothing to tell.
-            None if passed_over.is_empty() && !run.metrics_path().exists() => {}
-            None => observer.notice("no whole checkpoint found: the run begins anew"),
-        }
-        Ok(())
-    }
-
     /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint.
     ///
     /// # Errors
     /// When an image cannot be read, a loss or gradient is not finite, a file cannot be written, or [`Control::stop`] was called;
     /// what was written before stays.
     pub fn run(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
-        self.train(run, observer)
-            .map_err(|error| run.explain(error))
+        self.train(run, observer).map_err(|error| {
+            let error = run.explain(error);
+            self.group.farewell(&error);
+            error
+        })
     }
 
     fn train(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
-        let mut records = run.records(self.progress.epochs_done)?;
+        self.meet(observer)?;
+        let world = self.place().world;
+        let records = || run.records(self.progress.epochs_done);
+        let mut records = self.group.firsts(records)?;
         let steps = self.steps_per_epoch();
         observer.started(&RunStart {
             dir: run.path(),
@@ -288,7 +291,7 @@ impl Trainer {
             first_step: self.progress.steps_done,
             epochs: self.config.run.epochs,
             steps,
-            batch: self.config.run.batch,
+            batch: world * self.config.run.batch,
         });
         if self.progress == Progress::default() {
             self.require_start()?;
@@ -305,8 +308,8 @@ impl Trainer {
             let mut due = false;
             for batch in batches.take(steps - first) {
                 let batch = self.prepare(batch?, epoch)?;
-                let lr = self.schedule.lr(epoch, batch.step);
-                let done = batch.step + 1;
+                let step = batch.step / world;
+                let (lr, done) = (self.schedule.lr(epoch, step), step + 1);
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
                 let terms = match self.step(&batch, lr, update)? {
                     Outcome::Done(reading) => {
@@ -327,14 +330,18 @@ impl Trainer {
                 let meter = &self.progress.meter;
                 observer.step(&StepEvent {
                     epoch,
-                    step: batch.step,
+                    step,
                     loss: meter.loss(),
                     terms: &terms,
                     samples_per_s: meter.samples() as f64 / elapsed.as_secs_f64(),
                 });
-                due |=
-                    self.control.take_checkpoint() || cadence.is_due((epoch * steps + done) as u64);
-                if update && self.control.is_stopped() {
+                let asked = self.group.wishes(Wishes {
+                    checkpoint: self.control.take_checkpoint()
+                        || cadence.is_due((epoch * steps + done) as u64),
+                    stop: self.control.is_stopped(),
+                })?;
+                due |= asked.checkpoint;
+                if update && asked.stop {
                     return Err(self.stopped(run)?);
                 }
                 if update && due && done < steps {
@@ -347,7 +354,8 @@ impl Trainer {
             let training = self.progress.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());
             let samples_per_s = meter.samples() as f64 / training;
-            let Some(heads) = self.evaluate_and_save(run, epoch, observer)? else {
+            let evaluate = || self.evaluate_and_save(run, epoch, observer);
+            let Some(heads) = self.group.firsts(evaluate)? else {
                 return Err(self.stopped(run)?);
             };
             let backbone = &heads[0];
@@ -370,10 +378,15 @@ impl Trainer {
             cadence.written();
             observer.epoch(&record);
             records.push(record);
-            if self.control.is_stopped() && epoch + 1 < self.config.run.epochs {
+            let asked = Wishes {
+                stop: self.control.is_stopped(),
+                ..Wishes::default()
+            };
+            if epoch + 1 < self.config.run.epochs && self.group.wishes(asked)?.stop {
                 return Err(self.stopped(run)?);
             }
         }
+        self.group.leave();
         let report = self.report(&records, run)?;
         run.write_report(&report)?;
         observer.finished(&report);
@@ -383,7 +396,7 @@ impl Trainer {
     /// Scores every head and writes the backbone's weights, with the moving average in the network where there is one. `None` when
     /// the run is to stop.
     fn evaluate_and_save(
-        &mut self,
+        &self,
         run: &RunDir,
         epoch: usize,
         observer: &mut dyn Observer,
@@ -430,15 +443,16 @@ impl Trainer {
         run: &RunDir,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        let step = batch.step / self.place().world;
         let limit = match self.config.run.on_nan {
             OnNan::Stop => 0,
             OnNan::Skip => self.config.run.max_skips,
         };
         if broken.layer.is_none() {
-            broken.layer = self.locate(batch)?;
+            broken.layer = self.locate_anywhere(batch)?;
         }
         if self.progress.skipped >= limit {
-            return Err(not_finite(broken, batch.epoch, batch.step, run));
+            return Err(not_finite(broken, batch.epoch, step, run));
         }
         self.progress.skipped += 1;
         let layer = broken
@@ -449,7 +463,7 @@ impl Trainer {
             broken.term,
             broken.value,
             batch.epoch + 1,
-            batch.step + 1,
+            step + 1,
             self.progress.skipped,
         ));
         Ok(())
@@ -472,36 +486,34 @@ impl Trainer {
     }
 
     /// Writes a checkpoint of where the run stands, unless the network is broken.
-    fn write_checkpoint(&self, run: &RunDir) -> Result<()> {
+    fn write_checkpoint(&mut self, run: &RunDir) -> Result<()> {
+        let method = self.method_state()?;
+        if !run.is_held() {
+            return Ok(());
+        }
         if let Some((name, value)) = self.first_not_finite()? {
             let (epoch, step) = (self.progress.epochs_done, self.progress.steps_done);
             let broken = Broken::weights(name, value);
             return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
         }
-        let average = self.updater.average.as_ref();
-        let checkpoint = Checkpoint {
-            progress: self.progress.clone(),
-            tensors: self.store.tensors(),
-            velocities: self.updater.optimizer.state(),
-            average: average.map(Average::state).unwrap_or_default(),
-            method: self.method.state()?,
-        };
-        run.save_checkpoint(&checkpoint, self.config.run.keep_checkpoints)
+        run.save_checkpoint(&self.checkpoint(method), self.config.run.keep_checkpoints)
     }
 
     /// Writes a checkpoint, and what to say of a run that ends here.
-    fn stopped(&self, run: &RunDir) -> Result<Error> {
+    fn stopped(&mut self, run: &RunDir) -> Result<Error> {
         self.write_checkpoint(run)?;
         let (epochs, steps) = (self.progress.epochs_done, self.progress.steps_done);
         let (epoch, step) = match steps {
             0 => (epochs, self.steps_per_epoch()),
             steps => (epochs + 1, steps),
         };
+        let paths = || Ok((run.path().to_path_buf(), run.newest_checkpoint_path()));
+        let (dir, checkpoint) = self.group.firsts(paths)?;
         Ok(Error::Stopped {
-            dir: run.path().to_path_buf(),
+            dir,
             epoch,
             step,
-            checkpoint: run.newest_checkpoint_path().unwrap_or_default(),
+            checkpoint: checkpoint.unwrap_or_default(),
         })
     }
 
@@ -583,7 +595,7 @@ impl Trainer {
     }
 
     fn samples_per_epoch(&self) -> usize {
-        self.steps_per_epoch() * self.config.run.batch
+        self.steps_per_epoch() * self.config.run.batch * self.place().world
     }
 }
 

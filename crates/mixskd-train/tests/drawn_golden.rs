@@ -178,6 +178,7 @@ fn batch(golden: &Tensors, case: &str, dtype: DType) -> TrainBatch {
         indices: (0..4).collect(),
         epoch: 1,
         step: step as usize,
+        draws: vec![],
     }
 }
 

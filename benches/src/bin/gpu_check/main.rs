@@ -70,7 +70,7 @@ fn options(args: &[String]) -> Result<Options> {
         match arg.as_str() {
             "--data" => options.data = Some(value()?.into()),
             "--out" => options.out = value()?.into(),
-            "--python" => options.python = value()?.clone(),
+            "--python" => options.python.clone_from(value()?),
             "--seconds" => seconds = value()?.parse().context("--seconds wants a number")?,
             "--skip-speed" => options.skip_speed = true,
             "--emulate" => options.emulate = true,
@@ -110,7 +110,9 @@ fn open(emulate: bool) -> Result<Device> {
     #[cfg(feature = "cuda")]
     return mixskd_kernels::open_gpu(0).context("the GPU could not be opened\nhint: the driver, cuBLAS, cuRAND, the CUDA runtime and cuDNN 9 have to be on the loader's path");
     #[cfg(not(feature = "cuda"))]
-    bail!("this build knows no GPU\nhint: build with `--features cuda`, or try the checks with `--features emulator` and --emulate")
+    bail!(
+        "this build knows no GPU\nhint: build with `--features cuda`, or try the checks with `--features emulator` and --emulate"
+    )
 }
 
 /// Has the CPU's tensors treated as a GPU's while it lives, where the CPU stands in for one.

@@ -18,12 +18,18 @@ fn bound(dtype: DType) -> f64 {
     if dtype == DType::BF16 { 1e-2 } else { 1e-4 }
 }
 
+/// Maps and floats to a result.
+type Work = dyn Fn(&[Tensor], &[Tensor]) -> Result<Tensor>;
+
+/// A check by itself: how far the GPU is off.
+type Check = fn(&Device) -> Result<f64>;
+
 /// Something that is computed on either side: of variables, those first that are feature maps.
 struct Case {
     name: String,
     maps: Vec<Tensor>,
     floats: Vec<Tensor>,
-    run: Box<dyn Fn(&[Tensor], &[Tensor]) -> Result<Tensor>>,
+    run: Box<Work>,
 }
 
 impl Case {
@@ -34,8 +40,8 @@ impl Case {
         run: impl Fn(&[Tensor], &[Tensor]) -> Result<Tensor> + 'static,
     ) -> Result<Self> {
         let make = |(k, shape): (usize, &&[usize])| -> Result<Tensor> {
-            // Shifted, so that no two inputs are alike and batch norm has something to centre.
-            Ok(((ramp(shape)? * (1.0 + k as f64 * 0.5))? + 0.1)?)
+            // Not around zero: batch norm has something to centre.
+            Ok((noise(shape, k)? + 0.1)?)
         };
         Ok(Self {
             name: name.into(),
@@ -52,17 +58,36 @@ impl Case {
             let rounded = t.to_dtype(DType::BF16)?.to_dtype(dtype)?;
             Ok(Var::from_tensor(&rounded.to_device(device)?)?)
         };
-        let maps = self.maps.iter().map(|t| var(t, dtype)).collect::<Result<Vec<_>>>()?;
-        let floats = self.floats.iter().map(|t| var(t, DType::F32)).collect::<Result<Vec<_>>>()?;
-        let inputs = |vars: &[Var]| vars.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>();
+        let maps = self
+            .maps
+            .iter()
+            .map(|t| var(t, dtype))
+            .collect::<Result<Vec<_>>>()?;
+        let floats = self
+            .floats
+            .iter()
+            .map(|t| var(t, DType::F32))
+            .collect::<Result<Vec<_>>>()?;
+        let inputs = |vars: &[Var]| {
+            vars.iter()
+                .map(|v| v.as_tensor().clone())
+                .collect::<Vec<_>>()
+        };
         let y = (self.run)(&inputs(&maps), &inputs(&floats))?;
-        // Weighed, so that no gradient is the same everywhere.
-        let weights = (ramp(y.dims())? + 0.3)?.to_dtype(y.dtype())?.to_device(device)?;
+        // Weighed, so that no gradient is the same everywhere, nor a function of the input.
+        let weights = noise(y.dims(), 99)?
+            .to_dtype(y.dtype())?
+            .to_device(device)?;
         let loss = (&y * weights)?.to_dtype(DType::F32)?.sum_all()?;
         let gradients = backward(&loss)?;
         let mut all = vec![y.clone()];
         for v in maps.iter().chain(&floats) {
-            all.push(gradients.get(v).context("an input has no gradient")?.clone());
+            all.push(
+                gradients
+                    .get(v)
+                    .context("an input has no gradient")?
+                    .clone(),
+            );
         }
         all.iter()
             .map(|t| Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?))
@@ -70,10 +95,29 @@ impl Case {
     }
 }
 
+/// Values that look random, in [−1, 1): other ones for every `number`.
+fn noise(shape: &[usize], number: usize) -> Result<Tensor> {
+    let value = |i: usize| {
+        let mut x = ((i as u64) << 8 | number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        ((x >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    };
+    let len = shape.iter().product();
+    Ok(Tensor::from_vec(
+        (0..len).map(value).collect(),
+        shape,
+        &Device::Cpu,
+    )?)
+}
+
 /// `‖a − b‖ / ‖b‖`.
 fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     let norm = |t: &Tensor| -> Result<f64> {
-        Ok(t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())
+        Ok(t.to_dtype(DType::F64)?
+            .sqr()?
+            .sum_all()?
+            .to_scalar::<f64>()?
+            .sqrt())
     };
     Ok(norm(&(a - b)?)? / norm(b)?.max(1e-12))
 }
@@ -94,7 +138,7 @@ pub(crate) fn run(gpu: &Device, table: &mut Table) {
         }
         Err(error) => table.broken("kernel", "inputs", &error),
     }
-    let others: [(&str, fn(&Device) -> Result<f64>); 4] = [
+    let others: [(&str, Check); 4] = [
         ("update of all parameters", updates),
         ("verdict on a step", verdicts),
         ("hits", hits),
@@ -130,7 +174,10 @@ fn labels(rows: usize, classes: usize, like: &Tensor) -> Result<Tensor> {
 fn pairs(rows: usize, like: &Tensor) -> Result<(Tensor, Tensor)> {
     let partner: Vec<u32> = (0..rows).map(|i| ((i + 3) % rows) as u32).collect();
     let lambda: Vec<f32> = (0..rows).map(|i| (i as f32 * 0.37).fract()).collect();
-    Ok((Tensor::new(partner, like.device())?, Tensor::new(lambda, like.device())?))
+    Ok((
+        Tensor::new(partner, like.device())?,
+        Tensor::new(lambda, like.device())?,
+    ))
 }
 
 fn cases() -> Result<Vec<Case>> {
@@ -159,14 +206,29 @@ fn cases() -> Result<Vec<Case>> {
             move |maps, floats| Ok(conv2d(&maps[0], &floats[0], config)?),
         )?);
     }
-    for (dims, residual, relu) in [([8, 16, 16, 64], true, true), ([8, 9, 7, 20], false, true), ([4, 5, 5, 7], false, false)] {
-        let (maps, channels): (Vec<&[usize]>, &[usize]) = (vec![&dims; 1 + usize::from(residual)], &dims[3..]);
+    for (dims, residual, relu) in [
+        ([8, 16, 16, 64], true, true),
+        ([8, 9, 7, 20], false, true),
+        ([4, 5, 5, 7], false, false),
+    ] {
+        let (maps, channels): (Vec<&[usize]>, &[usize]) =
+            (vec![&dims; 1 + usize::from(residual)], &dims[3..]);
         cases.push(Case::new(
-            format!("batch norm {dims:?}{}", if residual { " and sum" } else { "" }),
+            format!(
+                "batch norm {dims:?}{}",
+                if residual { " and sum" } else { "" }
+            ),
             &maps,
             &[channels, channels],
             move |maps, floats| {
-                let (y, _) = batch_norm_train(&maps[0], &floats[0], &floats[1], BATCH_NORM_EPS, maps.get(1), relu)?;
+                let (y, _) = batch_norm_train(
+                    &maps[0],
+                    &floats[0],
+                    &floats[1],
+                    BATCH_NORM_EPS,
+                    maps.get(1),
+                    relu,
+                )?;
                 Ok(y)
             },
         )?);
@@ -177,56 +239,109 @@ fn cases() -> Result<Vec<Case>> {
             move |maps, floats| {
                 let mean = floats[0].detach();
                 let var = (floats[1].detach().sqr()? + 0.5)?;
-                Ok(batch_norm_eval(&maps[0], &floats[0], &floats[1], &mean, &var, BATCH_NORM_EPS, maps.get(1), relu)?)
+                Ok(batch_norm_eval(
+                    &maps[0],
+                    &floats[0],
+                    &floats[1],
+                    &mean,
+                    &var,
+                    BATCH_NORM_EPS,
+                    maps.get(1),
+                    relu,
+                )?)
             },
         )?);
     }
-    let window = Pool2dConfig { kernel: 3, stride: 2, padding: 1 };
+    let window = Pool2dConfig {
+        kernel: 3,
+        stride: 2,
+        padding: 1,
+    };
     let map: &[usize] = &[4, 17, 17, 24];
-    cases.push(Case::new("max pool", &[map], &[], move |maps, _| Ok(max_pool2d(&maps[0], window)?))?);
-    cases.push(Case::new("mean pool", &[map], &[], move |maps, _| Ok(avg_pool2d(&maps[0], window)?))?);
-    cases.push(Case::new("global mean pool", &[map], &[], |maps, _| Ok(global_avg_pool2d(&maps[0])?))?);
-    cases.push(Case::new("fully connected", &[&[16, 96]], &[&[40, 96], &[40]], |maps, floats| {
-        Ok(linear(&maps[0], &floats[0], Some(&floats[1]))?)
+    cases.push(Case::new("max pool", &[map], &[], move |maps, _| {
+        Ok(max_pool2d(&maps[0], window)?)
     })?);
+    cases.push(Case::new("mean pool", &[map], &[], move |maps, _| {
+        Ok(avg_pool2d(&maps[0], window)?)
+    })?);
+    cases.push(Case::new("global mean pool", &[map], &[], |maps, _| {
+        Ok(global_avg_pool2d(&maps[0])?)
+    })?);
+    cases.push(Case::new(
+        "fully connected",
+        &[&[16, 96]],
+        &[&[40, 96], &[40]],
+        |maps, floats| Ok(linear(&maps[0], &floats[0], Some(&floats[1]))?),
+    )?);
     let logits: &[usize] = &[32, 100];
     cases.push(Case::new("cross-entropy", &[logits], &[], |maps, _| {
         Ok(cross_entropy(&maps[0], &labels(32, 100, &maps[0])?)?)
     })?);
-    cases.push(Case::new("cross-entropy of mixes", &[logits], &[], |maps, _| {
-        let (partner, lambda) = pairs(32, &maps[0])?;
-        let own = labels(32, 100, &maps[0])?;
-        let other = own.index_select(&partner, 0)?;
-        Ok(mix_cross_entropy(&maps[0], &own, &other, &lambda)?)
-    })?);
-    cases.push(Case::new("cross-entropy with soft targets", &[logits], &[], |maps, _| {
-        let uniform = (maps[0].detach().zeros_like()? + 0.01)?;
-        Ok(soft_cross_entropy(&maps[0], &uniform)?)
-    })?);
+    cases.push(Case::new(
+        "cross-entropy of mixes",
+        &[logits],
+        &[],
+        |maps, _| {
+            let (partner, lambda) = pairs(32, &maps[0])?;
+            let own = labels(32, 100, &maps[0])?;
+            let other = own.index_select(&partner, 0)?;
+            Ok(mix_cross_entropy(&maps[0], &own, &other, &lambda)?)
+        },
+    )?);
+    cases.push(Case::new(
+        "cross-entropy with soft targets",
+        &[logits],
+        &[],
+        |maps, _| {
+            let uniform = (maps[0].detach().zeros_like()? + 0.01)?;
+            Ok(soft_cross_entropy(&maps[0], &uniform)?)
+        },
+    )?);
     cases.push(Case::new("KL divergence", &[logits], &[], |maps, _| {
         let teacher = (maps[0].detach() * -2.0)?;
         Ok(kl_divergence(&maps[0], &teacher, 3.0)?)
     })?);
-    cases.push(Case::new("mean square", &[map, map], &[], |maps, _| Ok(mse(&maps[0], &maps[1])?))?);
-    cases.push(Case::new("mean square of interpolated maps", &[map, map], &[], |maps, _| {
-        let (partner, lambda) = pairs(4, &maps[0])?;
-        Ok(interpolated_mse(&maps[0], &partner, &lambda, &maps[1])?)
+    cases.push(Case::new("mean square", &[map, map], &[], |maps, _| {
+        Ok(mse(&maps[0], &maps[1])?)
     })?);
-    cases.push(Case::new("interpolation", &[&[32, 8, 8, 16]], &[], |maps, _| {
-        let (partner, lambda) = pairs(32, &maps[0])?;
-        Ok(interpolate(&maps[0], &partner, &lambda)?)
-    })?);
+    cases.push(Case::new(
+        "mean square of interpolated maps",
+        &[map, map],
+        &[],
+        |maps, _| {
+            let (partner, lambda) = pairs(4, &maps[0])?;
+            Ok(interpolated_mse(&maps[0], &partner, &lambda, &maps[1])?)
+        },
+    )?);
+    cases.push(Case::new(
+        "interpolation",
+        &[&[32, 8, 8, 16]],
+        &[],
+        |maps, _| {
+            let (partner, lambda) = pairs(32, &maps[0])?;
+            Ok(interpolate(&maps[0], &partner, &lambda)?)
+        },
+    )?);
     Ok(cases)
 }
 
 /// Three updates of parameters of all lengths.
 fn updates(gpu: &Device) -> Result<f64> {
-    let config = SgdConfig { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 5e-4 };
+    let config = SgdConfig {
+        lr: 0.1,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 5e-4,
+    };
     let lengths: Vec<usize> = (0..130).map(|k| [1, 64, 1000, 5000][k % 4]).collect();
     let own = |device: &Device| -> Result<Vec<(Var, Tensor, Var)>> {
         let one = |&len: &usize| {
             let t = ramp(&[len])?.to_device(device)?;
-            Ok((Var::from_tensor(&t)?, (&t * 0.3)?, Var::from_tensor(&t.zeros_like()?)?))
+            Ok((
+                Var::from_tensor(&t)?,
+                (&t * 0.3)?,
+                Var::from_tensor(&t.zeros_like()?)?,
+            ))
         };
         lengths.iter().map(one).collect()
     };
@@ -242,7 +357,12 @@ fn updates(gpu: &Device) -> Result<f64> {
     let bad = Tensor::new(&[0f32, 0.0], gpu)?;
     let updates: Vec<_> = got
         .iter()
-        .map(|(parameter, gradient, velocity)| ParameterUpdate { parameter, gradient, velocity, factor: 1.0 })
+        .map(|(parameter, gradient, velocity)| ParameterUpdate {
+            parameter,
+            gradient,
+            velocity,
+            factor: 1.0,
+        })
         .collect();
     for verdict in [None, Some(&bad), None, None] {
         sgd_steps(&updates, &rate, verdict, config)?.context("no kernel")?;
@@ -258,8 +378,15 @@ fn updates(gpu: &Device) -> Result<f64> {
 /// 1 where a verdict is wrong.
 fn verdicts(gpu: &Device) -> Result<f64> {
     let _on_gpu = OnGpu::new(gpu);
-    let fine: Vec<Tensor> = (1..300).map(|k| Ok(ramp(&[k * 17])?.to_device(gpu)?)).collect::<Result<_>>()?;
-    for (value, expected) in [(0.5f32, 1.0f32), (f32::NAN, 0.0), (f32::NEG_INFINITY, 0.0), (3e38, 1.0)] {
+    let fine: Vec<Tensor> = (1..300)
+        .map(|k| Ok(ramp(&[k * 17])?.to_device(gpu)?))
+        .collect::<Result<_>>()?;
+    for (value, expected) in [
+        (0.5f32, 1.0f32),
+        (f32::NAN, 0.0),
+        (f32::NEG_INFINITY, 0.0),
+        (3e38, 1.0),
+    ] {
         let last = Tensor::new(&[1f32, value], gpu)?;
         let all: Vec<&Tensor> = fine.iter().chain([&last]).collect();
         let verdict = judge(&all)?.context("no kernel")?.to_vec1::<f32>()?;
@@ -273,7 +400,12 @@ fn verdicts(gpu: &Device) -> Result<f64> {
 fn hits(gpu: &Device) -> Result<f64> {
     let logits = ramp(&[500, 100])?;
     let own = labels(500, 100, &logits)?;
-    let expected = logits.argmax(1)?.eq(&own)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    let expected = logits
+        .argmax(1)?
+        .eq(&own)?
+        .to_dtype(DType::F32)?
+        .sum_all()?
+        .to_scalar::<f32>()?;
     let _on_gpu = OnGpu::new(gpu);
     let got = count_hits(&logits.to_device(gpu)?, &own.to_device(gpu)?)?.context("no kernel")?;
     Ok(f64::from((got.to_scalar::<f32>()? - expected).abs()))
@@ -281,10 +413,17 @@ fn hits(gpu: &Device) -> Result<f64> {
 
 /// Windows on and beside images.
 fn images(gpu: &Device) -> Result<f64> {
-    let pixels: Vec<u8> = (0..50 * 32 * 32 * 3).map(|i| (i * 31 % 256) as u8).collect();
+    let pixels: Vec<u8> = (0..50 * 32 * 32 * 3)
+        .map(|i| (i * 31 % 256) as u8)
+        .collect();
     let (mean, std) = ([0.5f32, 0.4, 0.3], [0.2f32, 0.3, 0.25]);
     let windows: Vec<_> = (0..64u32)
-        .map(|k| ImageWindow { index: k * 7 % 50, top: (k % 9) as i32 - 4, left: (k % 7) as i32 - 3, flipped: k % 2 == 0 })
+        .map(|k| ImageWindow {
+            index: k * 7 % 50,
+            top: (k % 9) as i32 - 4,
+            left: (k % 7) as i32 - 3,
+            flipped: k % 2 == 0,
+        })
         .collect();
     let mut expected = Vec::new();
     for w in &windows {
@@ -294,7 +433,9 @@ fn images(gpu: &Device) -> Result<f64> {
                 let (y, x) = (y + w.top, x + w.left);
                 for c in 0..3 {
                     let inside = (0..32).contains(&y) && (0..32).contains(&x);
-                    let at = |y: i32, x: i32| ((w.index as usize * 32 + y as usize) * 32 + x as usize) * 3 + c;
+                    let at = |y: i32, x: i32| {
+                        ((w.index as usize * 32 + y as usize) * 32 + x as usize) * 3 + c
+                    };
                     let byte = if inside { pixels[at(y, x)] } else { 0 };
                     expected.push((f32::from(byte) / 255.0 - mean[c]) / std[c]);
                 }
@@ -304,6 +445,8 @@ fn images(gpu: &Device) -> Result<f64> {
     let expected = Tensor::from_vec(expected, (64, 32, 32, 3), &Device::Cpu)?;
     let _on_gpu = OnGpu::new(gpu);
     let set = DeviceImages::new(&pixels, (32, 32, 3), &mean, &std, gpu)?;
-    let batch = set.batch(&windows, (32, 32), DType::F32)?.context("no kernel")?;
+    let batch = set
+        .batch(&windows, (32, 32), DType::F32)?
+        .context("no kernel")?;
     distance(&batch.to_device(&Device::Cpu)?, &expected)
 }

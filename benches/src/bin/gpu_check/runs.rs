@@ -16,6 +16,18 @@ struct Ran {
     weights: Vec<u8>,
 }
 
+/// The same where every thread of a GPU is taken in turn.
+const TINY: [&str; 5] = [
+    "model.width=0.03125",
+    "run.batch=8",
+    "run.eval_batch=8",
+    "run.max_batches=5",
+    "run.epochs=2",
+];
+
+/// Methods that are run there: one that is captured, one with boxes, one that remembers. The others' steps are tested by themselves.
+const FEW: [&str; 3] = ["mixskd", "cutmix", "ps-kd"];
+
 /// Runs of a few steps on a small network.
 const SMALL: [&str; 5] = [
     "model.width=0.125",
@@ -37,7 +49,11 @@ impl Runner<'_> {
         if let Some(data) = &self.options.data {
             config.data.source = data.display().to_string();
         }
-        let device = if on_gpu && !self.options.emulate { "run.device=cuda" } else { "run.device=cpu" };
+        let device = if on_gpu && !self.options.emulate {
+            "run.device=cuda"
+        } else {
+            "run.device=cpu"
+        };
         for setting in settings.iter().chain([&device]) {
             config = config.with(setting)?;
         }
@@ -67,8 +83,14 @@ impl Runner<'_> {
         let out = self.folder();
         let mut trainer = Trainer::new(&config)?;
         let run = RunDir::create(&out, trainer.config())?;
-        let mut stop = StopAt { control: trainer.control(), step: 3 };
-        trainer.run(&run, &mut stop).err().context("the run was not stopped")?;
+        let mut stop = StopAt {
+            control: trainer.control(),
+            step: 3,
+        };
+        trainer
+            .run(&run, &mut stop)
+            .err()
+            .context("the run was not stopped")?;
         drop((trainer, run));
         let (run, config) = RunDir::open(&out)?;
         let mut trainer = Trainer::for_resume(&config)?;
@@ -106,28 +128,63 @@ fn read(out: &Path) -> Result<Ran> {
 
 /// The greatest relative difference of two curves.
 fn far(a: &Ran, b: &Ran) -> f64 {
-    let errors = a.losses.iter().zip(&b.losses).map(|(a, b)| (a - b).abs() / b.abs());
+    let errors = a
+        .losses
+        .iter()
+        .zip(&b.losses)
+        .map(|(a, b)| (a - b).abs() / b.abs());
     errors.fold(0.0, f64::max)
 }
 
 /// Every check of whole runs.
 pub(crate) fn run(options: &Options, table: &mut Table) {
     let runner = match tempfile::tempdir() {
-        Ok(folder) => Runner { options, folder, made: 0.into() },
+        Ok(folder) => Runner {
+            options,
+            folder,
+            made: 0.into(),
+        },
         Err(error) => return table.broken("run", "a folder for runs", &error.into()),
     };
-    for spec in method::ALL {
+    let small = if options.emulate { TINY } else { SMALL };
+    let methods = method::ALL
+        .iter()
+        .filter(|spec| !options.emulate || FEW.contains(&spec.name));
+    for spec in methods {
         let name = format!("method.name={}", spec.name);
-        let settings: Vec<&str> = SMALL.into_iter().chain([name.as_str(), "run.epochs=1"]).collect();
-        let compared = || Ok(far(&runner.run(&settings, true)?, &runner.run(&settings, false)?));
+        let settings: Vec<&str> = small
+            .into_iter()
+            .chain([name.as_str(), "run.epochs=1"])
+            .collect();
+        let compared = || {
+            Ok(far(
+                &runner.run(&settings, true)?,
+                &runner.run(&settings, false)?,
+            ))
+        };
         match compared() {
-            Ok(error) => table.error("run", &format!("{}: loss beside the CPU's", spec.name), error, 1e-2),
+            Ok(error) => table.error(
+                "run",
+                &format!("{}: loss beside the CPU's", spec.name),
+                error,
+                3e-2,
+            ),
             Err(error) => table.broken("run", spec.name, &error),
         }
     }
-    let with = |more: &[&'static str]| SMALL.into_iter().chain(more.iter().copied()).collect::<Vec<&str>>();
+    let with = |more: &[&'static str]| {
+        small
+            .into_iter()
+            .chain(more.iter().copied())
+            .collect::<Vec<&str>>()
+    };
     let mut same = |name: &str, a: Result<Ran>, b: Result<Ran>| match (a, b) {
-        (Ok(a), Ok(b)) => table.fact("run", name, "weights byte for byte".into(), a.weights == b.weights),
+        (Ok(a), Ok(b)) => table.fact(
+            "run",
+            name,
+            "weights byte for byte".into(),
+            a.weights == b.weights,
+        ),
         (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
     };
     same(
@@ -135,8 +192,16 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         runner.run(&with(&[]), true),
         runner.run(&with(&["run.cuda_graph=false"]), true),
     );
-    same("twice", runner.run(&with(&[]), true), runner.run(&with(&[]), true));
-    same("interrupted and resumed", runner.interrupted(&with(&[])), runner.run(&with(&[]), true));
+    same(
+        "twice",
+        runner.run(&with(&[]), true),
+        runner.run(&with(&[]), true),
+    );
+    same(
+        "interrupted and resumed",
+        runner.interrupted(&with(&[])),
+        runner.run(&with(&[]), true),
+    );
     same(
         "interrupted and resumed, bf16",
         runner.interrupted(&with(&["run.precision=bf16"])),
@@ -146,10 +211,21 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
     let real: Vec<&str> = if options.emulate {
         with(&[])
     } else {
-        vec!["model.width=0.5", "run.batch=64", "run.epochs=3", "run.max_batches=90"]
+        vec![
+            "model.width=0.5",
+            "run.batch=64",
+            "run.epochs=3",
+            "run.max_batches=90",
+        ]
     };
     let float = runner.run(&real, true);
-    for (name, bound) in [("tf32", 0.03), ("bf16", 0.05)] {
+    // A network of two channels is another matter.
+    let bounds = if options.emulate {
+        [0.03, 0.3]
+    } else {
+        [0.03, 0.05]
+    };
+    for (name, bound) in ["tf32", "bf16"].into_iter().zip(bounds) {
         let precision = format!("run.precision={name}");
         let settings: Vec<&str> = real.iter().copied().chain([precision.as_str()]).collect();
         let label = format!("{name}: loss curve beside f32's");

@@ -28,11 +28,46 @@ struct Row {
 }
 
 const ROWS: [Row; 5] = [
-    Row { model: "cifar_resnet18", method: "mixskd", batch: 64, size: 32, eager: Some(4.0), best: 1.2 },
-    Row { model: "cifar_resnet18", method: "mixskd", batch: 512, size: 32, eager: None, best: 1.0 },
-    Row { model: "cifar_resnet18", method: "ce", batch: 64, size: 32, eager: None, best: 1.0 },
-    Row { model: "resnet50", method: "ce", batch: 64, size: 224, eager: None, best: 1.0 },
-    Row { model: "resnet50", method: "mixskd", batch: 32, size: 224, eager: None, best: 1.0 },
+    Row {
+        model: "cifar_resnet18",
+        method: "mixskd",
+        batch: 64,
+        size: 32,
+        eager: Some(4.0),
+        best: 1.2,
+    },
+    Row {
+        model: "cifar_resnet18",
+        method: "mixskd",
+        batch: 512,
+        size: 32,
+        eager: None,
+        best: 1.0,
+    },
+    Row {
+        model: "cifar_resnet18",
+        method: "ce",
+        batch: 64,
+        size: 32,
+        eager: None,
+        best: 1.0,
+    },
+    Row {
+        model: "resnet50",
+        method: "ce",
+        batch: 64,
+        size: 224,
+        eager: None,
+        best: 1.0,
+    },
+    Row {
+        model: "resnet50",
+        method: "mixskd",
+        batch: 32,
+        size: 224,
+        eager: None,
+        best: 1.0,
+    },
 ];
 
 /// Steps that are timed.
@@ -60,12 +95,18 @@ pub(crate) fn step(args: &[String]) -> Result<()> {
 
 /// What a child printed last, as JSON.
 fn json_of(command: &mut Command) -> Result<Value> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<_> = errors.lines().collect();
-        bail!("{}: {}", output.status, lines[lines.len().saturating_sub(3)..].join(" / "));
+        bail!(
+            "{}: {}",
+            output.status,
+            lines[lines.len().saturating_sub(3)..].join(" / ")
+        );
     }
     serde_json::from_str(text.lines().last().unwrap_or_default()).context("it printed no JSON")
 }
@@ -87,14 +128,37 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         let ours = |precision: &str| {
             let mut command = Command::new(std::env::current_exe()?);
             let numbers = [row.batch.to_string(), row.size.to_string()];
-            command.args(["step", row.model, row.method, &numbers[0], &numbers[1], classes, precision]);
+            command.args([
+                "step",
+                row.model,
+                row.method,
+                &numbers[0],
+                &numbers[1],
+                classes,
+                precision,
+            ]);
             json_of(&mut command)
         };
         let theirs = |mode: &str| {
             let mut command = Command::new(&options.python);
-            let numbers = [row.batch.to_string(), row.size.to_string(), STEPS.to_string()];
-            command.args(["-c", PEER, "--model", row.model, "--method", row.method, "--mode", mode]);
-            command.args(["--batch", &numbers[0], "--size", &numbers[1], "--classes", classes, "--steps", &numbers[2]]);
+            let numbers = [
+                row.batch.to_string(),
+                row.size.to_string(),
+                STEPS.to_string(),
+            ];
+            command.args([
+                "-c", PEER, "--model", row.model, "--method", row.method, "--mode", mode,
+            ]);
+            command.args([
+                "--batch",
+                &numbers[0],
+                "--size",
+                &numbers[1],
+                "--classes",
+                classes,
+                "--steps",
+                &numbers[2],
+            ]);
             json_of(&mut command)
         };
         // Ours, theirs, and ours again, so that a GPU that grows warm is seen.
@@ -110,25 +174,53 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         for (side, report) in &sides {
             match report {
                 Ok(report) => times.push((*side, milliseconds(report), report.clone())),
-                Err(error) => table.broken("speed", &format!("{name}, {side}"), &anyhow::anyhow!("{error:#}")),
+                Err(error) => table.broken(
+                    "speed",
+                    &format!("{name}, {side}"),
+                    &anyhow::anyhow!("{error:#}"),
+                ),
             }
         }
-        let time = |side: &str| times.iter().find(|(name, ..)| *name == side).and_then(|(_, ms, _)| *ms);
+        let time = |side: &str| {
+            times
+                .iter()
+                .find(|(name, ..)| *name == side)
+                .and_then(|(_, ms, _)| *ms)
+        };
         for (side, ms, report) in &times {
-            let memory = report["gpu_memory_bytes"].as_f64().map_or(String::new(), |b| format!(", {:.0} MiB of the GPU in use", b / f64::from(1 << 20)));
-            let captured = if report["captured"] == json!(false) { ", not captured" } else { "" };
-            let text = ms.map_or("no time".into(), |ms| format!("{ms:.2} ms{memory}{captured}"));
+            let memory = report["gpu_memory_bytes"]
+                .as_f64()
+                .map_or(String::new(), |b| {
+                    format!(", {:.0} MiB of the GPU in use", b / f64::from(1 << 20))
+                });
+            let captured = if report["captured"] == json!(false) {
+                ", not captured"
+            } else {
+                ""
+            };
+            let text = ms.map_or("no time".into(), |ms| {
+                format!("{ms:.2} ms{memory}{captured}")
+            });
             table.figure("speed", &format!("{name}, {side}"), text, report.clone());
         }
         let mut ratio = |what: &str, theirs: Option<f64>, goal: f64| {
             if let (Some(theirs), Some(ours)) = (theirs, time("bf16")) {
                 let text = format!("{:.2} (goal {goal})", theirs / ours);
-                table.figure("ratio", &format!("{name}, {what}"), text, json!({ "ratio": theirs / ours, "goal": goal }));
+                table.figure(
+                    "ratio",
+                    &format!("{name}, {what}"),
+                    text,
+                    json!({ "ratio": theirs / ours, "goal": goal }),
+                );
             }
         };
         ratio("PyTorch's best over ours", time("PyTorch best"), row.best);
         if let Some(goal) = row.eager {
-            ratio("PyTorch eager f32 over ours", time("PyTorch eager f32"), goal);
+            ratio(
+                "PyTorch eager f32 over ours",
+                time("PyTorch eager f32"),
+                goal,
+            );
         }
     }
 }

@@ -96,9 +96,16 @@ impl Table {
                 Some(false) => "FAILED",
                 None => "      ",
             };
-            println!("{mark}  {:group$}  {:name$}  {}", row.group, row.name, row.value);
+            println!(
+                "{mark}  {:group$}  {:name$}  {}",
+                row.group, row.name, row.value
+            );
         }
-        let failed = self.rows.iter().filter(|row| row.passed == Some(false)).count();
+        let failed = self
+            .rows
+            .iter()
+            .filter(|row| row.passed == Some(false))
+            .count();
         let checked = self.rows.iter().filter(|row| row.passed.is_some()).count();
         println!("{checked} checks, {failed} failed");
     }
@@ -111,6 +118,7 @@ impl Table {
             .map(|row| json!({ "group": row.group, "name": row.name, "passed": row.passed, "data": row.data }))
             .collect();
         let text = serde_json::to_string_pretty(&json!({ "passed": self.passed(), "rows": rows }))?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }

@@ -94,7 +94,7 @@ impl PreviewArgs {
             Some(path) => config.in_file(path, error),
             None => error,
         };
-        let trainer = Trainer::for_resume(&config).map_err(located)?;
+        let trainer = Trainer::at(&config, config.distribution.first_place()).map_err(located)?;
         report_skipped(trainer.dataset(), &mut Progress::new());
         let bytes = preview(&trainer, self.count.into())?;
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));

@@ -84,6 +84,9 @@ pub(crate) struct Args {
     gpu: GpuArgs,
     #[command(flatten)]
     threads: ThreadArgs,
+    /// Train as one of the processes that a launcher started (torchrun's variables, MPI's or Slurm's)
+    #[arg(long)]
+    distributed: bool,
     /// Run directory to make [default: runs/NNN-METHOD-MODEL-DATA]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
@@ -105,7 +108,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 25] = [
+const SETTINGS: [&str; 26] = [
     "config",
     "data",
     "val_fraction",
@@ -130,6 +133,7 @@ const SETTINGS: [&str; 25] = [
     "on_nan",
     "precision",
     "cuda_graph",
+    "distributed",
     "fast_dev_run",
 ];
 
@@ -143,9 +147,13 @@ impl Args {
         if self.fast_dev_run {
             return self.try_out();
         }
-        let (report, data) = match &self.resume {
+        let done = match &self.resume {
             Some(dir) => resume(dir)?,
             None => self.start()?,
+        };
+        // Of several processes the first speaks.
+        let Some((report, data)) = done else {
+            return Ok(());
         };
         if self.json {
             return output::json(&report);
@@ -155,9 +163,12 @@ impl Args {
 }
 
 impl Args {
-    /// A new run; the second value is the data flags for the next command.
-    fn start(&self) -> Result<(Report, String)> {
+    /// A new run, see [`Done`].
+    fn start(&self) -> Result<Option<Done>> {
         let mut trainer = self.trainer(&self.config()?)?;
+        if !trainer.place().is_first() {
+            return follow(&mut trainer, Path::new(""));
+        }
         let mut progress = Progress::new();
         report_skipped(trainer.dataset(), &mut progress);
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
@@ -165,7 +176,7 @@ impl Args {
         listen(trainer.control(), Some(run.path()))?;
         let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
         let report = trainer.run(&run, &mut recorder)?;
-        Ok((report, DataArgs::of(&trainer.config().data)))
+        Ok(Some((report, DataArgs::of(&trainer.config().data))))
     }
 
     /// The trainer of `config`; what is wrong with it is told with the line of `--config` that says it.
@@ -184,6 +195,9 @@ impl Args {
         config.run.max_batches = 2;
         config.schedule.warmup_epochs = config.schedule.warmup_epochs.min(1);
         let mut trainer = self.trainer(&config)?;
+        if !trainer.place().is_first() {
+            return follow(&mut trainer, Path::new("")).map(|_| ());
+        }
         let mut progress = Progress::new();
         report_skipped(trainer.dataset(), &mut progress);
         // A signal that ends the process would leave the folder behind.
@@ -230,7 +244,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 15] = [
+        let flags: [(&str, Option<toml::Value>); 16] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -255,6 +269,10 @@ impl Args {
             ("run.on_nan", self.on_nan.clone().map(Into::into)),
             ("run.precision", self.gpu.precision.map(|p| p.name().into())),
             ("run.cuda_graph", self.gpu.cuda_graph.map(Into::into)),
+            (
+                "distribution.enabled",
+                self.distributed.then_some(true.into()),
+            ),
         ];
         for (key, value) in flags {
             if let Some(value) = value {
@@ -297,17 +315,38 @@ impl Args {
     }
 }
 
-/// Goes on with the run in `dir`.
-fn resume(dir: &Path) -> Result<(Report, String)> {
-    let (run, config) = RunDir::open(dir)?;
+/// The report, and the data flags for the next command.
+type Done = (Report, String);
+
+/// Goes on with the run in `dir`, see [`Done`].
+fn resume(dir: &Path) -> Result<Option<Done>> {
+    let (run, config) = RunDir::open_together(dir)?;
     let mut trainer = Trainer::for_resume(&config)?;
+    if !trainer.place().is_first() {
+        return follow(&mut trainer, dir);
+    }
     let mut progress = Progress::new();
     report_skipped(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
     listen(trainer.control(), Some(dir))?;
     let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
     let report = trainer.run(&run, &mut recorder)?;
-    Ok((report, DataArgs::of(&trainer.config().data)))
+    Ok(Some((report, DataArgs::of(&trainer.config().data))))
+}
+
+/// Trains as any process but the first of a distributed run, whose directory it leaves to that one. It has nothing to say but what goes wrong.
+fn follow(trainer: &mut Trainer, dir: &Path) -> Result<Option<Done>> {
+    let control = trainer.control();
+    signals::watch(move |request| match request {
+        Request::Stop => control.stop(),
+        Request::Now => (),
+        Request::Checkpoint => control.checkpoint(),
+    })?;
+    let rank = trainer.place().rank;
+    match trainer.run(&RunDir::of_first(dir), &mut ()) {
+        Ok(_) => Ok(None),
+        Err(error) => Err(Failure::from(error).of_rank(rank)),
+    }
 }
 
 /// What is said of a try that failed: its folder is gone, and so is every file that an error may name.

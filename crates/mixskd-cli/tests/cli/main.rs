@@ -11,6 +11,7 @@ mod bench;
 mod compare;
 mod configs;
 mod data;
+mod distributed;
 mod faults;
 mod help_and_lists;
 mod report;

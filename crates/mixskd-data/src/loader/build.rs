@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Batch, LoaderConfig, WindowBatch};
+use super::{Batch, LoaderConfig, Shard, WindowBatch};
 use crate::companions::Companions;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Pipeline, Result, Samples};
@@ -54,13 +54,16 @@ impl Builder {
         })
     }
 
+    /// Batches of this loader's share of an epoch.
     pub(super) fn steps(&self) -> u64 {
         let (len, batch) = (self.samples.len(), self.config.batch);
-        (if self.config.drop_last {
+        let drop_last = self.config.drop_last;
+        let batches = if drop_last {
             len / batch
         } else {
             len.div_ceil(batch)
-        }) as u64
+        };
+        self.config.shard.share(batches, drop_last) as u64
     }
 
     /// The order of the samples in `epoch`.
@@ -72,7 +75,7 @@ impl Builder {
         order
     }
 
-    /// Batch `step` of `epoch`. When `stop` is raised the rest of the images is left out; nobody looks at them then.
+    /// Batch `step` of this loader's share of `epoch`. When `stop` is raised the rest of the images is left out; nobody looks at them then.
     pub(super) fn batch(
         &self,
         order: &[u32],
@@ -80,6 +83,7 @@ impl Builder {
         step: u64,
         stop: &AtomicBool,
     ) -> Result<Batch> {
+        let step = self.place(step);
         let anchors = self.anchors(order, step);
         let indices = self.companions.rows(anchors, self.samples.as_ref(), epoch);
         let (height, width) = self.size;
@@ -119,6 +123,7 @@ impl Builder {
 
     /// The same batch as windows onto its images.
     pub(super) fn windows(&self, order: &[u32], epoch: u64, step: u64) -> Result<WindowBatch> {
+        let step = self.place(step);
         let anchors = self.anchors(order, step);
         let indices = self.companions.rows(anchors, self.samples.as_ref(), epoch);
         let window = |(row, &index): (usize, &u32)| {
@@ -142,7 +147,13 @@ impl Builder {
         })
     }
 
-    /// The samples that batch `step` is made for.
+    /// The place in the epoch of this process's batch `step`.
+    fn place(&self, step: u64) -> u64 {
+        let Shard { rank, world } = self.config.shard;
+        step * world as u64 + rank as u64
+    }
+
+    /// The samples that the batch at place `step` of the epoch is made for.
     fn anchors<'a>(&self, order: &'a [u32], step: u64) -> &'a [u32] {
         let first = step as usize * self.config.batch;
         &order[first..order.len().min(first + self.config.batch)]

@@ -31,6 +31,37 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Batches built ahead by a thread of their own. With 0, each is built when it is asked for, on the caller's thread pool.
     pub prefetch: usize,
+    /// Which of an epoch's batches this loader makes.
+    pub shard: Shard,
+}
+
+/// The part of an epoch that one of several processes takes: of every `world` batches the one at `rank`, so that step s is batch
+/// `s·world + rank` of the epoch. With `drop_last`, batches at the end that do not go round are left out, and every rank has as many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Number of the process, from 0.
+    pub rank: usize,
+    /// Processes that share an epoch.
+    pub world: usize,
+}
+
+impl Default for Shard {
+    /// One process takes every batch.
+    fn default() -> Self {
+        Self { rank: 0, world: 1 }
+    }
+}
+
+impl Shard {
+    /// How many of `batches` are this shard's.
+    fn share(self, batches: usize, whole_rounds: bool) -> usize {
+        if whole_rounds {
+            batches / self.world
+        } else {
+            batches.saturating_sub(self.rank).div_ceil(self.world)
+        }
+    }
 }
 
 impl Default for LoaderConfig {
@@ -42,6 +73,7 @@ impl Default for LoaderConfig {
             drop_last: true,
             seed: 0,
             prefetch: 4,
+            shard: Shard::default(),
         }
     }
 }
@@ -57,14 +89,14 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Epoch it belongs to.
     pub epoch: u64,
-    /// Step inside the epoch, from 0.
+    /// Place among the batches of the epoch, from 0: the step, where one process takes all of them ([`Shard`]).
     pub step: u64,
 }
 
 /// Makes the batches of any epoch.
 ///
-/// A batch is a function of (seed, epoch, step): the number of threads, the prefetching and the step an epoch was entered at
-/// change nothing.
+/// A batch is a function of (seed, epoch, place in the epoch): the number of threads, the prefetching, the step an epoch was entered
+/// at and who takes the other batches change nothing.
 #[derive(Clone)]
 pub struct Loader {
     builder: Arc<Builder>,
@@ -97,12 +129,23 @@ impl Loader {
                 "check the folder or file it came from",
             ));
         }
-        if batch > len && (config.drop_last || config.shuffle) {
-            let message = format!("{batch} is larger than the set of {len} images");
+        let Shard { rank, world } = config.shard;
+        if rank >= world {
+            return Err(Error::config(
+                "shard",
+                format!("there is no rank {rank} among {world} processes"),
+                "ranks count from 0",
+            ));
+        }
+        if batch.saturating_mul(world) > len && (config.drop_last || config.shuffle) {
+            let asked = match world {
+                1 => format!("{batch} is larger than"),
+                world => format!("{batch} for each of {world} processes is more than"),
+            };
             return Err(Error::config(
                 "batch",
-                message,
-                format!("use a batch of at most {len}, or more images"),
+                format!("{asked} the set of {len} images"),
+                format!("use a batch of at most {}, or more images", len / world),
             ));
         }
         let prefetch = config.prefetch;
@@ -112,7 +155,7 @@ impl Loader {
         })
     }
 
-    /// Batches in an epoch.
+    /// Batches in an epoch, of this loader's share.
     pub fn steps_per_epoch(&self) -> usize {
         self.builder.steps() as usize
     }

@@ -92,6 +92,52 @@ fn an_epoch_shows_every_image_once_and_the_next_another_order() {
 }
 
 #[test]
+fn shards_are_the_batches_of_one_process_dealt_out_in_turn() {
+    let whole = all(
+        &Loader::new(samples(50), pipeline(), config(6, 2)).unwrap(),
+        4,
+    );
+    assert_eq!(whole.len(), 8);
+    let of = |rank, world, drop_last| {
+        let config = LoaderConfig {
+            shard: Shard { rank, world },
+            drop_last,
+            ..config(6, 2)
+        };
+        Loader::new(samples(50), pipeline(), config).unwrap()
+    };
+    for world in [1, 2, 3, 8] {
+        for rank in 0..world {
+            let shard = of(rank, world, true);
+            let expected: Vec<_> = (0..8 / world)
+                .map(|step| whole[step * world + rank].clone())
+                .collect();
+            assert_eq!(shard.steps_per_epoch(), expected.len());
+            assert_eq!(all(&shard, 4), expected, "rank {rank} of {world}");
+            let rest = shard.epoch_from(4, 1).map(|batch| plain(batch.unwrap()));
+            assert_eq!(rest.collect::<Vec<_>>(), expected[1..]);
+        }
+    }
+    // Where nothing is left out, every image is shown once among all of them.
+    let mut shown: Vec<u32> = (0..4)
+        .flat_map(|rank| all(&of(rank, 4, false), 4))
+        .flat_map(|batch| batch.2)
+        .collect();
+    shown.sort_unstable();
+    assert_eq!(shown, (0..50).collect::<Vec<_>>());
+    let refused = |rank, world| {
+        let config = LoaderConfig {
+            shard: Shard { rank, world },
+            ..config(6, 0)
+        };
+        let loader = Loader::new(samples(50), pipeline(), config);
+        loader.err().unwrap().to_string()
+    };
+    assert!(refused(0, 9).contains("6 for each of 9 processes is more than the set of 50"));
+    assert!(refused(2, 2).contains("no rank 2 among 2 processes"));
+}
+
+#[test]
 fn labels_belong_to_their_images() {
     let loader = Loader::new(samples(20), pipeline(), config(4, 1)).unwrap();
     for (_, labels, indices, ..) in all(&loader, 0) {

@@ -16,7 +16,7 @@ pub struct WindowBatch {
     pub labels: Vec<u32>,
     /// Image of each row among the samples.
     pub indices: Vec<u32>,
-    /// Step inside the epoch, from 0.
+    /// Its place in the epoch, from 0.
     pub step: u64,
 }
 

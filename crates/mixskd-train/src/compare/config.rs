@@ -56,6 +56,13 @@ impl CompareConfig {
                 hint: Some("for example --methods ce,mixup,mixskd".into()),
             });
         }
+        if self.settings.distribution.enabled {
+            return Err(Error::Config {
+                place: "distribution.enabled".into(),
+                message: "a comparison trains each of its runs in one process".into(),
+                hint: Some("leave it out; `mixskd train --distributed` shares a run".into()),
+            });
+        }
         if self.seeds.is_empty() {
             return Err(Error::config("--seeds", "must be at least 1, got 0"));
         }

@@ -4,7 +4,7 @@ use candle_core::Device;
 
 use crate::{Error, Result};
 
-pub(super) fn open() -> Result<Device> {
+pub(super) fn open(_ordinal: usize) -> Result<Device> {
     Err(Error::Config {
         place: "run.device".into(),
         message: "this build knows no GPU".into(),

@@ -4,6 +4,6 @@ use candle_core::Device;
 
 use crate::Result;
 
-pub(super) fn open() -> Result<Device> {
-    Ok(mixskd_kernels::open_gpu(0)?)
+pub(super) fn open(ordinal: usize) -> Result<Device> {
+    Ok(mixskd_kernels::open_gpu(ordinal)?)
 }

@@ -19,18 +19,18 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceKind {
-    /// The first GPU where there is one, else the CPU.
+    /// The first GPU where there is one, else the CPU. In a distributed run, the GPU of the process's local rank.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The first NVIDIA GPU, or an error.
+    /// The same, or an error where there is none.
     Cuda,
 }
 
 /// The GPU that [`DeviceKind::Auto`] takes, or why it takes none.
 pub(crate) fn describe_gpu() -> String {
-    match gpu::open() {
+    match gpu::open(0) {
         Ok(_) => "CUDA device 0".into(),
         Err(Error::Config { message, .. }) => format!("none: {message}"),
         Err(error) => format!("none: {error}"),
@@ -43,10 +43,15 @@ impl DeviceKind {
     /// # Errors
     /// When a GPU was asked for and cannot be had.
     pub fn open(self) -> Result<Device> {
+        self.open_at(0)
+    }
+
+    /// The same with the GPU of that number instead of the first.
+    pub(crate) fn open_at(self, ordinal: usize) -> Result<Device> {
         match self {
-            Self::Auto => Ok(gpu::open().unwrap_or(Device::Cpu)),
+            Self::Auto => Ok(gpu::open(ordinal).unwrap_or(Device::Cpu)),
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda => gpu::open(),
+            Self::Cuda => gpu::open(ordinal),
         }
     }
 }

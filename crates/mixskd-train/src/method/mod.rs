@@ -50,7 +50,7 @@ pub struct TrainBatch {
     pub indices: Vec<u32>,
     /// Epoch, from 0.
     pub epoch: usize,
-    /// Step inside the epoch, from 0.
+    /// Place among the batches of the epoch, from 0: the step, where one process takes all of them.
     pub step: usize,
     /// What [`Method::draws`] gave for it, on the device; where it is empty a method draws for itself.
     pub draws: Vec<Tensor>,

@@ -33,6 +33,10 @@ pub(super) fn failed(error: mixskd_cuda::Error) -> candle_core::Error {
 }
 
 impl Gpu {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unnecessary_wraps, reason = "only a GPU can fail to open")
+    )]
     /// The GPU that `device` is; kernels are loaded when it is first asked for.
     pub(super) fn of(device: &Device) -> Result<Option<Arc<Self>>> {
         match device {

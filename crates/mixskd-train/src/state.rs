@@ -1,0 +1,62 @@
+//! Where a run stands, as a checkpoint holds it, and back.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use mixskd_models::Strictness;
+
+use crate::average::Average;
+use crate::checkpoint::Checkpoint;
+use crate::trainer::Trainer;
+use crate::{Observer, Result, RunDir};
+
+impl Trainer {
+    /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
+    ///
+    /// # Errors
+    /// When a checkpoint cannot be read or does not fit the network.
+    pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
+        if !run.is_held() {
+            // It comes from the first process when they meet.
+            return Ok(());
+        }
+        let (checkpoint, passed_over) = run.newest_checkpoint(&self.device)?;
+        for damaged in &passed_over {
+            observer.notice(&format!("passed over a checkpoint: {damaged}"));
+        }
+        if !passed_over.is_empty() {
+            run.forget_after(checkpoint.as_ref())?;
+        }
+        match checkpoint {
+            Some(checkpoint) => self.take_up(checkpoint)?,
+            // Of a run that was prepared and never begun there is nothing to tell.
+            None if passed_over.is_empty() && !run.metrics_path().exists() => {}
+            None => observer.notice("no whole checkpoint found: the run begins anew"),
+        }
+        Ok(())
+    }
+
+    /// Goes to where a checkpoint was written.
+    pub(crate) fn take_up(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.store.load(&checkpoint.tensors, Strictness::Exact)?;
+        self.updater.optimizer.load_state(&checkpoint.velocities)?;
+        if let Some(average) = &mut self.updater.average {
+            average.load_state(checkpoint.average);
+        }
+        self.method.load_state(&checkpoint.method)?;
+        self.progress = checkpoint.progress;
+        Ok(())
+    }
+
+    /// Where the run stands, with what the method remembers.
+    pub(crate) fn checkpoint(&self, method: BTreeMap<String, Tensor>) -> Checkpoint {
+        let average = self.updater.average.as_ref();
+        Checkpoint {
+            progress: self.progress.clone(),
+            tensors: self.store.tensors(),
+            velocities: self.updater.optimizer.state(),
+            average: average.map(Average::state).unwrap_or_default(),
+            method,
+        }
+    }
+}
