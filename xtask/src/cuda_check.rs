@@ -1,7 +1,7 @@
 //! `cargo xtask cuda-check`: what can be said of the `cuda` feature on a machine without a GPU.
 //!
 //! Three things: the kernels through nvcc to PTX; the same text through a C++ compiler and, thread by thread on the processor,
-//! against the CPU's kernels; and clippy over the workspace with the feature on. nvcc is the machine's own or comes from PyPI.
+//! against the CPU's kernels, by itself and in whole steps and runs; and clippy over the workspace with the feature on. nvcc is the machine's own or comes from PyPI.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn clippy(sh: &Shell, root: &Path, nvcc: Option<&Path>) -> Result<()> {
     let _version = sh.push_env("CUDARC_CUDA_VERSION", "13000");
     cmd!(
         sh,
-        "cargo clippy --target-dir {target} --package mixskd-cli --package mixskd-train --package mixskd-models --package mixskd-losses --package mixskd-kernels --package mixskd-cuda --features mixskd-cli/nccl -- --deny warnings"
+        "cargo clippy --target-dir {target} --package mixskd-cli --package mixskd-train --package mixskd-models --package mixskd-losses --package mixskd-kernels --package mixskd-cuda --package mixskd-benches --features mixskd-cli/nccl,mixskd-benches/cuda -- --deny warnings"
     )
     .run()?;
     let compiled = if nvcc.is_some() {
@@ -92,9 +92,14 @@ fn emulate(sh: &Shell, if_possible: bool) -> Result<()> {
             found.context("hint: install a C++ compiler, or name one in CXX")?;
             let test = cmd!(
                 sh,
-                "cargo test --quiet --package mixskd-kernels --features emulator --test emulated"
+                "cargo test --quiet --package mixskd-kernels --package mixskd-train --package mixskd-cli --features mixskd-train/emulator --test emulated"
             );
-            Ok(test.run()?)
+            test.run()?;
+            let check = cmd!(
+                sh,
+                "cargo run --quiet --package mixskd-benches --package mixskd-cli --features mixskd-benches/emulator --bin gpu-check -- --emulate --skip-speed --out target/gpu-check-emulated.json"
+            );
+            Ok(check.run()?)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask check | tidy | golden | bench | interop | cuda-check | crash | fuzz | soak`.
+//! The project's own tools: `cargo xtask check | tidy | golden | bench | interop | cuda-check | gpu-check | crash | fuzz | soak`.
 
 mod bench;
 mod check;
@@ -6,6 +6,7 @@ mod crash;
 mod cuda_check;
 mod fuzz;
 mod golden;
+mod gpu_check;
 mod interop;
 mod program;
 mod python;
@@ -40,6 +41,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// The cuda feature without a GPU: kernels to PTX, kernels on the processor, clippy
     CudaCheck(cuda_check::CudaCheckArgs),
+    /// On a machine with a GPU: every kernel beside its CPU twin, whole runs, speed beside PyTorch
+    GpuCheck(gpu_check::GpuCheckArgs),
     /// Kill a training run at random moments, resume it, and compare the bits at the end
     Crash(crash::CrashArgs),
     /// Feed damaged files to everything that reads files
@@ -67,6 +70,7 @@ fn dispatch(args: Args) -> Result<()> {
         Command::Interop(args) => interop::run(&root, &args),
         Command::Bench(args) => bench::run(&root, &args),
         Command::CudaCheck(args) => cuda_check::run(&root, &args),
+        Command::GpuCheck(args) => gpu_check::run(&root, &args),
         Command::Crash(args) => crash::run(&root, &args),
         Command::Fuzz(args) => fuzz::run(&root, &args),
         Command::Soak(args) => soak::run(&root, &args),

@@ -24,6 +24,9 @@ static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Seconds that the whole may take, by default.
 const SECONDS: u64 = 570;
 
+/// All options.
+const USAGE: &str = "gpu-check [--data DIR] [--out FILE] [--python PROGRAM] [--seconds N] [--skip-speed] [--emulate]";
+
 /// What was asked for.
 pub(crate) struct Options {
     /// CIFAR-100's binary files, or the shipped set.
@@ -41,6 +44,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     // A row of speed, in a process of its own so that its memory is its own.
     let done = match args.first().map(String::as_str) {
+        Some("--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(true)
+        }
         Some("step") => speed::step(&args[1..]).map(|()| true),
         _ => options(&args).and_then(|options| check(&options)),
     };
@@ -74,9 +81,7 @@ fn options(args: &[String]) -> Result<Options> {
             "--seconds" => seconds = value()?.parse().context("--seconds wants a number")?,
             "--skip-speed" => options.skip_speed = true,
             "--emulate" => options.emulate = true,
-            other => bail!(
-                "{other} is no option\nhint: gpu-check [--data DIR] [--out FILE] [--python PROGRAM] [--seconds N] [--skip-speed] [--emulate]"
-            ),
+            other => bail!("{other} is no option\nhint: {USAGE}"),
         }
     }
     options.deadline += std::time::Duration::from_secs(seconds);

@@ -186,7 +186,8 @@ impl Args {
     /// The same, resolved against the data.
     fn settings(&self, base: TrainConfig) -> Result<TrainConfig> {
         let config = self.common(base)?;
-        let trainer = Trainer::new(&config).map_err(|error| match &self.config {
+        let place = config.distribution.first_place();
+        let trainer = Trainer::at(&config, place).map_err(|error| match &self.config {
             Some(path) => config.in_file(path, error),
             None => error,
         })?;

@@ -1,0 +1,54 @@
+//! `cargo xtask gpu-check`: builds the program that checks and times a GPU, and runs it, or packs it for a machine without Rust.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use xshell::{Shell, cmd};
+
+/// Options of `cargo xtask gpu-check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GpuCheckArgs {
+    /// Build, strip, and put the program into this folder instead of running it: there it needs no Rust
+    #[arg(long, value_name = "DIR")]
+    pack: Option<PathBuf>,
+    /// The same checks with the processor in the GPU's place, without the speed: shows that they can pass
+    #[arg(long, conflicts_with = "pack")]
+    emulate: bool,
+    /// Handed to the program: --data DIR, --out FILE, --python PROGRAM, --seconds N, --skip-speed
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
+    let sh = Shell::new()?;
+    sh.change_dir(root);
+    let rest = &args.rest;
+    if args.emulate {
+        return Ok(cmd!(
+            sh,
+            "cargo run --quiet --package mixskd-benches --features emulator --bin gpu-check -- --emulate --skip-speed {rest...}"
+        )
+        .run()?);
+    }
+    cmd!(
+        sh,
+        "cargo build --release --package mixskd-benches --features cuda --bin gpu-check"
+    )
+    .run()
+    .context("hint: it needs nvcc 13.0 or older, see docs/cuda.md")?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let built = target.join("release").join("gpu-check");
+    let Some(folder) = &args.pack else {
+        return Ok(cmd!(sh, "{built} {rest...}").run()?);
+    };
+    sh.create_dir(folder)?;
+    let packed = folder.join("gpu-check");
+    sh.copy_file(&built, &packed)?;
+    cmd!(sh, "strip {packed}").run()?;
+    eprintln!(
+        "{}: carry it to the machine with the GPU and run it there; --help says how",
+        packed.display()
+    );
+    Ok(())
+}
