@@ -4,6 +4,8 @@ use candle_core::{Device, Tensor};
 use mixskd_data::{Dataset, Loader, WindowBatch};
 use mixskd_kernels::{DeviceImages, ImageWindow, has_gpu_kernels};
 
+use crate::method::{DrawSite, TrainBatch};
+use crate::trainer::Trainer;
 use crate::{Precision, Result};
 
 /// Bytes of images, at most, that are put into a GPU's memory whole.
@@ -118,6 +120,28 @@ impl Feed {
             labels: batch.labels,
             indices: batch.indices,
             step: batch.step,
+        })
+    }
+}
+
+impl Trainer {
+    /// A batch with the method's draws for it.
+    pub(crate) fn prepare(&self, batch: Fed, epoch: usize) -> Result<TrainBatch> {
+        let (device, step) = (&self.device, batch.step as usize);
+        let draws = self.method.draws(&DrawSite {
+            labels: &batch.labels,
+            size: self.train_feed.loader().size(),
+            epoch,
+            step,
+        })?;
+        let draws = draws.iter().map(|t| Ok(t.to_device(device)?));
+        Ok(TrainBatch {
+            draws: draws.collect::<Result<_>>()?,
+            images: batch.images,
+            labels: Tensor::new(batch.labels, device)?,
+            indices: batch.indices,
+            epoch,
+            step,
         })
     }
 }

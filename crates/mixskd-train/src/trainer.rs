@@ -14,10 +14,10 @@ use crate::cadence::Cadence;
 use crate::config::OnNan;
 use crate::distribution::{Group, Wishes};
 use crate::evaluate::evaluate_batches;
-use crate::feed::{Fed, Feed};
+use crate::feed::Feed;
 use crate::gpu_step::GpuStepper;
 use crate::init;
-use crate::method::{self, BACKBONE, DrawSite, Method, MethodInputs, TrainBatch};
+use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::report::best;
@@ -571,26 +571,6 @@ impl Trainer {
             peak_memory_bytes: crate::machine::peak_resident_bytes(),
             dir: run.path().to_path_buf(),
             weights: run.weights(),
-        })
-    }
-
-    /// A batch with the method's draws for it.
-    pub(crate) fn prepare(&self, batch: Fed, epoch: usize) -> Result<TrainBatch> {
-        let (device, step) = (&self.device, batch.step as usize);
-        let draws = self.method.draws(&DrawSite {
-            labels: &batch.labels,
-            size: self.train_feed.loader().size(),
-            epoch,
-            step,
-        })?;
-        let draws = draws.iter().map(|t| Ok(t.to_device(device)?));
-        Ok(TrainBatch {
-            draws: draws.collect::<Result<_>>()?,
-            images: batch.images,
-            labels: Tensor::new(batch.labels, device)?,
-            indices: batch.indices,
-            epoch,
-            step,
         })
     }
 
