@@ -30,6 +30,11 @@ pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
         )
         .run()?);
     }
+    // candle's own kernels are compiled for one architecture, which a machine without a GPU cannot ask for. Newer GPUs run the oldest that
+    // knows bfloat16.
+    let _capability = std::env::var_os("CUDA_COMPUTE_CAP")
+        .is_none()
+        .then(|| sh.push_env("CUDA_COMPUTE_CAP", "80"));
     cmd!(
         sh,
         "cargo build --release --package mixskd-benches --features cuda --bin gpu-check"

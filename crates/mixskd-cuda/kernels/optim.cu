@@ -83,17 +83,17 @@ extern "C" __global__ void judge(const double *partial, u32 count, float *verdic
 }
 REGISTER(judge)
 
-// hits = the number of rows whose largest logit, the first of equals, is the target's. Grid: 1.
-extern "C" __global__ void count_hits(const float *z, const u32 *targets, float *hits, u32 rows, u32 classes) {
-    float own = 0;
-    for (u32 row = threadIdx.x; row < rows; row += BLOCK) {
-        const float *logits = z + (u64)row * classes;
-        u32 best = 0;
-        for (u32 c = 1; c < classes; c++)
-            if (logits[c] > logits[best]) best = c;
-        own += best == targets[row] ? 1.0f : 0.0f;
-    }
-    own = block_sum(own);
-    if (threadIdx.x == 0) *hits = own;
+// hits = 1 where the row's largest logit, the first of equals, is the target's, or else 0. Grid: rows.
+extern "C" __global__ void row_hits(const float *z, const u32 *targets, float *hits, u32 classes) {
+    const float *row = z + (u64)blockIdx.x * classes;
+    float top = -CUDART_INF_F;
+    for (u32 c = threadIdx.x; c < classes; c += BLOCK) top = fmaxf(top, row[c]);
+    top = block_max(top);
+    // The smallest index, as the largest of its negatives: a float knows all numbers of classes.
+    float first = -(float)classes;
+    for (u32 c = threadIdx.x; c < classes; c += BLOCK)
+        if (row[c] == top) first = fmaxf(first, -(float)c);
+    first = block_max(first);
+    if (threadIdx.x == 0) hits[blockIdx.x] = -first == (float)targets[blockIdx.x] ? 1.0f : 0.0f;
 }
-REGISTER(count_hits)
+REGISTER(row_hits)

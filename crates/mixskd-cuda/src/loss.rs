@@ -116,7 +116,7 @@ impl Logits {
 ///
 /// # Safety
 /// `values` has `count` floats, `out` one.
-unsafe fn scaled_sum(
+pub(crate) unsafe fn scaled_sum(
     engine: &dyn Engine,
     values: Address,
     count: u32,

@@ -1,6 +1,7 @@
 //! The optimiser's update of many parameters in few launches, and what a step is judged by before it.
 
 use crate::engine::{args, count};
+use crate::loss::scaled_sum;
 use crate::{Address, Engine, Result};
 
 /// Elements of a block, as the kernels have it.
@@ -144,24 +145,25 @@ pub unsafe fn judge(
 /// `hits`, one float: the rows of `logits` (`[rows, classes]` floats) whose largest, the first of equals, is the target's.
 ///
 /// # Safety
-/// Arrays are as long as the sizes say.
+/// Arrays are as long as the sizes say, `scratch` has a float for each row.
 ///
 /// # Errors
-/// When the launch fails.
+/// When a launch fails.
 pub unsafe fn count_hits(
     engine: &dyn Engine,
     [rows, classes]: [usize; 2],
-    logits: Address,
-    targets: Address,
+    [logits, targets]: [Address; 2],
+    scratch: Address,
     hits: Address,
 ) -> Result<()> {
     let (rows, classes) = (count("row", rows)?, count("class", classes)?);
     // SAFETY: the caller's promise.
     unsafe {
         engine.launch(
-            "count_hits",
-            (1, 1),
-            args![logits, targets, hits, rows, classes],
-        )
+            "row_hits",
+            (rows, 1),
+            args![logits, targets, scratch, classes],
+        )?;
+        scaled_sum(engine, scratch, rows, 1.0, hits)
     }
 }

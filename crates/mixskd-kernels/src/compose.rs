@@ -206,7 +206,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 pub fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Result<Tensor> {
     let mut shape = vec![1; x.rank()];
     shape[0] = lambda.elem_count();
-    let lambda = lambda.detach().reshape(shape)?;
+    let lambda = lambda.detach().to_dtype(x.dtype())?.reshape(shape)?;
     let partner = x.index_select(partner, 0)?;
     Ok((x.broadcast_mul(&lambda)? + partner.broadcast_mul(&(1.0 - lambda)?)?)?)
 }

@@ -138,7 +138,7 @@ impl Trainer {
             }
         }
         if direct {
-            if broken.is_none() {
+            if broken.is_none() && self.updater.average.is_some() {
                 self.updater.average(&self.store.parameters())?;
             }
         } else if update {

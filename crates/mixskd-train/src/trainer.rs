@@ -241,6 +241,11 @@ impl Trainer {
         self.train_feed.is_resident()
     }
 
+    /// Whether steps are launched as a captured CUDA graph.
+    pub fn has_captured_step(&self) -> bool {
+        self.gpu.is_captured()
+    }
+
     /// The data.
     pub fn dataset(&self) -> &Dataset {
         &self.dataset

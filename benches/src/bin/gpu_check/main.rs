@@ -39,6 +39,13 @@ pub(crate) struct Options {
     pub(crate) deadline: Instant,
 }
 
+impl Options {
+    /// Whether nothing new is to begin.
+    pub(crate) fn is_late(&self) -> bool {
+        Instant::now() > self.deadline
+    }
+}
+
 fn main() -> ExitCode {
     mixskd_benches::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -91,16 +98,16 @@ fn options(args: &[String]) -> Result<Options> {
 /// Every check; whether all passed.
 fn check(options: &Options) -> Result<bool> {
     let gpu = open(options.emulate)?;
-    let mut table = Table::default();
+    let mut table = Table::in_file(&options.out);
     parity::run(&gpu, &mut table);
     runs::run(options, &mut table);
     if options.skip_speed {
         table.left_out("speed", "--skip-speed");
     } else {
-        speed::run(options, &mut table);
+        speed::run(options, &gpu, &mut table);
     }
     table.print();
-    table.write(&options.out)?;
+    table.write()?;
     Ok(table.passed())
 }
 

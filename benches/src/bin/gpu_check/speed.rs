@@ -1,12 +1,15 @@
 //! Whole training steps beside PyTorch's on the same GPU, one after the other, each in a process of its own.
 
-use std::process::Command;
-use std::time::Instant;
+use std::io::{Read, Seek};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use mixskd_kernels::gpu_memory_in_use;
 use mixskd_models::ModelConfig;
-use mixskd_train::Precision;
 use mixskd_train::bench::StepBench;
+use mixskd_train::{DeviceKind, OptimizerConfig, Precision};
 use serde_json::{Value, json};
 
 use crate::Options;
@@ -86,6 +89,11 @@ pub(crate) fn step(args: &[String]) -> Result<()> {
         batch: batch.parse()?,
         steps: STEPS,
         precision: precision.parse::<Precision>().map_err(anyhow::Error::msg)?,
+        device: DeviceKind::Cuda,
+        optimizer: OptimizerConfig {
+            lr: 0.01,
+            ..OptimizerConfig::default()
+        },
         ..StepBench::new(model, method)?
     }
     .run()?;
@@ -93,22 +101,52 @@ pub(crate) fn step(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What a child printed last, as JSON.
-fn json_of(command: &mut Command) -> Result<Value> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<_> = errors.lines().collect();
+/// What a child printed last, as JSON. It is ended at the deadline.
+fn json_of(command: &mut Command, options: &Options) -> Result<Value> {
+    let mut errors = tempfile::tempfile()?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(errors.try_clone()?)
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if options.is_late() {
+            child.kill()?;
+            child.wait()?;
+            bail!("the time is up");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let mut text = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_string(&mut text)?;
+    }
+    if !status.success() {
+        let mut said = Vec::new();
+        errors.rewind()?;
+        errors.read_to_end(&mut said)?;
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<_> = said.lines().collect();
         bail!(
-            "{}: {}",
-            output.status,
+            "{status}: {}",
             lines[lines.len().saturating_sub(3)..].join(" / ")
         );
     }
     serde_json::from_str(text.lines().last().unwrap_or_default()).context("it printed no JSON")
+}
+
+/// Whether Python has a PyTorch that sees the GPU.
+fn has_peer(options: &Options) -> bool {
+    let script = "import sys, torch; sys.exit(not torch.cuda.is_available())";
+    let mut command = Command::new(&options.python);
+    command
+        .args(["-c", script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn milliseconds(report: &Value) -> Option<f64> {
@@ -117,10 +155,19 @@ fn milliseconds(report: &Value) -> Option<f64> {
 }
 
 /// Every row, as far as the time allows.
-pub(crate) fn run(options: &Options, table: &mut Table) {
+pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
+    let peer = has_peer(options);
+    if !peer {
+        table.left_out(
+            "speed",
+            "PyTorch's side: this Python has none that sees a GPU",
+        );
+    }
+    // What this process holds is nobody's row.
+    let held = gpu_memory_in_use(gpu).ok().flatten().unwrap_or(0) as f64;
     for row in &ROWS {
         let name = format!("{} {}, batch {}", row.model, row.method, row.batch);
-        if Instant::now() > options.deadline {
+        if options.is_late() {
             table.left_out("speed", &format!("{name}: the time is up"));
             continue;
         }
@@ -137,7 +184,7 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
                 classes,
                 precision,
             ]);
-            json_of(&mut command)
+            json_of(&mut command, options)
         };
         let theirs = |mode: &str| {
             let mut command = Command::new(&options.python);
@@ -159,17 +206,19 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
                 "--steps",
                 &numbers[2],
             ]);
-            json_of(&mut command)
+            json_of(&mut command, options)
         };
         // Ours, theirs, and ours again, so that a GPU that grows warm is seen.
-        let sides = [
-            ("bf16", ours("bf16")),
-            ("PyTorch best", theirs("best")),
-            ("bf16 again", ours("bf16")),
-            ("f32", ours("f32")),
-            ("tf32", ours("tf32")),
-            ("PyTorch eager f32", theirs("eager")),
-        ];
+        let mut sides = vec![("bf16", ours("bf16"))];
+        if peer {
+            sides.push(("PyTorch best", theirs("best")));
+            sides.push(("bf16 again", ours("bf16")));
+            if row.eager.is_some() {
+                sides.push(("PyTorch eager f32", theirs("eager")));
+            }
+        }
+        sides.push(("tf32", ours("tf32")));
+        sides.push(("f32", ours("f32")));
         let mut times = Vec::new();
         for (side, report) in &sides {
             match report {
@@ -191,7 +240,7 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
             let memory = report["gpu_memory_bytes"]
                 .as_f64()
                 .map_or(String::new(), |b| {
-                    format!(", {:.0} MiB of the GPU in use", b / f64::from(1 << 20))
+                    format!(", {:.0} MiB of the GPU", (b - held) / f64::from(1 << 20))
                 });
             let captured = if report["captured"] == json!(false) {
                 ", not captured"
@@ -203,24 +252,27 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
             });
             table.figure("speed", &format!("{name}, {side}"), text, report.clone());
         }
-        let mut ratio = |what: &str, theirs: Option<f64>, goal: f64| {
-            if let (Some(theirs), Some(ours)) = (theirs, time("bf16")) {
+        let compiled = times
+            .iter()
+            .any(|(side, _, report)| *side == "PyTorch best" && report["compiled"] == json!(true));
+        let ours = time("bf16");
+        let ratio = |table: &mut Table, what: &str, theirs: Option<f64>, goal: f64| {
+            if let (Some(theirs), Some(ours)) = (theirs, ours) {
                 let text = format!("{:.2} (goal {goal})", theirs / ours);
-                table.figure(
-                    "ratio",
-                    &format!("{name}, {what}"),
-                    text,
-                    json!({ "ratio": theirs / ours, "goal": goal }),
-                );
+                let data = json!({ "ratio": theirs / ours, "goal": goal });
+                table.figure("ratio", &format!("{name}, {what}"), text, data);
             }
         };
-        ratio("PyTorch's best over ours", time("PyTorch best"), row.best);
+        if compiled {
+            let theirs = time("PyTorch best");
+            ratio(table, "PyTorch's best over ours", theirs, row.best);
+        } else if peer {
+            let why = format!("{name}, PyTorch's best: it did not compile");
+            table.left_out("ratio", &why);
+        }
         if let Some(goal) = row.eager {
-            ratio(
-                "PyTorch eager f32 over ours",
-                time("PyTorch eager f32"),
-                goal,
-            );
+            let theirs = time("PyTorch eager f32");
+            ratio(table, "PyTorch eager f32 over ours", theirs, goal);
         }
     }
 }

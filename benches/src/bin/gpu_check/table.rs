@@ -1,6 +1,6 @@
 //! What was found, as one table and as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -16,12 +16,20 @@ struct Row {
 }
 
 /// All lines so far.
-#[derive(Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    file: PathBuf,
 }
 
 impl Table {
+    /// A table that is in `file` after each line, so that what is cut short has not been for nothing.
+    pub(crate) fn in_file(file: &Path) -> Self {
+        Self {
+            rows: Vec::new(),
+            file: file.into(),
+        }
+    }
+
     fn add(&mut self, row: Row) {
         let mark = match row.passed {
             Some(true) => "ok",
@@ -30,6 +38,9 @@ impl Table {
         };
         eprintln!("{} {}: {} {mark}", row.group, row.name, row.value);
         self.rows.push(row);
+        if let Err(error) = self.write() {
+            eprintln!("{error:#}");
+        }
     }
 
     /// A number that must not be above its bound.
@@ -111,14 +122,14 @@ impl Table {
     }
 
     /// As JSON.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self) -> Result<()> {
         let rows: Vec<_> = self
             .rows
             .iter()
             .map(|row| json!({ "group": row.group, "name": row.name, "passed": row.passed, "data": row.data }))
             .collect();
         let text = serde_json::to_string_pretty(&json!({ "passed": self.passed(), "rows": rows }))?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(&self.file, text + "\n")
+            .with_context(|| format!("cannot write {}", self.file.display()))
     }
 }

@@ -130,11 +130,21 @@ fn hits_are_counted_and_the_first_of_equals_wins() {
     };
     let expected = (0..rows).filter(|&row| hit(row)).count();
     let z = float(&Tensor::from_slice(&logits, (rows, 7), &Device::Cpu).unwrap());
-    let hits = Array::empty(1, Element::F32);
+    let (scratch, hits) = (
+        Array::empty(rows, Element::F32),
+        Array::empty(1, Element::F32),
+    );
     // SAFETY: the arrays have the sizes given.
     unsafe {
         let targets = targets.as_ptr() as u64;
-        optim::count_hits(&Emulator, [rows, 7], z.at(), targets, hits.at()).unwrap();
+        optim::count_hits(
+            &Emulator,
+            [rows, 7],
+            [z.at(), targets],
+            scratch.at(),
+            hits.at(),
+        )
+        .unwrap();
     }
     assert_eq!(values(&hits), [expected as f64]);
     assert!(expected > 10);

@@ -51,8 +51,8 @@ impl Linear {
     /// # Errors
     /// When the input does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = linear(x, &self.weight, Some(&self.bias))?;
-        Ok(y.to_dtype(self.weight.dtype())?)
+        let x = x.to_dtype(self.weight.dtype())?;
+        Ok(linear(&x, &self.weight, Some(&self.bias))?)
     }
 
     /// Global average pool, then the layer: what turns a last feature map into logits.

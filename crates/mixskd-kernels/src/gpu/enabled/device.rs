@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasSetWorkspace_v2;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
+use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, result};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId};
 use candle_core::{DType, Device, Result, bail};
 use mixskd_cuda::convolution::Cudnn;
@@ -28,6 +29,7 @@ pub fn open(ordinal: usize) -> crate::Result<Device> {
     if let Device::Cuda(cuda) = &device {
         // SAFETY: there is one stream.
         unsafe { cuda.disable_event_tracking() };
+        keep_freed_memory(cuda)?;
         let workspace = cuda.alloc_zeros::<u8>(BLAS_WORKSPACE)?;
         let stream = cuda.cuda_stream();
         let (address, guard) = workspace.device_ptr(&stream);
@@ -45,6 +47,19 @@ pub fn open(ordinal: usize) -> crate::Result<Device> {
         std::mem::forget(workspace);
     }
     Ok(device)
+}
+
+/// Has the driver keep the memory that tensors gave back: otherwise it takes it away whenever the host waits, which is once a step.
+fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
+    let mut most = u64::MAX;
+    let failed = candle_core::Error::wrap;
+    // SAFETY: the device is open, and the attribute is a number of 64 bits.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device.cuda_stream().context().cu_device());
+        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        let value = std::ptr::from_mut(&mut most).cast();
+        result::mem_pool::set_attribute(pool.map_err(failed)?, attribute, value).map_err(failed)
+    }
 }
 
 /// Kernels and cuDNN on the device's stream.

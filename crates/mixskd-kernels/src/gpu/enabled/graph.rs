@@ -77,9 +77,14 @@ impl StepGraph {
             .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             .map_err(|error| E::from(driver(error)))?;
         let done = rehearse(device, work);
-        // Ended in any case: a stream left in capture can do nothing else.
+        // Ended in any case: a stream left in capture can do nothing else. What an invalid capture made of the tensors dropped in it is
+        // forgotten, since the driver's wrapper would give that error in place of ending.
+        let _ = stream.context().check_err();
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = stream.end_capture(flags);
+        if done.is_err() || graph.is_err() {
+            let _ = stream.context().check_err();
+        }
         done?;
         let graph = graph.map_err(|error| E::from(driver(error)))?;
         Ok(graph.map(|graph| Self {

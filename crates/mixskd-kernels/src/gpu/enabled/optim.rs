@@ -109,11 +109,13 @@ pub(crate) fn count_hits(logits: &Tensor, targets: &Tensor) -> Result<Option<Ten
         logits.contiguous()?,
         targets.to_dtype(DType::U32)?.contiguous()?,
     );
+    let scratch = gpu.empty(DType::F32, sizes.0)?;
     let hits = gpu.empty(DType::F32, ())?;
     // SAFETY: the arrays are as long as the sizes say.
     unsafe {
-        let (z, t, to) = (address(&logits)?, address(&targets)?, address(&hits)?);
-        optim::count_hits(gpu.engine(), sizes.into(), z, t, to).map_err(failed)?;
+        let inputs = [address(&logits)?, address(&targets)?];
+        let (scratch, to) = (address(&scratch)?, address(&hits)?);
+        optim::count_hits(gpu.engine(), sizes.into(), inputs, scratch, to).map_err(failed)?;
     }
     Ok(Some(hits))
 }
