@@ -125,6 +125,11 @@ impl Feed {
 }
 
 impl Trainer {
+    /// Whether the training images lie in the device's memory as a whole, and batches are made there.
+    pub fn has_resident_images(&self) -> bool {
+        self.train_feed.is_resident()
+    }
+
     /// A batch with the method's draws for it.
     pub(crate) fn prepare(&self, batch: Fed, epoch: usize) -> Result<TrainBatch> {
         let (device, step) = (&self.device, batch.step as usize);

@@ -7,6 +7,7 @@ use crate::gradients::Gradients;
 use crate::method::{Method, StepOutput, TrainBatch};
 use crate::metrics::StepReading;
 use crate::optimizer::Sgd;
+use crate::trainer::Trainer;
 use crate::{Error, Result};
 
 /// Steps taken before one is captured: kernels are loaded in the first, and in the second nothing new may come up.
@@ -270,5 +271,12 @@ impl Captured {
         let rate = self.rate.as_detached_tensor();
         let (readings, shape) = work(method, optimizer, &self.batch, &rate)?;
         shape.outcome(&readings)
+    }
+}
+
+impl Trainer {
+    /// Whether steps are launched as a captured CUDA graph.
+    pub fn has_captured_step(&self) -> bool {
+        self.gpu.is_captured()
     }
 }

@@ -236,16 +236,6 @@ impl Trainer {
         &self.config
     }
 
-    /// Whether the training images lie in the device's memory as a whole, and batches are made there.
-    pub fn has_resident_images(&self) -> bool {
-        self.train_feed.is_resident()
-    }
-
-    /// Whether steps are launched as a captured CUDA graph.
-    pub fn has_captured_step(&self) -> bool {
-        self.gpu.is_captured()
-    }
-
     /// The data.
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
