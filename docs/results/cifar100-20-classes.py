@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches" / "peers"))
-from step import Basic, Network
+from network import Basic, Network
 
 EPOCHS, WARMUP, BATCH, LR = 20, 2, 64, 0.05
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])

@@ -16,7 +16,10 @@ use crate::Options;
 use crate::table::Table;
 
 /// The peer, which runs from the standard input of the Python at hand.
-const PEER: &str = include_str!("../../../peers/step_gpu.py");
+const PEER: &str = concat!(
+    include_str!("../../../peers/network.py"),
+    include_str!("../../../peers/step_gpu.py")
+);
 
 /// What is timed: network, method, batch, pixels; and which ratio to PyTorch's best is asked for.
 struct Row {
