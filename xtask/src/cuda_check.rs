@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
+use crate::gpu_check;
 use crate::python::{Environment, PythonArgs};
 
 /// NVIDIA's compiler without the rest of the toolkit. A driver of the 580 line runs what CUDA 13.0 makes.
@@ -50,7 +51,7 @@ pub(crate) fn run(root: &Path, args: &CudaCheckArgs) -> Result<()> {
         Err(error) => return Err(error),
     };
     clippy(&sh, root, nvcc.as_deref())?;
-    emulate(&sh, args.if_possible)
+    emulate(&sh, root, args.if_possible)
 }
 
 /// Clippy with the feature on, and `nccl` besides. A target folder of its own: what is built here holds empty kernels of candle's.
@@ -76,7 +77,7 @@ fn clippy(sh: &Shell, root: &Path, nvcc: Option<&Path>) -> Result<()> {
 }
 
 /// The kernels on the processor, beside the CPU's own.
-fn emulate(sh: &Shell, if_possible: bool) -> Result<()> {
+fn emulate(sh: &Shell, root: &Path, if_possible: bool) -> Result<()> {
     eprintln!("--- kernels on the processor");
     let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
     let found = cmd!(sh, "{compiler} --version")
@@ -95,11 +96,8 @@ fn emulate(sh: &Shell, if_possible: bool) -> Result<()> {
                 "cargo test --quiet --package mixskd-kernels --package mixskd-train --package mixskd-cli --features mixskd-train/emulator --test emulated"
             );
             test.run()?;
-            let check = cmd!(
-                sh,
-                "cargo run --quiet --package mixskd-benches --package mixskd-cli --features mixskd-benches/emulator --bin gpu-check -- --emulate --skip-speed --out target/gpu-check-emulated.json"
-            );
-            Ok(check.run()?)
+            let out = ["--out", "target/gpu-check-emulated.json"].map(String::from);
+            gpu_check::emulated(sh, root, &out)
         }
     }
 }

@@ -24,11 +24,7 @@ pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
     sh.change_dir(root);
     let rest = &args.rest;
     if args.emulate {
-        return Ok(cmd!(
-            sh,
-            "cargo run --quiet --package mixskd-benches --features emulator --bin gpu-check -- --emulate --skip-speed {rest...}"
-        )
-        .run()?);
+        return emulated(&sh, root, rest);
     }
     // candle's own kernels are compiled for one architecture, which a machine without a GPU cannot ask for. Newer GPUs run the oldest that
     // knows bfloat16.
@@ -41,9 +37,7 @@ pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
     )
     .run()
     .context("hint: it needs nvcc 13.0 or older, see docs/cuda.md")?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let built = target.join("release").join("gpu-check");
+    let built = built(root, "release");
     let Some(folder) = &args.pack else {
         return Ok(cmd!(sh, "{built} {rest...}").run()?);
     };
@@ -56,4 +50,27 @@ pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
         packed.display()
     );
     Ok(())
+}
+
+/// Everything but the speed, with the processor in the GPU's place.
+///
+/// The command line's package is named beside the benches' so that cargo chooses the features that the tests were built with; what is built
+/// from two packages cannot be run with `cargo run`.
+pub(crate) fn emulated(sh: &Shell, root: &Path, rest: &[String]) -> Result<()> {
+    cmd!(
+        sh,
+        "cargo build --quiet --package mixskd-benches --package mixskd-cli --features mixskd-benches/emulator --bin gpu-check"
+    )
+    .run()?;
+    let built = built(root, "debug");
+    Ok(cmd!(sh, "{built} --emulate --skip-speed {rest...}").run()?)
+}
+
+/// Where cargo puts the program.
+fn built(root: &Path, profile: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || root.join("target"),
+        |target| root.join(PathBuf::from(target)),
+    );
+    target.join(profile).join("gpu-check")
 }
