@@ -101,18 +101,29 @@ extern "C" __global__ void norm_inverse(const float *var, float *inv_std, u32 ch
 }
 REGISTER(norm_inverse)
 
-// y = act(weight · (x − mean) · inv_std + bias + residual); `params` is weights, then biases. Grid: packs / BLOCK.
+// Running mean and variance moved towards the batch's. Grid: channels / BLOCK.
+extern "C" __global__ void norm_running(const float *mean, const float *var, float *running_mean, float *running_var,
+                                        u32 channels, float momentum, float unbiased) {
+    u64 c = thread_index();
+    if (c >= channels) return;
+    float kept = 1.0f - momentum;
+    running_mean[c] = fmaf(momentum, mean[c], kept * running_mean[c]);
+    running_var[c] = fmaf(momentum * unbiased, var[c], kept * running_var[c]);
+}
+REGISTER(norm_running)
+
+// y = act(weight · (x − mean) · inv_std + bias + residual). Grid: packs / BLOCK.
 template <class T, u32 V>
-__device__ void norm_apply(const T *x, const T *residual, const float *params, const float *mean, const float *inv_std,
-                           T *y, u32 packs, u32 channels, u32 relu) {
+__device__ void norm_apply(const T *x, const T *residual, const float *weight, const float *bias, const float *mean,
+                           const float *inv_std, T *y, u32 packs, u32 channels, u32 relu) {
     u64 i = thread_index();
     if (i >= packs) return;
     u32 c = (u32)(i % (channels / V)) * V;
     Pack<T, V> in = load<T, V>(x + i * V), add = in, out;
     if (residual) add = load<T, V>(residual + i * V);
     for (u32 k = 0; k < V; k++) {
-        float scale = params[c + k] * inv_std[c + k];
-        float value = fmaf(widen(in.v[k]) - mean[c + k], scale, params[channels + c + k]);
+        float scale = weight[c + k] * inv_std[c + k];
+        float value = fmaf(widen(in.v[k]) - mean[c + k], scale, bias[c + k]);
         if (residual) value += widen(add.v[k]);
         // Written so that NaN passes.
         if (relu && value < 0) value = 0;
@@ -121,9 +132,9 @@ __device__ void norm_apply(const T *x, const T *residual, const float *params, c
     store<T, V>(y + i * V, out);
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *x, const T *residual, const float *params, const float *mean, const float *inv_std, T *y, u32 packs,    \
-     u32 channels, u32 relu)
-PACKED(norm_apply, PARAMETERS, (x, residual, params, mean, inv_std, y, packs, channels, relu))
+    (const T *x, const T *residual, const float *weight, const float *bias, const float *mean, const float *inv_std,  \
+     T *y, u32 packs, u32 channels, u32 relu)
+PACKED(norm_apply, PARAMETERS, (x, residual, weight, bias, mean, inv_std, y, packs, channels, relu))
 #undef PARAMETERS
 
 // Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU where `y` is given. Grid: (tiles, slabs).
@@ -175,7 +186,7 @@ PACKED(norm_backward_partial, PARAMETERS, (x, y, dy, mean, partial, rows, channe
 
 // The parameters' gradients, and the lines `dx = scale·g + slope·(x − mean) + shift` as `coefficients` [3, channels].
 // With statistics that are not the batch's own, slope and shift are 0. Grid: channels / WIDTH.
-extern "C" __global__ void norm_backward_finish(const float *partial, const float *params, const float *inv_std,
+extern "C" __global__ void norm_backward_finish(const float *partial, const float *weight, const float *inv_std,
                                                 float *d_params, float *coefficients, u32 rows, u32 channels,
                                                 u32 slabs, u32 own) {
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
@@ -190,7 +201,7 @@ extern "C" __global__ void norm_backward_finish(const float *partial, const floa
     product = column_sum(product);
     if (threadIdx.x < WIDTH && c < channels) {
         double inverse = inv_std[c];
-        double scale = params[c] * inverse;
+        double scale = weight[c] * inverse;
         d_params[c] = (float)(product * inverse);
         d_params[channels + c] = (float)sum;
         coefficients[c] = (float)scale;

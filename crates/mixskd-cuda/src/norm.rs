@@ -123,8 +123,8 @@ pub unsafe fn inverse(
 /// `y = act(weight · (x − mean) · inv_std + bias + residual)`.
 ///
 /// # Safety
-/// Arrays: `x`, `y` and, unless [`NULL`](crate::NULL), `residual` `[rows, channels]`; `params` weights, then biases; `mean` and
-/// `inv_std` `[channels]`.
+/// Arrays: `x`, `y` and, unless [`NULL`](crate::NULL), `residual` `[rows, channels]`; `params` (weight and bias),
+/// `mean` and `inv_std` `[channels]`.
 ///
 /// # Errors
 /// When the launch fails.
@@ -133,7 +133,7 @@ pub unsafe fn forward(
     shape: Shape,
     x: Address,
     residual: Address,
-    params: Address,
+    [weight, bias]: [Address; 2],
     [mean, inv_std]: [Address; 2],
     relu: bool,
     y: Address,
@@ -146,7 +146,9 @@ pub unsafe fn forward(
         engine.launch(
             &shape.packed("norm_apply", width),
             blocks("map", packs as usize)?,
-            args![x, residual, params, mean, inv_std, y, packs, channels, relu],
+            args![
+                x, residual, weight, bias, mean, inv_std, y, packs, channels, relu
+            ],
         )
     }
 }
@@ -160,8 +162,8 @@ pub struct Incoming {
     pub y: Address,
     /// The output's gradient.
     pub dy: Address,
-    /// Weights, then biases.
-    pub params: Address,
+    /// Weight of each channel.
+    pub weight: Address,
     /// Mean of each channel.
     pub mean: Address,
     /// `1 / √(variance + eps)` of each channel.
@@ -227,7 +229,7 @@ pub unsafe fn backward(
             (channels.div_ceil(WIDTH as u32), 1),
             args![
                 scratch,
-                from.params,
+                from.weight,
                 from.inv_std,
                 to.d_params,
                 coefficients,
@@ -256,5 +258,51 @@ pub unsafe fn backward(
                 channels
             ],
         )
+    }
+}
+
+/// How running statistics follow the batches'.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Running {
+    /// Channels.
+    pub channels: usize,
+    /// Weight of the newest batch.
+    pub momentum: f32,
+    /// What its biased variance is multiplied by.
+    pub unbiased: f32,
+}
+
+impl Running {
+    /// `running ← (1 − momentum) · running + momentum · batch`, in place, for mean and variance.
+    ///
+    /// # Safety
+    /// All four arrays have a float for each channel.
+    ///
+    /// # Errors
+    /// When the launch fails.
+    pub unsafe fn advance(
+        self,
+        engine: &dyn Engine,
+        [mean, var]: [Address; 2],
+        [running_mean, running_var]: [Address; 2],
+    ) -> Result<()> {
+        let grid = blocks("channels", self.channels)?;
+        let channels = count("channels", self.channels)?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            engine.launch(
+                "norm_running",
+                grid,
+                args![
+                    mean,
+                    var,
+                    running_mean,
+                    running_var,
+                    channels,
+                    self.momentum,
+                    self.unbiased
+                ],
+            )
+        }
     }
 }

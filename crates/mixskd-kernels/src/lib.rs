@@ -67,14 +67,16 @@ pub use gate::{add_bias, scale_channels, shift_channels};
 pub use gpu::emulate_gpu;
 #[cfg(feature = "cuda")]
 pub use gpu::open_gpu;
-pub use gpu::{StepGraph, gpu_memory_in_use, has_gpu_kernels, rehearse, set_tf32};
+pub use gpu::{
+    StepGraph, Tape, Uploads, gpu_memory_in_use, gpu_repeats, has_gpu_kernels, rehearse, set_tf32,
+};
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
 };
 pub use mix::interpolate;
-pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train};
+pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train, move_running};
 pub use on_gpu::{ParameterUpdate, count_hits, judge, sgd_steps};
 pub use optim::{SgdConfig, sgd_step};
 pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool2d, max_pool2d};

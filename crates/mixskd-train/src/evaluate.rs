@@ -30,9 +30,13 @@ pub(crate) fn evaluate_batches(
 ) -> Result<Vec<HeadScore>> {
     let mut meters: Vec<(String, HeadMeter)> = Vec::new();
     let mut done = 0;
-    for batch in feed.epoch_from(0, 0).take(batches) {
+    let mut batches = feed.epoch_from(0, 0, batches);
+    while let Some(batch) = batches.next() {
         let batch = batch?;
-        for (k, (name, logits)) in heads(&batch.images)?.into_iter().enumerate() {
+        let scored = heads(&batch.images)?;
+        // A GPU is at work until the logits are read.
+        batches.fetch();
+        for (k, (name, logits)) in scored.into_iter().enumerate() {
             if meters.len() == k {
                 meters.push((name, HeadMeter::default()));
             }

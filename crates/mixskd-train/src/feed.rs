@@ -1,12 +1,14 @@
 //! Batches on the device: uploaded one by one, or made there of images that lie in its memory.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use candle_core::{Device, Tensor};
-use mixskd_data::{Dataset, Loader, WindowBatch};
-use mixskd_kernels::{DeviceImages, ImageWindow, has_gpu_kernels};
+use mixskd_data::{Batch, Dataset, Loader, WindowBatch};
+use mixskd_kernels::{DeviceImages, ImageWindow, Uploads, has_gpu_kernels};
 
 use crate::method::{DrawSite, TrainBatch};
 use crate::trainer::Trainer;
-use crate::{Precision, Result};
+use crate::{Error, Precision, Result};
 
 /// Bytes of images, at most, that are put into a GPU's memory whole.
 const MOST_RESIDENT: usize = 4 << 30;
@@ -18,6 +20,8 @@ pub(crate) struct Feed {
     precision: Precision,
     /// The loader's images in the device's memory, where they fit and augmentation moves windows alone.
     resident: Option<DeviceImages>,
+    /// Between epochs: memory for uploads is not made anew for each.
+    uploads: Mutex<Option<Uploads>>,
 }
 
 /// One batch on the device.
@@ -54,6 +58,7 @@ impl Feed {
             device: device.clone(),
             precision,
             resident,
+            uploads: Mutex::default(),
         })
     }
 
@@ -64,6 +69,7 @@ impl Feed {
             device: device.clone(),
             precision: Precision::F32,
             resident: None,
+            uploads: Mutex::default(),
         }
     }
 
@@ -76,27 +82,27 @@ impl Feed {
         self.resident.is_some()
     }
 
-    /// The batches of `epoch` from `first_step` on. Those of a loader thread are built ahead; those of resident images cost their draws.
-    pub(crate) fn epoch_from(
-        &self,
-        epoch: u64,
-        first_step: u64,
-    ) -> Box<dyn Iterator<Item = Result<Fed>> + '_> {
-        if let Some(images) = &self.resident {
+    /// The batches of `epoch` from `first_step` on, `count` at most. Those of a loader thread are built ahead; those of resident images cost
+    /// their draws.
+    pub(crate) fn epoch_from(&self, epoch: u64, first_step: u64, count: usize) -> Batches<'_> {
+        let source: Box<dyn Iterator<Item = Result<Loaded>>> = if self.is_resident() {
             let batches = self.loader.windows_from(epoch, first_step);
-            return Box::new(batches.map(|batch| self.make(images, batch?)));
+            Box::new(batches.map(|batch| Ok(Loaded::Windows(batch?))))
+        } else {
+            let batches = self.loader.epoch_from(epoch, first_step);
+            Box::new(batches.map(|batch| Ok(Loaded::Images(batch?))))
+        };
+        Batches {
+            feed: self,
+            source: Box::new(source.take(count)),
+            fetched: Ahead::Nothing,
+            uploads: self.spare().take(),
         }
-        let batches = self.loader.epoch_from(epoch, first_step);
-        Box::new(batches.map(|batch| {
-            let batch = batch?;
-            let images = batch.images.to_device(&self.device)?;
-            Ok(Fed {
-                images: self.precision.maps(&images)?,
-                labels: batch.labels,
-                indices: batch.indices,
-                step: batch.step,
-            })
-        }))
+    }
+
+    /// What an earlier epoch's batches were uploaded by.
+    fn spare(&self) -> MutexGuard<'_, Option<Uploads>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A batch of resident images.
@@ -112,9 +118,7 @@ impl Feed {
             .collect();
         let dtype = self.precision.dtype();
         let made = images.batch(&windows, self.loader.size(), dtype)?;
-        let images = made.ok_or_else(|| {
-            crate::Error::config("run.device", "the GPU has no kernel for batches of images")
-        })?;
+        let images = made.ok_or_else(no_images)?;
         Ok(Fed {
             images,
             labels: batch.labels,
@@ -122,6 +126,113 @@ impl Feed {
             step: batch.step,
         })
     }
+}
+
+/// A batch as the loader gives it.
+enum Loaded {
+    Images(Batch),
+    Windows(WindowBatch),
+}
+
+/// A batch that has been asked for, as far as it has come.
+enum Fetched {
+    Made(Fed),
+    /// Its images are on their way.
+    Sent(Batch),
+}
+
+/// What has been asked for and not been given yet.
+enum Ahead {
+    Nothing,
+    Batch(Result<Fetched>),
+    End,
+}
+
+/// Batches on the device. While a GPU works on one, the next can be fetched.
+pub(crate) struct Batches<'a> {
+    feed: &'a Feed,
+    source: Box<dyn Iterator<Item = Result<Loaded>> + 'a>,
+    fetched: Ahead,
+    uploads: Option<Uploads>,
+}
+
+impl Batches<'_> {
+    /// Brings the next batch on its way, unless it is. Its errors are told by `next`.
+    pub(crate) fn fetch(&mut self) {
+        if matches!(self.fetched, Ahead::Nothing) {
+            self.fetched = match self.source.next() {
+                Some(loaded) => Ahead::Batch(loaded.and_then(|loaded| self.begin(loaded))),
+                None => Ahead::End,
+            };
+        }
+    }
+
+    fn begin(&mut self, loaded: Loaded) -> Result<Fetched> {
+        let feed = self.feed;
+        let batch = match (loaded, &feed.resident) {
+            (Loaded::Images(batch), _) => batch,
+            (Loaded::Windows(batch), Some(images)) => {
+                return Ok(Fetched::Made(feed.make(images, batch)?));
+            }
+            (Loaded::Windows(_), None) => {
+                return Err(no_images());
+            }
+        };
+        if self.uploads.is_none() {
+            self.uploads = Uploads::new(&feed.device)?;
+        }
+        if let Some(uploads) = &mut self.uploads {
+            uploads.send(&batch.images)?;
+            return Ok(Fetched::Sent(batch));
+        }
+        let images = batch.images.to_device(&feed.device)?;
+        let images = feed.precision.maps(&images)?;
+        Ok(Fetched::Made(Fed::new(images, batch)))
+    }
+
+    fn finish(&mut self, fetched: Fetched) -> Result<Fed> {
+        match (fetched, &mut self.uploads) {
+            (Fetched::Made(fed), _) => Ok(fed),
+            (Fetched::Sent(batch), Some(uploads)) => {
+                let images = uploads.receive(self.feed.precision.dtype())?;
+                Ok(Fed::new(images, batch))
+            }
+            (Fetched::Sent(_), None) => Err(no_images()),
+        }
+    }
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<Fed>;
+
+    fn next(&mut self) -> Option<Result<Fed>> {
+        self.fetch();
+        match std::mem::replace(&mut self.fetched, Ahead::Nothing) {
+            Ahead::Batch(fetched) => Some(fetched.and_then(|fetched| self.finish(fetched))),
+            Ahead::Nothing | Ahead::End => None,
+        }
+    }
+}
+
+impl Drop for Batches<'_> {
+    fn drop(&mut self) {
+        *self.feed.spare() = self.uploads.take();
+    }
+}
+
+impl Fed {
+    fn new(images: Tensor, batch: Batch) -> Self {
+        Self {
+            images,
+            labels: batch.labels,
+            indices: batch.indices,
+            step: batch.step,
+        }
+    }
+}
+
+fn no_images() -> Error {
+    Error::config("run.device", "the GPU has no kernel for batches of images")
 }
 
 impl Trainer {

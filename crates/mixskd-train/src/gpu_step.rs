@@ -1,7 +1,7 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
 use candle_core::{DType, Device, Tensor, Var};
-use mixskd_kernels::{StepGraph, count_hits, judge, rehearse};
+use mixskd_kernels::{StepGraph, Tape, count_hits, gpu_repeats, judge, rehearse};
 
 use crate::gradients::Gradients;
 use crate::method::{Method, StepOutput, TrainBatch};
@@ -29,6 +29,7 @@ pub(crate) struct GpuStepper {
     state: State,
     /// Why nothing is captured any more, to be told once.
     refusal: Option<String>,
+    told_of_bits: bool,
 }
 
 #[derive(Default)]
@@ -71,6 +72,7 @@ impl GpuStepper {
                 State::Direct
             },
             refusal: None,
+            told_of_bits: false,
         }
     }
 
@@ -79,33 +81,46 @@ impl GpuStepper {
         matches!(&self.state, State::Captured(captured) if captured.graph.is_some())
     }
 
-    /// Why a step could not be captured, once.
-    pub(crate) fn take_refusal(&mut self) -> Option<String> {
+    /// What the user should know of the steps so far: why one could not be captured, that their bits do not repeat. Each once.
+    pub(crate) fn take_notice(&mut self) -> Option<String> {
+        if !self.told_of_bits && !gpu_repeats() {
+            self.told_of_bits = true;
+            return Some(
+                "cuDNN has no algorithm for one of the convolutions that gives the same bits every time: this run cannot be repeated bit by bit"
+                    .into(),
+            );
+        }
         self.refusal.take()
     }
 
-    /// One step of `method`: loss, gradients, verdict, and where that is good the update at learning rate `lr`.
+    /// One step of `method`: loss, gradients, verdict, and where that is good the update at learning rate `lr`. `meanwhile` is called
+    /// before the GPU is waited for.
     pub(crate) fn step(
         &mut self,
         method: &mut dyn Method,
         optimizer: &Sgd,
         batch: &TrainBatch,
         lr: f64,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<GpuOutcome> {
         let device = batch.images.device().clone();
         match &mut self.state {
-            State::Direct => launch(method, optimizer, batch, lr),
+            State::Direct => launch(method, optimizer, batch, lr, meanwhile),
             State::Rehearsing(_) if !method.is_static() => {
                 self.state = State::Direct;
-                launch(method, optimizer, batch, lr)
+                launch(method, optimizer, batch, lr, meanwhile)
             }
             State::Rehearsing(done) if *done < REHEARSALS => {
                 *done += 1;
-                rehearse(&device, || launch(method, optimizer, batch, lr))
+                let rate = rate_of(lr, &device)?;
+                let (readings, shape) =
+                    rehearse(&device, || work(method, optimizer, batch, &rate))?;
+                meanwhile();
+                shape.outcome(&readings)
             }
             State::Rehearsing(_) => match Captured::new(method, optimizer, batch, lr, &device) {
                 Ok(captured) => {
-                    let outcome = captured.launch(method, optimizer)?;
+                    let outcome = captured.launch(method, optimizer, meanwhile)?;
                     self.state = State::Captured(Box::new(captured));
                     Ok(outcome)
                 }
@@ -114,12 +129,12 @@ impl GpuStepper {
                         "the step could not be captured as a CUDA graph and is launched kernel by kernel: {error}"
                     ));
                     self.state = State::Direct;
-                    launch(method, optimizer, batch, lr)
+                    launch(method, optimizer, batch, lr, meanwhile)
                 }
             },
             State::Captured(captured) => {
                 captured.fill(batch, lr)?;
-                captured.launch(method, optimizer)
+                captured.launch(method, optimizer, meanwhile)
             }
         }
     }
@@ -135,9 +150,11 @@ fn launch(
     optimizer: &Sgd,
     batch: &TrainBatch,
     lr: f64,
+    meanwhile: &mut dyn FnMut(),
 ) -> Result<GpuOutcome> {
     let rate = rate_of(lr, batch.images.device())?;
     let (readings, shape) = work(method, optimizer, batch, &rate)?;
+    meanwhile();
     shape.outcome(&readings)
 }
 
@@ -148,8 +165,9 @@ fn work(
     batch: &TrainBatch,
     rate: &Tensor,
 ) -> Result<(Tensor, Readings)> {
+    let tape = Tape::start();
     let output = method.step(batch)?;
-    let gradients = optimizer.gradients(&mixskd_kernels::backward(&output.loss)?);
+    let gradients = optimizer.gradients(&tape.backward(&output.loss)?);
     let (readings, verdict, shape) = gather(&output, &gradients)?;
     if !optimizer.update_on_gpu(&gradients, rate, Some(&verdict))? {
         return Err(no_kernel("the update"));
@@ -158,8 +176,13 @@ fn work(
 }
 
 /// What a step came to whose gradients are wanted before any update.
-pub(crate) fn read(output: &StepOutput, gradients: &Gradients) -> Result<GpuOutcome> {
+pub(crate) fn read(
+    output: &StepOutput,
+    gradients: &Gradients,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<GpuOutcome> {
     let (readings, _, shape) = gather(output, gradients)?;
+    meanwhile();
     shape.outcome(&readings)
 }
 
@@ -261,15 +284,22 @@ impl Captured {
         Ok(())
     }
 
-    fn launch(&self, method: &mut dyn Method, optimizer: &Sgd) -> Result<GpuOutcome> {
+    fn launch(
+        &self,
+        method: &mut dyn Method,
+        optimizer: &Sgd,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<GpuOutcome> {
         if let Some(graph) = &self.graph {
             graph.launch()?;
+            meanwhile();
             // Loss and hits beside the terms, and a verdict of two.
             let count = self.shape.names.len() + 4;
             return self.shape.outcome(&self.readings.narrow(0, 0, count)?);
         }
         let rate = self.rate.as_detached_tensor();
         let (readings, shape) = work(method, optimizer, &self.batch, &rate)?;
+        meanwhile();
         shape.outcome(&readings)
     }
 }

@@ -55,9 +55,9 @@ impl Trainer {
         let mut seconds = Vec::new();
         while seconds.len() < COMPARED_STEPS {
             let mut started = Instant::now();
-            for (at, batch) in feed.epoch_from(0, 0).take(in_epoch).enumerate() {
+            for (at, batch) in feed.epoch_from(0, 0, in_epoch).enumerate() {
                 let batch = self.prepare(batch?, 0)?;
-                self.step(&batch, 0.0, true)?;
+                self.step(&batch, 0.0, true, &mut || ())?;
                 // The first step of an epoch waits for the loader to begin.
                 if at > 0 || in_epoch == 1 {
                     seconds.push(started.elapsed().as_secs_f64());
@@ -89,10 +89,10 @@ impl Trainer {
 
         let mut seconds = Vec::new();
         let feed = self.train_feed.clone();
-        for batch in feed.epoch_from(0, 0).take(1 + TIMED_STEPS) {
+        for batch in feed.epoch_from(0, 0, 1 + TIMED_STEPS) {
             let batch = self.prepare(batch?, 0)?;
             let started = Instant::now();
-            self.step(&batch, 0.0, true)?;
+            self.step(&batch, 0.0, true, &mut || ())?;
             seconds.push(started.elapsed().as_secs_f64());
         }
         let seconds_per_step = seconds.iter().skip(1).copied().fold(seconds[0], f64::min);

@@ -43,7 +43,7 @@ impl Trainer {
         let batches = BATCHES.max(count.div_ceil(batch)).min(count);
         let batches = batches.min(self.steps_per_epoch());
         let mut shown = Vec::with_capacity(count);
-        for (at, loaded) in self.train_feed.epoch_from(0, 0).take(batches).enumerate() {
+        for (at, loaded) in self.train_feed.epoch_from(0, 0, batches).enumerate() {
             let loaded = self.prepare(loaded?, 0)?;
             let mixes = self.method.mixes(&loaded)?;
             // Of what is still wanted, each batch that is left gives its share.
@@ -134,7 +134,7 @@ mod tests {
     /// The augmented images of the first batches, by index.
     fn augmented(trainer: &Trainer, batches: usize) -> Vec<(u32, Vec<f32>)> {
         let mut found = Vec::new();
-        for batch in trainer.train_feed.epoch_from(0, 0).take(batches) {
+        for batch in trainer.train_feed.epoch_from(0, 0, batches) {
             let batch = batch.unwrap();
             for (row, index) in batch.indices.iter().enumerate() {
                 found.push((*index, values(&batch.images.narrow(0, row, 1).unwrap())));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor, Var};
-use mixskd_kernels::has_gpu_kernels;
+use mixskd_kernels::{Tape, has_gpu_kernels};
 use mixskd_models::Mode;
 
 use crate::average::Average;
@@ -116,8 +116,15 @@ impl Broken {
 }
 
 impl Trainer {
-    /// Forward and backward of one batch; with `update`, the optimiser's step with all gradients since the last.
-    pub(crate) fn step(&mut self, batch: &TrainBatch, lr: f64, update: bool) -> Result<Outcome> {
+    /// Forward and backward of one batch; with `update`, the optimiser's step with all gradients since the last. `meanwhile` is called
+    /// once a GPU has been given its work and before it is waited for.
+    pub(crate) fn step(
+        &mut self,
+        batch: &TrainBatch,
+        lr: f64,
+        update: bool,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Outcome> {
         let statistics = match self.config.run.on_nan {
             OnNan::Stop => None,
             OnNan::Skip => Some(self.statistics()?),
@@ -125,9 +132,9 @@ impl Trainer {
         let alone = self.group.is_alone();
         let direct = alone && self.updater.is_direct() && has_gpu_kernels(&self.device);
         let (reading, broken) = if direct {
-            self.step_on_gpu(batch, lr)?
+            self.step_on_gpu(batch, lr, meanwhile)?
         } else {
-            self.gather(batch)?
+            self.gather(batch, meanwhile)?
         };
         // Batch norms have seen the batch: a step that is left out leaves no trace there either.
         if let (Some(statistics), Some(_)) = (statistics, &broken) {
@@ -151,24 +158,30 @@ impl Trainer {
     }
 
     /// Gradients of one batch, averaged over the processes of the run and kept for the update.
-    fn gather(&mut self, batch: &TrainBatch) -> Result<(StepReading, Option<Broken>)> {
+    fn gather(
+        &mut self,
+        batch: &TrainBatch,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(StepReading, Option<Broken>)> {
+        let tape = Tape::start();
         let output = self.method.step(batch)?;
-        let mut gradients = Gradients::new();
-        let mut reading;
+        let (mut reading, gradients);
         if has_gpu_kernels(&self.device) {
             // All is read at once, which waits for the GPU once.
-            gradients = self.gradients(&output)?;
-            reading = gpu_step::read(&output, &gradients)?.reading;
+            gradients = self.gradients(tape, &output)?;
+            reading = gpu_step::read(&output, &gradients, meanwhile)?.reading;
         } else {
             reading = StepReading::of(&output)?;
+            gradients = match reading.broken() {
+                None => self.gradients(tape, &output)?,
+                Some(_) => Gradients::new(),
+            };
         }
         let mut broken = reading.broken();
-        if broken.is_none() && gradients.is_empty() {
-            gradients = self.gradients(&output)?;
-        }
         // From here on every process of the run does the same.
         broken = self.group.agree(&mut reading, broken, &gradients)?;
         if broken.is_none() {
+            let mut gradients = gradients;
             self.group.average(&mut gradients, &self.store.buffers())?;
             broken = broken_gradient(&gradients)?;
             if broken.is_none() {
@@ -183,16 +196,18 @@ impl Trainer {
         &mut self,
         batch: &TrainBatch,
         lr: f64,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<(StepReading, Option<Broken>)> {
         let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
-        let outcome = self.gpu.step(method, optimizer, batch, lr)?;
+        let outcome = self.gpu.step(method, optimizer, batch, lr, meanwhile)?;
         let mut broken = None;
         if !outcome.finite {
             broken = outcome.reading.broken();
             if broken.is_none() {
                 // Nothing was updated: once more, to see which it was.
+                let tape = Tape::start();
                 let output = self.method.step(batch)?;
-                broken = broken_gradient(&self.gradients(&output)?)?;
+                broken = broken_gradient(&self.gradients(tape, &output)?)?;
             }
             // Each value is finite, and the sum of their squares is not.
             broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
@@ -200,8 +215,8 @@ impl Trainer {
         Ok((outcome.reading, broken))
     }
 
-    fn gradients(&self, output: &StepOutput) -> Result<Gradients> {
-        let all = mixskd_kernels::backward(&output.loss)?;
+    fn gradients(&self, tape: Tape, output: &StepOutput) -> Result<Gradients> {
+        let all = tape.backward(&output.loss)?;
         Ok(self.updater.optimizer.gradients(&all))
     }
 
@@ -303,13 +318,13 @@ mod tests {
     /// Takes three steps, without those in `leave_out`; the names of what was broken, and the state after.
     fn run(mut trainer: Trainer, leave_out: &[usize]) -> (Vec<String>, Vec<Vec<f32>>) {
         let mut broken = Vec::new();
-        let batches: Vec<_> = trainer.train_feed.epoch_from(0, 0).take(3).collect();
+        let batches: Vec<_> = trainer.train_feed.epoch_from(0, 0, 3).collect();
         for batch in batches {
             let batch = trainer.prepare(batch.unwrap(), 0).unwrap();
             if leave_out.contains(&batch.step) {
                 continue;
             }
-            if let Outcome::NotFinite(what) = trainer.step(&batch, 0.1, true).unwrap() {
+            if let Outcome::NotFinite(what) = trainer.step(&batch, 0.1, true, &mut || ()).unwrap() {
                 broken.push(format!("{} {}", what.term, what.layer.unwrap_or_default()));
             }
         }
@@ -336,7 +351,12 @@ mod tests {
     fn where_a_loss_goes_astray_is_found() {
         fn at(spoil: impl Fn(&Trainer)) -> Option<String> {
             let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
-            let batch = trainer.train_feed.epoch_from(0, 0).next().unwrap().unwrap();
+            let batch = trainer
+                .train_feed
+                .epoch_from(0, 0, 1)
+                .next()
+                .unwrap()
+                .unwrap();
             let batch = trainer.prepare(batch, 0).unwrap();
             spoil(&trainer);
             let before = trainer.statistics().unwrap();
@@ -347,7 +367,7 @@ mod tests {
                 assert_eq!(values(&tensor), values(&after[&name]), "{name}");
             }
             // What is found changes nothing, so a step that is left out stays without a trace.
-            let _ = trainer.step(&batch, 0.1, false).unwrap();
+            let _ = trainer.step(&batch, 0.1, false, &mut || ()).unwrap();
             found
         }
         let set = |name: &'static str, value: f64| {

@@ -299,14 +299,14 @@ impl Trainer {
             let (before, started) = (self.progress.elapsed(), Instant::now());
             let first = self.progress.steps_done;
             let feed = self.train_feed.clone();
-            let batches = feed.epoch_from(epoch as u64, first as u64);
+            let mut batches = feed.epoch_from(epoch as u64, first as u64, steps - first);
             let mut due = false;
-            for batch in batches.take(steps - first) {
+            while let Some(batch) = batches.next() {
                 let batch = self.prepare(batch?, epoch)?;
                 let step = batch.step / world;
                 let (lr, done) = (self.schedule.lr(epoch, step), step + 1);
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
-                let terms = match self.step(&batch, lr, update)? {
+                let terms = match self.step(&batch, lr, update, &mut || batches.fetch())? {
                     Outcome::Done(reading) => {
                         self.progress.meter.add(&reading);
                         reading.terms
@@ -316,8 +316,8 @@ impl Trainer {
                         Vec::new()
                     }
                 };
-                if let Some(refusal) = self.gpu.take_refusal() {
-                    observer.notice(&refusal);
+                if let Some(notice) = self.gpu.take_notice() {
+                    observer.notice(&notice);
                 }
                 self.progress.steps_done = done;
                 let elapsed = before + started.elapsed();

@@ -5,11 +5,11 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use common::{config, timeless, train, weights, write_set};
-use mixskd_kernels::emulate_gpu;
+use mixskd_kernels::{Tape, emulate_gpu};
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, registry};
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
@@ -78,13 +78,14 @@ fn step(network: &str, method: &str, dtype: DType) -> Step {
     let mut method = (spec.build)(&inputs).unwrap();
     let rows = ANCHORS * (spec.batch)(&config).unwrap().blocks();
     let batch = batch(if model.input > 32 { 64 } else { 16 }, rows, dtype);
+    let tape = Tape::start();
     let output = method.step(&batch).unwrap();
     let mut terms = BTreeMap::from([("loss".to_string(), output.loss.to_scalar().unwrap())]);
     for (name, value) in &output.parts {
         terms.insert((*name).into(), value.to_scalar().unwrap());
     }
     assert_eq!(output.logits.dtype(), DType::F32);
-    let gradients = mixskd_kernels::backward(&output.loss).unwrap();
+    let gradients = tape.backward(&output.loss).unwrap();
     let mut values = BTreeMap::new();
     let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     for (name, parameter) in store.parameters() {
@@ -126,7 +127,7 @@ fn cosine(a: &Step, b: &Step) -> f64 {
 /// One step in every way, and that tensors are apart by `most` of their length in float: the deeper the network, the more it makes of the
 /// last bit.
 fn check(network: &str, method: &str, most: f64) {
-    let _turn = SWITCH.lock().unwrap_or_else(|held| held.into_inner());
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
     let cpu = step(network, method, DType::F32);
     for dtype in [DType::F32, DType::BF16] {
         let what = format!("{network}, {method}, {dtype:?}");
@@ -179,7 +180,7 @@ fn every_network() {
 
 /// A run of a few steps on the processor in a GPU's place, with these settings: its weights and its training losses.
 fn run(settings: &[&str]) -> (BTreeMap<String, Vec<u8>>, Vec<f64>) {
-    let _turn = SWITCH.lock().unwrap_or_else(|held| held.into_inner());
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     write_set(dir.path(), 48, 10);
     let mut config = config(dir.path(), "mixskd", 2);
@@ -214,7 +215,7 @@ fn memory_that_is_filled_anew_gives_the_bits_of_memory_made_anew() {
 fn batches_made_of_images_in_memory_are_those_that_are_uploaded() {
     // At another size images are scaled, which is the loader's work.
     for (size, resident) in [(32, true), (16, false)] {
-        let _turn = SWITCH.lock().unwrap_or_else(|held| held.into_inner());
+        let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         write_set(dir.path(), 32, 10);
         let mut config = config(dir.path(), "mixskd", 1);

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use mixskd_benches::ramp;
 use mixskd_kernels::{
     BATCH_NORM_EPS, Conv2dConfig, DeviceImages, ImageWindow, ParameterUpdate, Pool2dConfig,
-    SgdConfig, avg_pool2d, backward, batch_norm_eval, batch_norm_train, conv2d, count_hits,
+    SgdConfig, Tape, avg_pool2d, batch_norm_eval, batch_norm_train, conv2d, count_hits,
     cross_entropy, global_avg_pool2d, interpolate, interpolated_mse, judge, kl_divergence, linear,
     max_pool2d, mix_cross_entropy, mse, sgd_step, sgd_steps, soft_cross_entropy,
 };
@@ -73,13 +73,14 @@ impl Case {
                 .map(|v| v.as_tensor().clone())
                 .collect::<Vec<_>>()
         };
+        let tape = Tape::start();
         let y = (self.run)(&inputs(&maps), &inputs(&floats))?;
         // Weighed, so that no gradient is the same everywhere, nor a function of the input.
         let weights = noise(y.dims(), 99)?
             .to_dtype(y.dtype())?
             .to_device(device)?;
         let loss = (&y * weights)?.to_dtype(DType::F32)?.sum_all()?;
-        let gradients = backward(&loss)?;
+        let gradients = tape.backward(&loss)?;
         let mut all = vec![y.clone()];
         for v in maps.iter().chain(&floats) {
             all.push(

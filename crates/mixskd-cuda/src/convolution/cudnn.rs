@@ -1,11 +1,13 @@
 //! cuDNN's convolutions.
 //!
 //! cuDNN is asked once for each shape, type and arithmetic which algorithm it would take. Of its answers the first is taken that gives
-//! the same bits every time and fits the workspace, so that a run resumed is the run uninterrupted.
+//! the same bits every time and fits the workspace, so that a run resumed is the run uninterrupted; where there is none, the first that
+//! fits, which [`all_repeat`] then tells.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::mem::zeroed;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cudnn::{CudnnError, result, sys};
@@ -19,6 +21,14 @@ use crate::{Address, Error, Result};
 const MOST_WORKSPACE: usize = 1 << 30;
 /// Algorithms that cuDNN is asked to name; it has fewer.
 const CANDIDATES: usize = 16;
+
+/// An algorithm had to be taken that cuDNN does not call deterministic.
+static UNREPEATABLE: AtomicBool = AtomicBool::new(false);
+
+/// Whether every convolution chosen so far gives the same bits every time.
+pub fn all_repeat() -> bool {
+    !UNREPEATABLE.load(Ordering::Relaxed)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Pass {
@@ -260,23 +270,25 @@ macro_rules! chooser {
                 )
             }
             .map_err(asked(concat!($what, ", algorithms")))?;
-            for candidate in found.iter().take(returned.max(0) as usize) {
-                let works = candidate.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
-                    && candidate.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC;
-                if !works {
-                    continue;
-                }
+            let works = |candidate: &&$perf| candidate.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS;
+            let repeats = |candidate: &&$perf| candidate.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC;
+            let named = &found[..CANDIDATES.min(returned.max(0) as usize)];
+            let (first, others): (Vec<&$perf>, Vec<&$perf>) = named.iter().filter(works).partition(repeats);
+            for candidate in first.into_iter().chain(others) {
                 // SAFETY: as above.
                 let size = unsafe { $workspace(handle, $(d.$field,)* candidate.algo) };
                 match size {
                     Ok(workspace) if workspace <= MOST_WORKSPACE => {
+                        if !repeats(&candidate) {
+                            UNREPEATABLE.store(true, Ordering::Relaxed);
+                        }
                         return Ok(Choice { algorithm: candidate.algo, workspace });
                     }
                     _ => {}
                 }
             }
             Err(Error::Cudnn {
-                what: concat!($what, ": no algorithm that repeats its bits"),
+                what: concat!($what, ": no algorithm whose scratch memory fits"),
                 status: sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED,
             })
         }

@@ -8,7 +8,7 @@ mod descriptors;
 mod emulated;
 
 #[cfg(feature = "cuda")]
-pub use cudnn::Cudnn;
+pub use cudnn::{Cudnn, all_repeat};
 
 use crate::{Address, Element, Result};
 

@@ -1,5 +1,8 @@
 //! A build without CUDA.
 
+use std::convert::Infallible;
+
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
 use crate::conv::Geometry;
@@ -34,9 +37,63 @@ pub fn has_gpu_kernels(_: &candle_core::Device) -> bool {
 /// Whether float convolutions and matrix products on a GPU may cut factors to TensorFloat-32's ten bits; this build knows no GPU.
 pub fn set_tf32(_: bool) {}
 
+/// Whether every convolution that a GPU has run so far gives the same bits every time; this build knows no GPU.
+pub fn gpu_repeats() -> bool {
+    true
+}
+
+/// What a GPU's kernels did; this build knows none.
+#[must_use = "it does nothing by itself"]
+pub struct Tape(());
+
+impl Tape {
+    /// Begins.
+    pub fn start() -> Self {
+        Self(())
+    }
+
+    /// [`crate::backward`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
+        crate::backward(loss)
+    }
+}
+
+/// Batches on their way into a GPU's memory; this build knows none.
+pub struct Uploads(Infallible);
+
+impl Uploads {
+    /// `None`.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn new(_: &candle_core::Device) -> Result<Option<Self>> {
+        Ok(None)
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn send(&mut self, _: &Tensor) -> Result<()> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn receive(&mut self, _: DType) -> Result<Tensor> {
+        match self.0 {}
+    }
+}
+
 nothing! {
     conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
     batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);
+    move_running([&Var; 2], &BatchStats, f64) -> ();
     batch_norm_eval(&Tensor, [&Tensor; 4], f64, Option<&Tensor>, bool) -> Tensor;
     pool2d(&Tensor, Pool2dConfig, Reduction) -> Tensor;
     global_avg_pool2d(&Tensor) -> Tensor;

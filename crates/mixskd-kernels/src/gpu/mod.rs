@@ -11,7 +11,7 @@ mod no_graph;
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub(crate) use disabled::*;
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
-pub use disabled::{has_gpu_kernels, set_tf32};
+pub use disabled::{Tape, Uploads, gpu_repeats, has_gpu_kernels, set_tf32};
 #[cfg(feature = "emulator")]
 pub use enabled::emulate_gpu;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
@@ -19,6 +19,6 @@ pub(crate) use enabled::*;
 #[cfg(feature = "cuda")]
 pub use enabled::{StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-pub use enabled::{has_gpu_kernels, set_tf32};
+pub use enabled::{Tape, Uploads, gpu_repeats, has_gpu_kernels, set_tf32};
 #[cfg(not(feature = "cuda"))]
 pub use no_graph::{StepGraph, gpu_memory_in_use, rehearse};

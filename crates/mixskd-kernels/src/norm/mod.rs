@@ -4,7 +4,7 @@ mod apply;
 mod op;
 mod stats;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Tensor, Var};
 
 use crate::record;
 use crate::storage::{self, by_dtype};
@@ -123,6 +123,28 @@ pub fn batch_norm_eval(
         own_statistics: false,
     };
     normalise(&x.contiguous()?, weight, bias, residual, op)
+}
+
+/// Moves running statistics towards a batch's, in place: `running ← (1 − momentum) · running + momentum · batch`, the variance there
+/// unbiased (divided by count − 1), as PyTorch does.
+///
+/// # Shapes
+/// - `mean`, `var`: `[channel]`
+///
+/// # Errors
+/// When a shape does not fit.
+pub fn move_running(mean: &Var, var: &Var, stats: &BatchStats, momentum: f64) -> Result<()> {
+    if gpu::move_running([mean, var], stats, momentum)?.is_some() {
+        return Ok(());
+    }
+    let unbiased = stats.count as f64 / (stats.count - 1) as f64;
+    let moved = |running: &Var, batch: &Tensor, scale: f64| -> Result<()> {
+        let kept = (running.as_detached_tensor() * (1.0 - momentum))?;
+        running.set(&(kept + (batch * (momentum * scale))?)?)?;
+        Ok(())
+    };
+    moved(mean, &stats.mean, 1.0)?;
+    moved(var, &stats.var, unbiased)
 }
 
 /// Whether the kernels apply; statistics of nothing, and gradients into given statistics, are left to candle.

@@ -16,9 +16,9 @@ use mixskd_cuda::pool::{GlobalPool, Pool, Reduction};
 use mixskd_cuda::update::{Draws, Images, Pairs, Weight};
 use mixskd_cuda::{Address, Element, Emulator, NULL, norm, update};
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Pool2dConfig, avg_pool2d, batch_norm_eval, batch_norm_train, cross_entropy,
-    global_avg_pool2d, interpolate, interpolated_mse, kl_divergence, max_pool2d, mix_cross_entropy,
-    mse, soft_cross_entropy,
+    BATCH_NORM_EPS, BatchStats, Pool2dConfig, avg_pool2d, batch_norm_eval, batch_norm_train,
+    cross_entropy, global_avg_pool2d, interpolate, interpolated_mse, kl_divergence, max_pool2d,
+    mix_cross_entropy, move_running, mse, soft_cross_entropy,
 };
 
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
@@ -59,7 +59,7 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
         element,
     };
     let (ax, ar) = (Array::of(&x, element), Array::of(&added, element));
-    let params = float(&Tensor::cat(&[weight.as_tensor(), bias.as_tensor()], 0).unwrap());
+    let [aw, ab] = [&weight, &bias].map(|t| float(t));
     let scratch = Array::empty(shape.scratch(), Element::F32);
     let [mut am, mut av] = [&mean, &variance].map(float);
     let ai = Array::empty(c, Element::F32);
@@ -87,7 +87,7 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
             shape,
             ax.at(),
             r,
-            params.at(),
+            [aw.at(), ab.at()],
             statistics,
             relu,
             ay.at(),
@@ -97,7 +97,7 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
             x: ax.at(),
             y: if relu { ay.at() } else { NULL },
             dy: ady.at(),
-            params: params.at(),
+            weight: aw.at(),
             mean: am.at(),
             inv_std: ai.at(),
             own,
@@ -151,6 +151,33 @@ fn batch_norm_in_every_form() {
         norm_case([2, 3, 5, 24], element, true, true, false);
         norm_case([1, 131, 140, 3], element, false, false, true);
     }
+}
+
+#[test]
+fn running_statistics() {
+    let channels = 300;
+    let at = |seed| (rounded(&[channels], seed, Element::F32) + 1.5).unwrap();
+    let [mean, var] = [11, 12].map(|seed| Var::from_tensor(&at(seed)).unwrap());
+    let [to_mean, to_var] = [&mean, &var].map(|t| float(t));
+    let stats = BatchStats {
+        mean: at(13),
+        var: at(14),
+        count: 50,
+    };
+    move_running(&mean, &var, &stats, 0.1).unwrap();
+    let running = norm::Running {
+        channels,
+        momentum: 0.1,
+        unbiased: 50.0 / 49.0,
+    };
+    let batch = [float(&stats.mean), float(&stats.var)];
+    // SAFETY: all arrays have a float for each channel.
+    unsafe {
+        let [from, to] = [[batch[0].at(), batch[1].at()], [to_mean.at(), to_var.at()]];
+        running.advance(&Emulator, from, to).unwrap();
+    }
+    check(&to_mean, &mean, "running mean");
+    check(&to_var, &var, "running variance");
 }
 
 #[test]

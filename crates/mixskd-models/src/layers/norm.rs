@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 use candle_nn::{Init, VarBuilder};
 use mixskd_kernels::{
     BATCH_NORM_EPS, BatchStats, Conv2dConfig, batch_norm_eval, batch_norm_train, conv_norm_train,
+    move_running,
 };
 
 use crate::graph::{GraphBuilder, Norm, Value};
@@ -98,14 +99,8 @@ impl BatchNorm {
     }
 
     fn update(&self, stats: &BatchStats) -> Result<()> {
-        let unbiased = stats.count as f64 / (stats.count - 1) as f64;
-        let moved = |running: &Var, batch: &Tensor, scale: f64| -> Result<()> {
-            let kept = (running.as_detached_tensor() * (1.0 - MOMENTUM))?;
-            running.set(&(kept + (batch * (MOMENTUM * scale))?)?)?;
-            Ok(())
-        };
-        moved(&self.running_mean, &stats.mean, 1.0)?;
-        moved(&self.running_var, &stats.var, unbiased)
+        let (mean, var) = (&self.running_mean, &self.running_var);
+        Ok(move_running(mean, var, stats, MOMENTUM)?)
     }
 
     /// Adds the norm by running statistics to `graph`.

@@ -164,7 +164,13 @@ impl StepBench {
             };
             // As in training: on a GPU one reading ends the step.
             if on_gpu {
-                let outcome = gpu.step(&mut *method, &optimizer, &batch, self.optimizer.lr)?;
+                let outcome = gpu.step(
+                    &mut *method,
+                    &optimizer,
+                    &batch,
+                    self.optimizer.lr,
+                    &mut || (),
+                )?;
                 return if outcome.finite {
                     Ok(())
                 } else {

@@ -209,7 +209,7 @@ fn a_step_of_two_takes_the_mean_of_their_gradients() {
     let mut by_hand = None;
     for place in &places(2) {
         let mut trainer = trainer(&config, place);
-        let batch = trainer.train_feed.epoch_from(0, 0).next();
+        let batch = trainer.train_feed.epoch_from(0, 0, 1).next();
         let batch = batch.unwrap().unwrap();
         assert_eq!(batch.step as usize, place.rank);
         let batch = trainer.prepare(batch, 0).unwrap();

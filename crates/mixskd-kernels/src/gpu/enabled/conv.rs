@@ -22,6 +22,14 @@ pub fn set_tf32(on: bool) {
     candle_core::cuda_backend::set_gemm_reduced_precision_f32(on);
 }
 
+/// Whether every convolution that a GPU has run so far gives the same bits every time; cuDNN has no such algorithm for some shapes.
+pub fn gpu_repeats() -> bool {
+    #[cfg(feature = "cuda")]
+    return mixskd_cuda::convolution::all_repeat();
+    #[cfg(not(feature = "cuda"))]
+    true
+}
+
 fn sizes(g: &Geometry, element: Element) -> Convolution {
     Convolution {
         input: [g.batch, g.in_h, g.in_w, g.in_c],

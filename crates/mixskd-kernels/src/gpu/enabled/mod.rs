@@ -4,6 +4,8 @@
 
 mod conv;
 #[cfg(feature = "cuda")]
+mod copies;
+#[cfg(feature = "cuda")]
 mod device;
 #[cfg(feature = "cuda")]
 mod graph;
@@ -16,9 +18,11 @@ mod norm;
 mod optim;
 mod other;
 mod recorded;
+mod tape;
+mod uploads;
 
 pub(crate) use conv::conv2d;
-pub use conv::set_tf32;
+pub use conv::{gpu_repeats, set_tf32};
 #[cfg(feature = "cuda")]
 pub use device::open as open_gpu;
 #[cfg(feature = "cuda")]
@@ -29,9 +33,12 @@ pub use host::emulate_gpu;
 pub(crate) use host::is_emulating;
 pub(crate) use images::batch_images;
 pub(crate) use loss::{divergence, interpolate, label_loss, mean_square, soft_loss};
+pub(crate) use norm::move_running;
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};
 pub(crate) use optim::{count_hits, judge, sgd_step, sgd_steps};
 pub(crate) use other::{global_avg_pool2d, linear, pool2d};
+pub use tape::Tape;
+pub use uploads::Uploads;
 
 /// Whether the CPU stands in for a GPU.
 #[cfg(not(feature = "emulator"))]

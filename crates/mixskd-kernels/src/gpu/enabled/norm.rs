@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
-use mixskd_cuda::NULL;
-use mixskd_cuda::norm::{self, Incoming, Outgoing, Shape};
+use candle_core::{DType, Tensor, Var};
+use mixskd_cuda::norm::{self, Incoming, Outgoing, Running, Shape};
+use mixskd_cuda::{Element, NULL};
 
 use super::memory::{Gpu, address, failed, kernel_for, start};
 use super::recorded::record;
+use super::tape;
 use crate::{BatchStats, Result};
 
 pub(crate) fn batch_norm_train(
@@ -113,11 +114,12 @@ impl Normalise {
         [weight, bias]: [&Tensor; 2],
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let params = Tensor::stack(&[weight, bias], 0)?;
+        let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
         let residual = residual.map(Tensor::contiguous).transpose()?;
         let y = self.gpu.storage(x.dtype(), x.elem_count())?;
         // SAFETY: the arrays are as long as the function asks.
         unsafe {
+            let params = [address(&weight)?, address(&bias)?];
             let statistics = [address(&self.mean)?, address(&self.inv_std)?];
             let added = residual.as_ref().map_or(Ok(NULL), address)?;
             norm::forward(
@@ -125,7 +127,7 @@ impl Normalise {
                 self.shape,
                 address(x)?,
                 added,
-                address(&params)?,
+                params,
                 statistics,
                 self.relu,
                 start(&y)?,
@@ -133,10 +135,30 @@ impl Normalise {
             .map_err(failed)?;
         }
         let shape = x.shape().clone();
-        let mut inputs = vec![x, &params];
+        // candle's graph takes three inputs at most.
+        let apart = tape::is_running();
+        let both = (!apart)
+            .then(|| Tensor::stack(&[&weight, &bias], 0))
+            .transpose()?;
+        let mut inputs = vec![x];
+        match &both {
+            Some(both) => inputs.push(both),
+            None => inputs.extend([&weight, &bias]),
+        }
         inputs.extend(&residual);
-        let backward =
-            move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| self.gradients(inputs, y, dy);
+        let (weight, residual) = (weight.clone(), residual.clone());
+        let backward = move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| {
+            let [dx, d_params, d_residual] =
+                self.gradients(inputs[0], &weight, residual.as_ref(), y, dy)?;
+            let mut gradients = vec![dx];
+            match d_params {
+                Some(d) if apart => gradients.extend([Some(d.get(0)?), Some(d.get(1)?)]),
+                d => gradients.push(d),
+            }
+            gradients.push(d_residual);
+            gradients.truncate(inputs.len());
+            Ok(gradients)
+        };
         Ok(record(
             "mixskd-cuda-batch-norm",
             &inputs,
@@ -146,14 +168,16 @@ impl Normalise {
         )?)
     }
 
+    /// Those of the input, of weight and bias `[2, channels]`, and of the residual.
     fn gradients(
         &self,
-        inputs: &[&Tensor],
+        x: &Tensor,
+        weight: &Tensor,
+        residual: Option<&Tensor>,
         y: &Tensor,
         dy: &Tensor,
-    ) -> candle_core::Result<Vec<Option<Tensor>>> {
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let (gpu, channels) = (&self.gpu, self.shape.channels);
-        let (x, params) = (inputs[0], inputs[1]);
         let scratch = gpu.empty(DType::F32, self.shape.scratch())?;
         let coefficients = gpu.empty(DType::F32, 3 * channels)?;
         let d_params = gpu.empty(DType::F32, (2, channels))?;
@@ -163,16 +187,13 @@ impl Normalise {
                 .transpose()
         };
         let dx = wanted(x)?;
-        let d_residual = match inputs.get(2) {
-            Some(residual) => wanted(residual)?,
-            None => None,
-        };
+        let d_residual = residual.map_or(Ok(None), wanted)?;
         let place = |t: &Option<Tensor>| t.as_ref().map_or(Ok(NULL), address);
         let from = Incoming {
             x: address(x)?,
             y: if self.relu { address(y)? } else { NULL },
             dy: address(dy)?,
-            params: address(params)?,
+            weight: address(weight)?,
             mean: address(&self.mean)?,
             inv_std: address(&self.inv_std)?,
             own: self.own,
@@ -186,10 +207,33 @@ impl Normalise {
         };
         // SAFETY: the arrays are as long as the fields say.
         unsafe { norm::backward(gpu.engine(), self.shape, from, to) }.map_err(failed)?;
-        let mut gradients = vec![dx, Some(d_params)];
-        if inputs.len() == 3 {
-            gradients.push(d_residual);
-        }
-        Ok(gradients)
+        Ok([dx, Some(d_params), d_residual])
     }
+}
+
+/// Moves running mean and variance towards a batch's, in place.
+pub(crate) fn move_running(
+    [mean, var]: [&Var; 2],
+    stats: &BatchStats,
+    momentum: f64,
+) -> Result<Option<()>> {
+    let arrays: [&Tensor; 4] = [mean, var, &stats.mean, &stats.var];
+    let Some((gpu, Element::F32)) = kernel_for(&[mean], &arrays)? else {
+        return Ok(None);
+    };
+    if !arrays.iter().all(|t| t.is_contiguous()) {
+        return Ok(None);
+    }
+    let running = Running {
+        channels: mean.elem_count(),
+        momentum: momentum as f32,
+        unbiased: (stats.count as f64 / (stats.count - 1) as f64) as f32,
+    };
+    // SAFETY: each array has a float for each channel.
+    unsafe {
+        let batch = [address(&stats.mean)?, address(&stats.var)?];
+        let to = [address(mean)?, address(var)?];
+        running.advance(gpu.engine(), batch, to).map_err(failed)?;
+    }
+    Ok(Some(()))
 }

@@ -7,8 +7,10 @@ use candle_core::{
     Tensor, bail,
 };
 
+use super::tape;
+
 /// Gradients of the inputs from inputs, output and the output's gradient.
-type Backward =
+pub(super) type Backward =
     Box<dyn Fn(&[&Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 
 struct Recorded {
@@ -19,7 +21,7 @@ struct Recorded {
     backward: Backward,
 }
 
-/// The tensor of `storage`, a function of one to three `inputs`.
+/// The tensor of `storage`, a function of one to three `inputs`, or of any number while there is a [`tape`].
 pub(super) fn record(
     name: &'static str,
     inputs: &[&Tensor],
@@ -30,11 +32,15 @@ pub(super) fn record(
     + Sync
     + 'static,
 ) -> Result<Tensor> {
+    let (shape, backward) = (shape.into(), Box::new(backward));
+    if tape::is_running() {
+        return Ok(tape::note(name, inputs, storage, shape, backward));
+    }
     let op = Recorded {
         name,
         storage: Mutex::new(Some(storage)),
-        shape: shape.into(),
-        backward: Box::new(backward),
+        shape,
+        backward,
     };
     match inputs {
         [a] => a.apply_op1(op),

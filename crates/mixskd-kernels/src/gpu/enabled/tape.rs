@@ -1,0 +1,233 @@
+//! The way back from kernel to kernel, past candle's graph.
+//!
+//! candle's `backward()` makes zeros for every tensor's gradient and adds to them: two launches and four passes over a map that no
+//! arithmetic needs. While a tape is there, a kernel's output is a variable to candle, at which its graph ends, and what made it is a
+//! node here. Nodes are gone through from the last to the first, which is an order that suits them; where candle's own operations lie between
+//! two, candle goes back through them, once all that reads them has been gone through:
+//!
+//! ```text
+//! node ─▶ output = candle's variable ─▶ candle's operations = expression ─▶ node
+//! ```
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+use candle_core::backprop::GradStore;
+use candle_core::op::BackpropOp;
+use candle_core::{DType, Shape, Storage, Tensor, TensorId, bail};
+
+use super::memory::{Gpu, tensor};
+use super::recorded::{Backward, record};
+
+/// What a kernel did.
+struct Node {
+    name: &'static str,
+    inputs: Vec<Tensor>,
+    output: Tensor,
+    backward: Backward,
+    /// The sum of what has been delivered so far.
+    gradient: Option<Tensor>,
+}
+
+#[derive(Default)]
+struct Notes {
+    nodes: Vec<Node>,
+    /// Of each node's output.
+    places: HashMap<TensorId, usize>,
+}
+
+thread_local! {
+    static NOTES: RefCell<Option<Notes>> = const { RefCell::new(None) };
+}
+
+/// Whether this thread's kernels are noted.
+pub(super) fn is_running() -> bool {
+    NOTES.with_borrow(Option::is_some)
+}
+
+/// The tensor of `storage`, which a kernel made of `inputs`.
+pub(super) fn note(
+    name: &'static str,
+    inputs: &[&Tensor],
+    storage: Storage,
+    shape: Shape,
+    backward: Backward,
+) -> Tensor {
+    if !inputs.iter().any(|t| t.track_op()) {
+        return tensor(storage, shape);
+    }
+    let output = Tensor::from_storage(storage, shape, BackpropOp::none(), true);
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes {
+            notes.places.insert(output.id(), notes.nodes.len());
+            notes.nodes.push(Node {
+                name,
+                inputs: inputs.iter().map(|&t| t.clone()).collect(),
+                output: output.clone(),
+                backward,
+                gradient: None,
+            });
+        }
+    });
+    output
+}
+
+/// Takes down what the kernels of this thread do as long as it is there, for [`Tape::backward`].
+#[must_use = "nothing is noted any more once it is dropped"]
+pub struct Tape {
+    /// Of the tape that this one is inside of.
+    outer: Option<Notes>,
+    /// It is of one thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Tape {
+    /// Begins.
+    pub fn start() -> Self {
+        Self {
+            outer: NOTES.replace(Some(Notes::default())),
+            thread: PhantomData,
+        }
+    }
+
+    /// The gradients of `loss`, as [`crate::backward`] gives them.
+    ///
+    /// # Errors
+    /// When an op in the graph has no gradient, or a launch fails.
+    pub fn backward(self, loss: &Tensor) -> crate::Result<GradStore> {
+        // Nothing is noted on the way back; an outer tape goes on when this one is dropped.
+        match NOTES.take() {
+            Some(notes) if !notes.nodes.is_empty() => Ok(Way::new(notes).back(loss)?),
+            _ => crate::backward(loss),
+        }
+    }
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        NOTES.set(self.outer.take());
+    }
+}
+
+/// A result of candle's operations that kernels read.
+struct Expression {
+    result: Tensor,
+    gradient: Tensor,
+    /// The last node that it was made of: when that one's turn comes, all that reads the result has had its own.
+    made_of: Option<usize>,
+}
+
+/// One going back.
+struct Way {
+    nodes: Vec<Node>,
+    places: HashMap<TensorId, usize>,
+    pending: HashMap<TensorId, Expression>,
+    /// In the order of their coming, which is always the same.
+    order: Vec<TensorId>,
+    gradients: GradStore,
+}
+
+impl Way {
+    fn new(notes: Notes) -> Self {
+        Self {
+            nodes: notes.nodes,
+            places: notes.places,
+            pending: HashMap::new(),
+            order: Vec::new(),
+            gradients: GradStore::default(),
+        }
+    }
+
+    fn back(mut self, loss: &Tensor) -> candle_core::Result<GradStore> {
+        self.through_candle(loss)?;
+        while let Some(last) = self.nodes.len().checked_sub(1) {
+            self.flush(Some(last))?;
+            let Some(node) = self.nodes.pop() else { break };
+            let Some(dy) = node.gradient else { continue };
+            let inputs: Vec<_> = node.inputs.iter().collect();
+            let y = node.output.detach();
+            let gradients = (node.backward)(&inputs, &y, &dy.contiguous()?)?;
+            if gradients.len() != inputs.len() {
+                bail!("{}: not a gradient for each input", node.name);
+            }
+            for (input, gradient) in node.inputs.iter().zip(gradients) {
+                if let (true, Some(gradient)) = (input.track_op(), gradient) {
+                    self.deliver(input, &gradient)?;
+                }
+            }
+        }
+        self.flush(None)?;
+        Ok(self.gradients)
+    }
+
+    fn deliver(&mut self, input: &Tensor, gradient: &Tensor) -> candle_core::Result<()> {
+        let (id, gradient) = (input.id(), gradient.detach());
+        if let Some(node) = self.places.get(&id).and_then(|&at| self.nodes.get_mut(at)) {
+            node.gradient = Some(sum(node.gradient.take(), gradient)?);
+        } else if input.is_variable() {
+            let before = self.gradients.remove(input);
+            self.gradients.insert(input, sum(before, gradient)?);
+        } else if let Some(expression) = self.pending.get_mut(&id) {
+            expression.gradient = (&expression.gradient + gradient)?;
+        } else {
+            let nodes = input.sorted_nodes();
+            let made_of = nodes.iter().filter_map(|t| self.places.get(&t.id()));
+            let expression = Expression {
+                result: input.clone(),
+                gradient,
+                made_of: made_of.copied().max(),
+            };
+            self.pending.insert(id, expression);
+            self.order.push(id);
+        }
+        Ok(())
+    }
+
+    /// Goes back through the expressions whose last node this is.
+    fn flush(&mut self, made_of: Option<usize>) -> candle_core::Result<()> {
+        let is_due = |id: &TensorId| self.pending.get(id).is_some_and(|e| e.made_of == made_of);
+        let (due, later): (Vec<_>, Vec<_>) = self.order.iter().copied().partition(is_due);
+        self.order = later;
+        let mut root: Option<Tensor> = None;
+        for expression in due.iter().filter_map(|id| self.pending.remove(id)) {
+            root = Some(seed(expression, root.as_ref())?);
+        }
+        root.map_or(Ok(()), |root| self.through_candle(&root))
+    }
+
+    /// Has candle go back from `root`, and takes what it brings.
+    fn through_candle(&mut self, root: &Tensor) -> candle_core::Result<()> {
+        let mut found = crate::backward(root).map_err(candle_core::Error::wrap)?;
+        for end in root.sorted_nodes() {
+            if let Some(gradient) = found.remove(end) {
+                self.deliver(end, &gradient)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sum(before: Option<Tensor>, gradient: Tensor) -> candle_core::Result<Tensor> {
+    match before {
+        Some(before) => before + gradient,
+        None => Ok(gradient),
+    }
+}
+
+/// A scalar that owes its expression the gradient, and `other` what it is owed itself.
+fn seed(expression: Expression, other: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    let Expression {
+        result, gradient, ..
+    } = expression;
+    let Some(gpu) = Gpu::of(result.device())? else {
+        bail!("a kernel's input is not on the GPU");
+    };
+    let storage = gpu.storage(DType::F32, 1)?;
+    let inputs: Vec<_> = std::iter::once(&result).chain(other).collect();
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let owed = std::iter::once(gradient.clone()).chain(std::iter::once(dy.clone()));
+        Ok(owed.take(inputs.len()).map(Some).collect())
+    };
+    record("mixskd-seed", &inputs, storage, (), backward)
+}

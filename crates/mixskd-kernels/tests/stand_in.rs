@@ -1,0 +1,225 @@
+//! With the processor in the GPU's place: the way back from kernel to kernel beside candle's own, and uploads.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use common::random;
+use mixskd_kernels::{
+    BATCH_NORM_EPS, Conv2dConfig, Tape, Uploads, backward, batch_norm_train, conv2d, cross_entropy,
+    emulate_gpu, global_avg_pool2d, linear, max_pool2d, mse,
+};
+
+const BATCH: usize = 4;
+
+/// A small network whose parts are read by several others, with candle's operations between kernels.
+struct Network {
+    images: Tensor,
+    labels: Tensor,
+    stem: Var,
+    shared: Var,
+    scale: Var,
+    shift: Var,
+    head: Var,
+    /// In no kernel's reach: a factor of the loss.
+    factor: Var,
+}
+
+fn floats(shape: &[usize], seed: u64) -> Tensor {
+    random(shape, seed).to_dtype(DType::F32).unwrap()
+}
+
+fn var(shape: &[usize], seed: u64) -> Var {
+    Var::from_tensor(&floats(shape, seed)).unwrap()
+}
+
+impl Network {
+    fn new() -> Self {
+        Self {
+            images: floats(&[2 * BATCH, 6, 6, 3], 1),
+            labels: Tensor::new(&[0u32, 2, 1, 2], &Device::Cpu).unwrap(),
+            stem: var(&[8, 3, 3, 3], 2),
+            shared: var(&[8, 8, 3, 3], 3),
+            scale: var(&[8], 4),
+            shift: var(&[8], 5),
+            head: var(&[3, 8], 6),
+            factor: var(&[1], 7),
+        }
+    }
+
+    fn variables(&self) -> [&Var; 6] {
+        [
+            &self.stem,
+            &self.shared,
+            &self.scale,
+            &self.shift,
+            &self.head,
+            &self.factor,
+        ]
+    }
+
+    fn loss(&self) -> Tensor {
+        let same = Conv2dConfig {
+            padding: 1,
+            ..Conv2dConfig::default()
+        };
+        let norm = |x: &Tensor, residual| {
+            batch_norm_train(x, &self.scale, &self.shift, BATCH_NORM_EPS, residual, true)
+                .unwrap()
+                .0
+        };
+        let first = norm(&conv2d(&self.images, &self.stem, same).unwrap(), None);
+        // The same weight twice, and a map that three others read.
+        let second = norm(&conv2d(&first, &self.shared, same).unwrap(), Some(&first));
+        let third = conv2d(&second, &self.shared, same).unwrap();
+        // candle's own between two kernels.
+        let bent = (third.tanh().unwrap() + &first).unwrap();
+        let pooled = max_pool2d(
+            &bent,
+            mixskd_kernels::Pool2dConfig {
+                kernel: 2,
+                stride: 2,
+                padding: 0,
+            },
+        )
+        .unwrap();
+        let features = global_avg_pool2d(&pooled).unwrap();
+        let logits = linear(&features, &self.head, None).unwrap();
+        let half = |t: &Tensor, k: usize| t.narrow(0, k * BATCH, BATCH).unwrap();
+        let task = cross_entropy(&half(&logits, 0), &self.labels).unwrap();
+        let other = cross_entropy(&half(&logits, 1), &self.labels).unwrap();
+        let near = mse(&half(&second, 0), &half(&second, 1)).unwrap();
+        // Read by nothing.
+        let _unused = conv2d(&pooled, &self.shared, same).unwrap();
+        let sum = ((task + other).unwrap() + (near * 0.5).unwrap()).unwrap();
+        (sum.reshape(1).unwrap() * self.factor.as_tensor())
+            .unwrap()
+            .sum_all()
+            .unwrap()
+    }
+}
+
+fn assert_same(network: &Network, ours: &GradStore, candles: &GradStore) {
+    for (k, variable) in network.variables().into_iter().enumerate() {
+        let (ours, candles) = (ours.get(variable).unwrap(), candles.get(variable).unwrap());
+        assert_eq!(ours.dims(), candles.dims());
+        let largest = |t: &Tensor| {
+            let t = t.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            t.to_scalar::<f32>().unwrap()
+        };
+        let apart = largest(&(ours - candles).unwrap()) / largest(candles);
+        assert!(apart < 1e-5, "variable {k}: {apart}");
+    }
+}
+
+#[test]
+fn gradients_are_candles() {
+    emulate_gpu(true);
+    let network = Network::new();
+    let candles = backward(&network.loss()).unwrap();
+    let tape = Tape::start();
+    let ours = tape.backward(&network.loss()).unwrap();
+    assert_same(&network, &ours, &candles);
+    // Nothing but the variables' own: outputs of kernels are none to whoever asks.
+    assert_eq!(ours.get_ids().count(), network.variables().len());
+}
+
+#[test]
+fn the_same_bits_every_time() {
+    emulate_gpu(true);
+    let network = Network::new();
+    let gradients = || {
+        let tape = Tape::start();
+        let gradients = tape.backward(&network.loss()).unwrap();
+        network.variables().map(|v| {
+            let gradient = gradients.get(v).unwrap().flatten_all().unwrap();
+            gradient.to_vec1::<f32>().unwrap()
+        })
+    };
+    assert_eq!(gradients(), gradients());
+}
+
+#[test]
+fn a_loss_that_is_a_kernels_output_or_none() {
+    emulate_gpu(true);
+    let z = var(&[BATCH, 3], 8);
+    let labels = Tensor::new(&[0u32, 2, 1, 2], &Device::Cpu).unwrap();
+    let tape = Tape::start();
+    let loss = cross_entropy(&z, &labels).unwrap();
+    let ours = tape.backward(&loss).unwrap();
+    let theirs = backward(&cross_entropy(&z, &labels).unwrap()).unwrap();
+    let values = |store: &GradStore| store.get(&z).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(values(&ours), values(&theirs));
+
+    let tape = Tape::start();
+    let ours = tape.backward(&z.sqr().unwrap().sum_all().unwrap()).unwrap();
+    let expected = (z.as_tensor() * 2.0).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(values(&ours), expected);
+}
+
+#[test]
+fn a_tape_inside_another_leaves_it_alone() {
+    emulate_gpu(true);
+    let network = Network::new();
+    let candles = backward(&network.loss()).unwrap();
+    let outer = Tape::start();
+    let loss = network.loss();
+    let inner = Tape::start();
+    let first = inner.backward(&network.loss()).unwrap();
+    drop(Tape::start());
+    let second = outer.backward(&loss).unwrap();
+    assert_same(&network, &first, &candles);
+    assert_same(&network, &second, &candles);
+    // And nothing is noted any more.
+    let again = backward(&network.loss()).unwrap();
+    assert_same(&network, &again, &candles);
+}
+
+#[test]
+fn what_wants_no_gradient_gets_none() {
+    emulate_gpu(true);
+    let network = Network::new();
+    let tape = Tape::start();
+    let frozen = network.stem.as_detached_tensor();
+    let same = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let y = conv2d(&network.images, &frozen, same).unwrap();
+    assert!(!y.track_op());
+    let z = conv2d(&y, &network.shared, same).unwrap();
+    // At the output of a kernel candle's graph ends.
+    assert!(z.is_variable());
+    let gradients = tape.backward(&z.sum_all().unwrap()).unwrap();
+    assert!(gradients.get(&network.stem).is_none());
+    assert!(gradients.get(&network.shared).is_some());
+}
+
+#[test]
+fn uploads_give_what_was_sent_last() {
+    emulate_gpu(true);
+    let mut uploads = Uploads::new(&Device::Cpu).unwrap().unwrap();
+    assert!(uploads.receive(DType::F32).is_err());
+    let batches = [[4, 3], [2, 3], [7, 5]].map(|shape| floats(&shape, shape[0] as u64));
+    for dtype in [DType::F32, DType::BF16] {
+        for batch in &batches {
+            uploads.send(batch).unwrap();
+            let got = uploads.receive(dtype).unwrap();
+            assert_eq!(got.dtype(), dtype);
+            let [got, sent] = [&got, &batch.to_dtype(dtype).unwrap()]
+                .map(|t| t.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap());
+            assert_eq!(got, sent);
+        }
+    }
+    // What was not asked for is lost, and a batch is given once.
+    uploads.send(&batches[0]).unwrap();
+    uploads.send(&batches[1]).unwrap();
+    assert_eq!(uploads.receive(DType::F32).unwrap().dims(), [2, 3]);
+    assert!(uploads.receive(DType::F32).is_err());
+    // Something else than floats is refused, and what was sent before it is lost too.
+    uploads.send(&batches[0]).unwrap();
+    let bytes = batches[0].to_dtype(DType::U8).unwrap();
+    assert!(uploads.send(&bytes).is_err());
+    assert!(uploads.receive(DType::F32).is_err());
+}
