@@ -1,4 +1,4 @@
-//! Rearranging channels: joining two maps, taking a range, shuffling groups.
+//! Maps out of maps: joining channels, taking a range of them, shuffling groups; sums.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
@@ -7,7 +7,7 @@ use crate::par::{self, Shared};
 use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
-use crate::{Error, Result, compose, shape};
+use crate::{Error, Result, compose, gpu, shape};
 
 /// Pixels a task handles; a constant, so that tasks do not depend on the number of threads.
 const BLOCK: usize = 512;
@@ -23,10 +23,28 @@ pub fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (batch, h, w, _) = shape::nhwc("concat_channels", "left map", a)?;
     let (_, _, _, right) = shape::nhwc("concat_channels", "right map", b)?;
     shape::exactly("concat_channels", "right map", b, &[batch, h, w, right])?;
+    if let Some(y) = gpu::concat_channels(a, b)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[a, b]) || a.elem_count() * b.elem_count() == 0 {
         return compose::concat_channels(a, b);
     }
     Ok(record::apply2(&a.contiguous()?, &b.contiguous()?, Concat)?)
+}
+
+/// `a + b`, of two maps.
+///
+/// # Shapes
+/// `a`, `b`, result: the same
+///
+/// # Errors
+/// When the shapes differ.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    shape::exactly("add", "second map", b, a.dims())?;
+    match gpu::add(a, b)? {
+        Some(y) => Ok(y),
+        None => Ok((a + b)?),
+    }
 }
 
 /// The channels `start … start + count − 1`.

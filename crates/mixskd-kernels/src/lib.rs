@@ -58,7 +58,7 @@ mod storage;
 
 pub use activation::{relu6, silu};
 pub use attention::attention_pool2d;
-pub use channels::{concat_channels, shuffle_channels, slice_channels};
+pub use channels::{add, concat_channels, shuffle_channels, slice_channels};
 pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
 pub use conv_norm::conv_norm_train;
 pub use error::{Error, Result};

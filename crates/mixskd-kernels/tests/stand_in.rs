@@ -7,8 +7,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, Tape, Uploads, backward, batch_norm_train, conv2d, cross_entropy,
-    emulate_gpu, global_avg_pool2d, linear, max_pool2d, mse,
+    BATCH_NORM_EPS, Conv2dConfig, Tape, Uploads, add, backward, batch_norm_train, concat_channels,
+    conv2d, cross_entropy, emulate_gpu, global_avg_pool2d, linear, max_pool2d, mse,
 };
 
 const BATCH: usize = 4;
@@ -123,6 +123,42 @@ fn gradients_are_candles() {
     assert_same(&network, &ours, &candles);
     // Nothing but the variables' own: outputs of kernels are none to whoever asks.
     assert_eq!(ours.get_ids().count(), network.variables().len());
+}
+
+/// What dense and pre-activated networks are: each map joined with or added to all before it, and read by a kernel.
+#[test]
+fn chains_of_joined_maps() {
+    emulate_gpu(true);
+    let same = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let images = var(&[2, 5, 5, 4], 1);
+    // Of maps of 4, 8, 12 and 16 channels to 4, and of the sum's.
+    let grow: Vec<Var> = (1..5).map(|k| var(&[4, 4 * k, 3, 3], k as u64)).collect();
+    let turn = var(&[20, 20, 3, 3], 9);
+    let loss = || {
+        let mut x = images.as_tensor().clone();
+        for weight in &grow {
+            let y = conv2d(&x, weight, same).unwrap();
+            x = concat_channels(&x, &y).unwrap();
+        }
+        for _ in 0..3 {
+            let y = conv2d(&x, &turn, same).unwrap();
+            x = (add(&y, &x).unwrap() * 0.1).unwrap();
+        }
+        mse(&x, &(x.detach() * 0.5).unwrap()).unwrap()
+    };
+    let theirs = backward(&loss()).unwrap();
+    let tape = Tape::start();
+    let ours = tape.backward(&loss()).unwrap();
+    for variable in grow.iter().chain([&turn, &images]) {
+        let (ours, theirs) = (ours.get(variable).unwrap(), theirs.get(variable).unwrap());
+        let apart = (ours - theirs).unwrap().sqr().unwrap().sum_all().unwrap();
+        let length = theirs.sqr().unwrap().sum_all().unwrap();
+        let apart = apart.to_scalar::<f32>().unwrap() / length.to_scalar::<f32>().unwrap();
+        assert!(apart < 1e-10, "{apart}");
+    }
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl Feed {
             source: Box::new(source.take(count)),
             fetched: Ahead::Nothing,
             uploads: self.spare().take(),
+            plain: false,
         }
     }
 
@@ -154,6 +155,8 @@ pub(crate) struct Batches<'a> {
     source: Box<dyn Iterator<Item = Result<Loaded>> + 'a>,
     fetched: Ahead,
     uploads: Option<Uploads>,
+    /// There is no memory for uploads.
+    plain: bool,
 }
 
 impl Batches<'_> {
@@ -178,12 +181,15 @@ impl Batches<'_> {
                 return Err(no_images());
             }
         };
-        if self.uploads.is_none() {
+        if self.uploads.is_none() && !self.plain {
             self.uploads = Uploads::new(&feed.device)?;
         }
         if let Some(uploads) = &mut self.uploads {
-            uploads.send(&batch.images)?;
-            return Ok(Fetched::Sent(batch));
+            if uploads.send(&batch.images).is_ok() {
+                return Ok(Fetched::Sent(batch));
+            }
+            // Page-locked memory is not to be had everywhere: the plain way does, and tells of anything worse.
+            (self.uploads, self.plain) = (None, true);
         }
         let images = batch.images.to_device(&feed.device)?;
         let images = feed.precision.maps(&images)?;

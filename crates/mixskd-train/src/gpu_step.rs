@@ -86,7 +86,7 @@ impl GpuStepper {
         if !self.told_of_bits && !gpu_repeats() {
             self.told_of_bits = true;
             return Some(
-                "cuDNN has no algorithm for one of the convolutions that gives the same bits every time: this run cannot be repeated bit by bit"
+                "cuDNN has no algorithm for one of the convolutions that gives the same bits every time in 1 GiB of scratch memory: this run cannot be repeated bit by bit"
                     .into(),
             );
         }

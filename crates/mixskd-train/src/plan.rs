@@ -55,13 +55,16 @@ impl Trainer {
         let mut seconds = Vec::new();
         while seconds.len() < COMPARED_STEPS {
             let mut started = Instant::now();
-            for (at, batch) in feed.epoch_from(0, 0, in_epoch).enumerate() {
+            let mut batches = feed.epoch_from(0, 0, in_epoch);
+            let mut first = true;
+            while let Some(batch) = batches.next() {
                 let batch = self.prepare(batch?, 0)?;
-                self.step(&batch, 0.0, true, &mut || ())?;
+                self.step(&batch, 0.0, true, &mut || batches.fetch())?;
                 // The first step of an epoch waits for the loader to begin.
-                if at > 0 || in_epoch == 1 {
+                if !first || in_epoch == 1 {
                     seconds.push(started.elapsed().as_secs_f64());
                 }
+                first = false;
                 started = Instant::now();
                 if seconds.len() == COMPARED_STEPS {
                     break;
@@ -89,10 +92,11 @@ impl Trainer {
 
         let mut seconds = Vec::new();
         let feed = self.train_feed.clone();
-        for batch in feed.epoch_from(0, 0, 1 + TIMED_STEPS) {
+        let mut batches = feed.epoch_from(0, 0, 1 + TIMED_STEPS);
+        while let Some(batch) = batches.next() {
             let batch = self.prepare(batch?, 0)?;
             let started = Instant::now();
-            self.step(&batch, 0.0, true, &mut || ())?;
+            self.step(&batch, 0.0, true, &mut || batches.fetch())?;
             seconds.push(started.elapsed().as_secs_f64());
         }
         let seconds_per_step = seconds.iter().skip(1).copied().fold(seconds[0], f64::min);

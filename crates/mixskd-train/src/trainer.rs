@@ -345,6 +345,7 @@ impl Trainer {
                     due = false;
                 }
             }
+            drop(batches);
             let meter = &self.progress.meter;
             let training = self.progress.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());

@@ -5,9 +5,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use mixskd_benches::ramp;
 use mixskd_kernels::{
     BATCH_NORM_EPS, Conv2dConfig, DeviceImages, ImageWindow, ParameterUpdate, Pool2dConfig,
-    SgdConfig, Tape, avg_pool2d, batch_norm_eval, batch_norm_train, conv2d, count_hits,
-    cross_entropy, global_avg_pool2d, interpolate, interpolated_mse, judge, kl_divergence, linear,
-    max_pool2d, mix_cross_entropy, mse, sgd_step, sgd_steps, soft_cross_entropy,
+    SgdConfig, Tape, add, avg_pool2d, backward, batch_norm_eval, batch_norm_train, concat_channels,
+    conv2d, count_hits, cross_entropy, global_avg_pool2d, interpolate, interpolated_mse, judge,
+    kl_divergence, linear, max_pool2d, mix_cross_entropy, mse, sgd_step, sgd_steps,
+    soft_cross_entropy,
 };
 
 use crate::OnGpu;
@@ -51,8 +52,8 @@ impl Case {
         })
     }
 
-    /// The result and the gradients of all inputs, as floats on the CPU.
-    fn on(&self, device: &Device, dtype: DType) -> Result<Vec<Tensor>> {
+    /// The result and the gradients of all inputs, as floats on the CPU; gradients by the tape or by candle's graph.
+    fn on(&self, device: &Device, dtype: DType, taped: bool) -> Result<Vec<Tensor>> {
         let var = |t: &Tensor, dtype| -> Result<Var> {
             // Both sides begin with numbers that bfloat16 knows.
             let rounded = t.to_dtype(DType::BF16)?.to_dtype(dtype)?;
@@ -73,14 +74,17 @@ impl Case {
                 .map(|v| v.as_tensor().clone())
                 .collect::<Vec<_>>()
         };
-        let tape = Tape::start();
+        let tape = taped.then(Tape::start);
         let y = (self.run)(&inputs(&maps), &inputs(&floats))?;
         // Weighed, so that no gradient is the same everywhere, nor a function of the input.
         let weights = noise(y.dims(), 99)?
             .to_dtype(y.dtype())?
             .to_device(device)?;
         let loss = (&y * weights)?.to_dtype(DType::F32)?.sum_all()?;
-        let gradients = tape.backward(&loss)?;
+        let gradients = match tape {
+            Some(tape) => tape.backward(&loss)?,
+            None => backward(&loss)?,
+        };
         let mut all = vec![y.clone()];
         for v in maps.iter().chain(&floats) {
             all.push(
@@ -155,13 +159,15 @@ pub(crate) fn run(gpu: &Device, table: &mut Table) {
 
 /// The greatest distance of result and gradients.
 fn compare(case: &Case, gpu: &Device, dtype: DType) -> Result<f64> {
-    let expected = case.on(&Device::Cpu, DType::F32)?;
-    let on_gpu = OnGpu::new(gpu);
-    let got = case.on(gpu, dtype)?;
-    drop(on_gpu);
+    let expected = case.on(&Device::Cpu, DType::F32, false)?;
     let mut worst = 0f64;
-    for (got, expected) in got.iter().zip(&expected) {
-        worst = worst.max(distance(got, expected)?);
+    for taped in [true, false] {
+        let on_gpu = OnGpu::new(gpu);
+        let got = case.on(gpu, dtype, taped)?;
+        drop(on_gpu);
+        for (got, expected) in got.iter().zip(&expected) {
+            worst = worst.max(distance(got, expected)?);
+        }
     }
     Ok(worst)
 }
@@ -322,6 +328,18 @@ fn cases() -> Result<Vec<Case>> {
             let (partner, lambda) = pairs(32, &maps[0])?;
             Ok(interpolate(&maps[0], &partner, &lambda)?)
         },
+    )?);
+    cases.push(Case::new(
+        "joined channels",
+        &[&[4, 7, 7, 12], &[4, 7, 7, 20]],
+        &[],
+        |maps, _| Ok(concat_channels(&maps[0], &maps[1])?),
+    )?);
+    cases.push(Case::new(
+        "sum of maps",
+        &[&[4, 7, 7, 12], &[4, 7, 7, 12]],
+        &[],
+        |maps, _| Ok(add(&maps[0], &maps[1])?),
     )?);
     Ok(cases)
 }

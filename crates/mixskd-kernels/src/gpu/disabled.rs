@@ -93,6 +93,8 @@ impl Uploads {
 nothing! {
     conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
     batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);
+    concat_channels(&Tensor, &Tensor) -> Tensor;
+    add(&Tensor, &Tensor) -> Tensor;
     move_running([&Var; 2], &BatchStats, f64) -> ();
     batch_norm_eval(&Tensor, [&Tensor; 4], f64, Option<&Tensor>, bool) -> Tensor;
     pool2d(&Tensor, Pool2dConfig, Reduction) -> Tensor;

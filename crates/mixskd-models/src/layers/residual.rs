@@ -1,6 +1,7 @@
 //! Sums of a body and its input.
 
 use candle_core::Tensor;
+use mixskd_kernels::add;
 
 use crate::graph::{GraphBuilder, Value};
 use crate::layers::{Conv2d, ConvNorm, Layer, NormRelu, Sequential};
@@ -48,8 +49,8 @@ impl Layer for PreActivated {
         let activated = self.first.forward(x, mode)?;
         let y = self.body.forward(&activated, mode)?;
         Ok(match &self.projection {
-            Some(projection) => (y + projection.forward(&activated, mode)?)?,
-            None => (y + x)?,
+            Some(projection) => add(&y, &projection.forward(&activated, mode)?)?,
+            None => add(&y, x)?,
         })
     }
 

@@ -92,7 +92,10 @@ impl Copies {
 
 impl Drop for Copies {
     fn drop(&mut self) {
-        // What is being copied is not to be freed. There is nobody to tell of an error.
-        let _ = self.copied.synchronize();
+        // What is being copied is not to be freed. There is nobody to tell of an error; the first may be an older one, told in place of
+        // waiting.
+        if self.copied.synchronize().is_err() {
+            let _ = self.copied.synchronize();
+        }
     }
 }

@@ -27,7 +27,7 @@ const BLAS_WORKSPACE: usize = 32 << 20;
 pub fn open(ordinal: usize) -> crate::Result<Device> {
     let device = Device::new_cuda_with_stream(ordinal)?;
     if let Device::Cuda(cuda) = &device {
-        // SAFETY: there is one stream.
+        // SAFETY: all kernels are on one stream, and what uploads on another orders the two by events of its own.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
         let workspace = cuda.alloc_zeros::<u8>(BLAS_WORKSPACE)?;

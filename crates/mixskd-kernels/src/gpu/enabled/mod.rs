@@ -12,6 +12,7 @@ mod graph;
 #[cfg(feature = "emulator")]
 mod host;
 mod images;
+mod joined;
 mod loss;
 mod memory;
 mod norm;
@@ -32,6 +33,7 @@ pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
 pub(crate) use images::batch_images;
+pub(crate) use joined::{add, concat_channels};
 pub(crate) use loss::{divergence, interpolate, label_loss, mean_square, soft_loss};
 pub(crate) use norm::move_running;
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};

@@ -158,12 +158,18 @@ impl Way {
             }
         }
         self.flush(None)?;
+        if !self.pending.is_empty() {
+            bail!("gradients came after their kernels' turn");
+        }
         Ok(self.gradients)
     }
 
     fn deliver(&mut self, input: &Tensor, gradient: &Tensor) -> candle_core::Result<()> {
         let (id, gradient) = (input.id(), gradient.detach());
-        if let Some(node) = self.places.get(&id).and_then(|&at| self.nodes.get_mut(at)) {
+        if let Some(&at) = self.places.get(&id) {
+            let Some(node) = self.nodes.get_mut(at) else {
+                bail!("a gradient came after its kernel's turn");
+            };
             node.gradient = Some(sum(node.gradient.take(), gradient)?);
         } else if input.is_variable() {
             let before = self.gradients.remove(input);
