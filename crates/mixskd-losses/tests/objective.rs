@@ -73,7 +73,13 @@ impl Sample {
 #[test]
 fn every_preset_is_valid_finite_and_the_weighted_sum_of_its_parts() {
     let names: Vec<_> = ALL.iter().map(|preset| preset.name).collect();
-    assert_eq!(names, ["mixskd", "reference-cifar", "reference-imagenet"]);
+    let known = [
+        "mixskd",
+        "soft-labels",
+        "reference-cifar",
+        "reference-imagenet",
+    ];
+    assert_eq!(names, known);
     for preset in ALL {
         preset.config.validate().unwrap();
         assert_eq!(ObjectiveConfig::preset(preset.name).unwrap(), preset.config);
@@ -119,6 +125,16 @@ fn presets_say_what_the_released_scripts_do() {
     for name in ["reference-cifar", "reference-imagenet"] {
         assert!(!find(name).discriminator.trains_discriminators());
     }
+}
+
+#[test]
+fn soft_labels_are_the_paper_without_feature_maps() {
+    let [ours, paper] =
+        ["soft-labels", "mixskd"].map(|name| ObjectiveConfig::preset(name).unwrap());
+    let off = |(name, _): &(&str, f64)| !["feature", "adversarial"].contains(name);
+    let expected: Vec<_> = paper.weights().filter(off).collect();
+    assert_eq!(ours.weights().collect::<Vec<_>>(), expected);
+    assert!(paper.reads().discriminators && !ours.reads().discriminators);
 }
 
 #[test]
@@ -291,7 +307,7 @@ fn an_unknown_preset_gets_the_nearest_name() {
     assert_eq!(
         error,
         "unknown objective `reference-cifer`\nhint: did you mean `reference-cifar`? \
-         known: mixskd, reference-cifar, reference-imagenet"
+         known: mixskd, soft-labels, reference-cifar, reference-imagenet"
     );
 }
 
