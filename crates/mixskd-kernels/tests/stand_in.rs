@@ -34,6 +34,14 @@ fn var(shape: &[usize], seed: u64) -> Var {
     Var::from_tensor(&floats(shape, seed)).unwrap()
 }
 
+/// Of a convolution by 3×3 that keeps the size.
+fn same() -> Conv2dConfig {
+    Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    }
+}
+
 impl Network {
     fn new() -> Self {
         Self {
@@ -60,19 +68,15 @@ impl Network {
     }
 
     fn loss(&self) -> Tensor {
-        let same = Conv2dConfig {
-            padding: 1,
-            ..Conv2dConfig::default()
-        };
         let norm = |x: &Tensor, residual| {
             batch_norm_train(x, &self.scale, &self.shift, BATCH_NORM_EPS, residual, true)
                 .unwrap()
                 .0
         };
-        let first = norm(&conv2d(&self.images, &self.stem, same).unwrap(), None);
+        let first = norm(&conv2d(&self.images, &self.stem, same()).unwrap(), None);
         // The same weight twice, and a map that three others read.
-        let second = norm(&conv2d(&first, &self.shared, same).unwrap(), Some(&first));
-        let third = conv2d(&second, &self.shared, same).unwrap();
+        let second = norm(&conv2d(&first, &self.shared, same()).unwrap(), Some(&first));
+        let third = conv2d(&second, &self.shared, same()).unwrap();
         // candle's own between two kernels.
         let bent = (third.tanh().unwrap() + &first).unwrap();
         let pooled = max_pool2d(
@@ -91,7 +95,7 @@ impl Network {
         let other = cross_entropy(&half(&logits, 1), &self.labels).unwrap();
         let near = mse(&half(&second, 0), &half(&second, 1)).unwrap();
         // Read by nothing.
-        let _unused = conv2d(&pooled, &self.shared, same).unwrap();
+        let _unused = conv2d(&pooled, &self.shared, same()).unwrap();
         let sum = ((task + other).unwrap() + (near * 0.5).unwrap()).unwrap();
         (sum.reshape(1).unwrap() * self.factor.as_tensor())
             .unwrap()
@@ -129,10 +133,6 @@ fn gradients_are_candles() {
 #[test]
 fn chains_of_joined_maps() {
     emulate_gpu(true);
-    let same = Conv2dConfig {
-        padding: 1,
-        ..Conv2dConfig::default()
-    };
     let images = var(&[2, 5, 5, 4], 1);
     // Of maps of 4, 8, 12 and 16 channels to 4, and of the sum's.
     let grow: Vec<Var> = (1..5).map(|k| var(&[4, 4 * k, 3, 3], k as u64)).collect();
@@ -140,11 +140,11 @@ fn chains_of_joined_maps() {
     let loss = || {
         let mut x = images.as_tensor().clone();
         for weight in &grow {
-            let y = conv2d(&x, weight, same).unwrap();
+            let y = conv2d(&x, weight, same()).unwrap();
             x = concat_channels(&x, &y).unwrap();
         }
         for _ in 0..3 {
-            let y = conv2d(&x, &turn, same).unwrap();
+            let y = conv2d(&x, &turn, same()).unwrap();
             x = (add(&y, &x).unwrap() * 0.1).unwrap();
         }
         mse(&x, &(x.detach() * 0.5).unwrap()).unwrap()
@@ -218,13 +218,9 @@ fn what_wants_no_gradient_gets_none() {
     let network = Network::new();
     let tape = Tape::start();
     let frozen = network.stem.as_detached_tensor();
-    let same = Conv2dConfig {
-        padding: 1,
-        ..Conv2dConfig::default()
-    };
-    let y = conv2d(&network.images, &frozen, same).unwrap();
+    let y = conv2d(&network.images, &frozen, same()).unwrap();
     assert!(!y.track_op());
-    let z = conv2d(&y, &network.shared, same).unwrap();
+    let z = conv2d(&y, &network.shared, same()).unwrap();
     // At the output of a kernel candle's graph ends.
     assert!(z.is_variable());
     let gradients = tape.backward(&z.sum_all().unwrap()).unwrap();

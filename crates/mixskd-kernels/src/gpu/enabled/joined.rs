@@ -8,22 +8,21 @@ use super::recorded::record;
 use super::tape;
 use crate::Result;
 
-/// Whether `a` and `b` are maps of one type on a GPU that is being noted.
-fn are_noted(a: &Tensor, b: &Tensor) -> Result<bool> {
-    Ok(tape::is_running() && kernel_for(&[a, b], &[])?.is_some())
-}
-
-/// The tensor of `shape` that `fill` writes, a function of `a` and `b`.
+/// The tensor of `shape` that `fill` writes, a function of `a` and `b`, where a tape notes what is done with them.
 fn made(
     name: &'static str,
     [a, b]: [&Tensor; 2],
-    shape: Shape,
+    shape: impl Into<Shape>,
     fill: impl FnOnce(&Tensor) -> candle_core::Result<()>,
     backward: impl Fn(&Tensor) -> candle_core::Result<[Tensor; 2]> + Send + Sync + 'static,
 ) -> Result<Option<Tensor>> {
+    if !tape::is_running() {
+        return Ok(None);
+    }
     let Some((gpu, _)) = kernel_for(&[a, b], &[])? else {
         return Ok(None);
     };
+    let shape = shape.into();
     let storage = gpu.storage(a.dtype(), shape.elem_count())?;
     let back = move |_: &[&Tensor], _: &Tensor, dy: &Tensor| Ok(backward(dy)?.map(Some).into());
     let y = record(name, &[a, b], storage, shape, back)?;
@@ -33,12 +32,9 @@ fn made(
 
 /// The channels of `a`, then those of `b`.
 pub(crate) fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
-    if !are_noted(a, b)? {
-        return Ok(None);
-    }
     let (batch, height, width, left) = a.dims4()?;
     let right = b.dim(3)?;
-    let shape = (batch, height, width, left + right).into();
+    let shape = (batch, height, width, left + right);
     let fill = |y: &Tensor| {
         y.slice_set(&a.detach().contiguous()?, 3, 0)?;
         y.slice_set(&b.detach().contiguous()?, 3, left)
@@ -51,11 +47,8 @@ pub(crate) fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> 
 
 /// `a + b`.
 pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
-    if !are_noted(a, b)? {
-        return Ok(None);
-    }
     let fill = |y: &Tensor| y.slice_set(&(a.detach() + b.detach())?, 0, 0);
-    made("mixskd-cuda-sum", [a, b], a.shape().clone(), fill, |dy| {
+    made("mixskd-cuda-sum", [a, b], a.shape(), fill, |dy| {
         Ok([dy.clone(), dy.clone()])
     })
 }
