@@ -1,8 +1,8 @@
-"""Plain cross-entropy in PyTorch under the protocol of cifar100-20-classes.md: an independent check of the training loop.
+"""Cross-entropy, Mixup or CutMix in PyTorch under the protocol of cifar100-20-classes.md: an independent check of the training loop.
 
 Prints epoch, training loss, training top-1, test top-1, seconds. Needs torch and numpy.
 
-usage: cifar100-20-classes.py DIR SEED     (DIR holds train.bin and test.bin of the subset)
+usage: cifar100-20-classes.py DIR SEED [ce|mixup|cutmix] [EPOCHS] [THREADS]     (DIR holds train.bin and test.bin of the subset)
 """
 
 import math
@@ -18,9 +18,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches" / "peers"))
 from network import Basic, Network
 
-EPOCHS, WARMUP, BATCH, LR = 20, 2, 64, 0.05
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
-torch.set_num_threads(2)
+method, epochs, threads = (sys.argv[3:] + ["ce", "20", "2"][len(sys.argv) - 3 :])[:3]
+EPOCHS, WARMUP, BATCH, LR = int(epochs), 2, 64, 0.05
+ALPHA = {"ce": None, "mixup": 0.4, "cutmix": 1.0}[method]
+torch.set_num_threads(int(threads))
 torch.manual_seed(seed)
 
 
@@ -65,8 +67,23 @@ for epoch in range(EPOCHS):
         for group in optimizer.param_groups:
             group["lr"] = LR * (done + 1) / warm if done < warm else LR * cosine
         chosen = order[step * BATCH : (step + 1) * BATCH]
-        logits = net(augment(images[chosen]))[1][0]
-        loss = F.cross_entropy(logits, labels[chosen])
+        x, y, z, kept = augment(images[chosen]), labels[chosen], labels[chosen], 1.0
+        if ALPHA:
+            kept = float(np.random.default_rng([seed, epoch, step]).beta(ALPHA, ALPHA))
+            other = torch.randperm(BATCH)
+            z = y[other]
+            if method == "mixup":
+                x = kept * x + (1 - kept) * x[other]
+            else:
+                # Yun et al., Algorithm A1: a box of area 1 - kept around a uniform centre, cut at the border; kept is then its true share.
+                side = 32 * math.sqrt(1 - kept)
+                (top, bottom), (left, right) = (
+                    (max(int(c - side / 2), 0), min(int(c + side / 2), 32)) for c in torch.randint(0, 32, (2,)).tolist()
+                )
+                x[:, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
+                kept = 1 - (bottom - top) * (right - left) / 1024
+        logits = net(x)[1][0]
+        loss = kept * F.cross_entropy(logits, y) + (1 - kept) * F.cross_entropy(logits, z)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

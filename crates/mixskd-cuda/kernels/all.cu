@@ -1,4 +1,5 @@
 // Every kernel in one module.
+#include "delay.cu"
 #include "norm.cu"
 #include "optim.cu"
 #include "pool.cu"

@@ -1,5 +1,7 @@
 //! Something that runs kernels.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// Where an array begins in the memory of an engine.
@@ -76,7 +78,8 @@ macro_rules! args {
 pub(crate) use args;
 
 /// The type of activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Element {
     /// IEEE 754 single precision.
     F32,
@@ -123,6 +126,13 @@ pub trait Engine {
     /// # Errors
     /// When there is no such kernel or the launch fails.
     unsafe fn launch(&self, kernel: &str, grid: (u32, u32), args: &[Arg]) -> Result<()>;
+}
+
+impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
+    unsafe fn launch(&self, kernel: &str, grid: (u32, u32), args: &[Arg]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { (**self).launch(kernel, grid, args) }
+    }
 }
 
 /// `size` as kernels count.

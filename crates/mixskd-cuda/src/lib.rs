@@ -15,6 +15,7 @@ pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod pool;
+mod span;
 pub mod update;
 
 #[cfg(feature = "emulator")]
@@ -23,10 +24,15 @@ mod emulator;
 pub mod nccl;
 #[cfg(feature = "cuda")]
 mod stream;
+#[cfg(feature = "cuda")]
+mod watch;
 
 #[cfg(feature = "emulator")]
 pub use emulator::Emulator;
 pub use engine::{Address, Arg, Element, Engine, NULL};
 pub use error::{Error, Result};
+pub use span::Span;
 #[cfg(feature = "cuda")]
 pub use stream::Stream;
+#[cfg(feature = "cuda")]
+pub use watch::Watch;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaFunction, CudaModule, CudaStream, result};
 
-use crate::engine::BLOCK;
+use crate::engine::{BLOCK, args};
+use crate::watch::{Watch, mark};
 use crate::{Arg, Engine, Error, Result};
 
 /// The kernels as nvcc left them: the driver compiles them for the GPU at hand, and keeps that for the next time.
@@ -17,6 +18,7 @@ pub struct Stream {
     cuda: Arc<CudaStream>,
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
+    watch: Watch,
 }
 
 impl Stream {
@@ -30,12 +32,46 @@ impl Stream {
             cuda: stream,
             module,
             functions: Mutex::default(),
+            watch: Watch::default(),
         })
     }
 
     /// The stream.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.cuda
+    }
+
+    /// Where times are noted.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Runs `work`; while somebody watches, how long the GPU takes for what it launches is noted as `what`.
+    pub(crate) fn noted(
+        &self,
+        what: impl FnOnce() -> String,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        self.watch.noted(&self.cuda, what, work)
+    }
+
+    /// Milliseconds that the GPU takes for what `work` launches: the mean of `runs` in a row, after one that warms up. The GPU is kept from
+    /// going on for `head_start` microseconds, so that it does not wait for the host in between.
+    pub(crate) fn time(
+        &self,
+        head_start: u32,
+        runs: u16,
+        work: impl Fn() -> Result<()>,
+    ) -> Result<f32> {
+        work()?;
+        // SAFETY: the kernel has one argument, a count.
+        unsafe { self.start("delay", (1, 1), args![head_start]) }?;
+        let begin = mark(&self.cuda)?;
+        for _ in 0..runs {
+            work()?;
+        }
+        let end = mark(&self.cuda)?;
+        Ok(begin.elapsed_ms(&end)? / f32::from(runs))
     }
 
     fn function(&self, name: &str) -> Result<CudaFunction> {
@@ -56,10 +92,10 @@ impl Stream {
         functions.insert(name.into(), function.clone());
         Ok(function)
     }
-}
 
-impl Engine for Stream {
-    unsafe fn launch(&self, kernel: &str, grid: (u32, u32), args: &[Arg]) -> Result<()> {
+    /// # Safety
+    /// As [`Engine::launch`].
+    unsafe fn start(&self, kernel: &str, grid: (u32, u32), args: &[Arg]) -> Result<()> {
         let function = self.function(kernel)?;
         let mut places: Vec<_> = args.iter().map(Arg::place).collect();
         self.cuda.context().bind_to_thread()?;
@@ -78,5 +114,13 @@ impl Engine for Stream {
             kernel: kernel.into(),
             message: error.to_string(),
         })
+    }
+}
+
+impl Engine for Stream {
+    unsafe fn launch(&self, kernel: &str, grid: (u32, u32), args: &[Arg]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let launched = || unsafe { self.start(kernel, grid, args) };
+        self.noted(|| kernel.into(), launched)
     }
 }

@@ -68,7 +68,8 @@ pub use gpu::emulate_gpu;
 #[cfg(feature = "cuda")]
 pub use gpu::open_gpu;
 pub use gpu::{
-    StepGraph, Tape, Uploads, gpu_memory_in_use, gpu_repeats, has_gpu_kernels, rehearse, set_tf32,
+    GpuSpan, GpuWatch, StepGraph, Tape, Uploads, cudnn_choices, gpu_memory_in_use, gpu_repeats,
+    has_gpu_kernels, recall_cudnn_choices, rehearse, set_cudnn_benchmark, set_tf32,
 };
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;

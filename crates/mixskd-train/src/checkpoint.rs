@@ -27,6 +27,8 @@ pub(crate) struct Checkpoint {
     pub(crate) average: BTreeMap<String, Tensor>,
     /// What the method remembers beside its parameters, by name.
     pub(crate) method: BTreeMap<String, Tensor>,
+    /// The algorithms of the run's convolutions, where it chose them by time.
+    pub(crate) convolutions: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -34,6 +36,8 @@ struct Header {
     format: u32,
     version: String,
     progress: Progress,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    convolutions: Option<String>,
     /// Over the fields above and every tensor.
     sha256: String,
 }
@@ -45,9 +49,13 @@ impl Header {
             format,
             version,
             progress,
+            convolutions,
             sha256: _,
         } = self;
-        format!("{format} {version} {progress:?}")
+        let convolutions = convolutions
+            .as_ref()
+            .map_or(String::new(), |choices| format!(" {choices}"));
+        format!("{format} {version} {progress:?}{convolutions}")
     }
 }
 
@@ -85,6 +93,7 @@ impl Checkpoint {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
             progress: self.progress.clone(),
+            convolutions: self.convolutions.clone(),
             sha256: String::new(),
         };
         header.sha256 = digest(
@@ -160,6 +169,7 @@ impl Checkpoint {
             velocities: BTreeMap::new(),
             average: BTreeMap::new(),
             method: BTreeMap::new(),
+            convolutions: header.convolutions,
         };
         for (name, view) in views {
             if view.dtype() != Dtype::F32 {
@@ -233,6 +243,7 @@ mod tests {
             tensors: BTreeMap::from([("a.weight".to_string(), tensor.clone())]),
             velocities: BTreeMap::from([("a.weight".to_string(), (&tensor * 2.0).unwrap())]),
             method: BTreeMap::from([("table".to_string(), (tensor * 3.0).unwrap())]),
+            convolutions: Some("chosen".into()),
         }
     }
 
@@ -243,6 +254,7 @@ mod tests {
         sample().save(&path).unwrap();
         let back = Checkpoint::load(&path, &Device::Cpu).unwrap();
         assert_eq!(back.progress, sample().progress);
+        assert_eq!(back.convolutions, sample().convolutions);
         let values = |c: &Checkpoint| {
             (
                 c.tensors["a.weight"].to_vec2::<f32>().unwrap(),

@@ -27,8 +27,8 @@ pub(crate) struct GpuOutcome {
 #[derive(Default)]
 pub(crate) struct GpuStepper {
     state: State,
-    /// Why nothing is captured any more, to be told once.
-    refusal: Option<String>,
+    /// What the user should know, such as why nothing is captured any more; each once.
+    notices: Vec<String>,
     told_of_bits: bool,
 }
 
@@ -71,7 +71,7 @@ impl GpuStepper {
             } else {
                 State::Direct
             },
-            refusal: None,
+            notices: Vec::new(),
             told_of_bits: false,
         }
     }
@@ -79,6 +79,11 @@ impl GpuStepper {
     /// Whether steps are launched as a graph.
     pub(crate) fn is_captured(&self) -> bool {
         matches!(&self.state, State::Captured(captured) if captured.graph.is_some())
+    }
+
+    /// Has something told with the next step.
+    pub(crate) fn tell(&mut self, notice: String) {
+        self.notices.push(notice);
     }
 
     /// What the user should know of the steps so far: why one could not be captured, that their bits do not repeat. Each once.
@@ -90,7 +95,7 @@ impl GpuStepper {
                     .into(),
             );
         }
-        self.refusal.take()
+        self.notices.pop()
     }
 
     /// One step of `method`: loss, gradients, verdict, and where that is good the update at learning rate `lr`. `meanwhile` is called
@@ -125,7 +130,7 @@ impl GpuStepper {
                     Ok(outcome)
                 }
                 Err(error) => {
-                    self.refusal = Some(format!(
+                    self.notices.push(format!(
                         "the step could not be captured as a CUDA graph and is launched kernel by kernel: {error}"
                     ));
                     self.state = State::Direct;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use mixskd_kernels::{cudnn_choices, recall_cudnn_choices};
 use mixskd_models::Strictness;
 
 use crate::average::Average;
@@ -44,19 +45,33 @@ impl Trainer {
             average.load_state(checkpoint.average);
         }
         self.method.load_state(&checkpoint.method)?;
+        if let Some(choices) = &checkpoint.convolutions
+            && !recall_cudnn_choices(&self.device, choices)?
+        {
+            self.gpu.tell(
+                "the algorithms of cuDNN that this run was begun with are of another GPU or version: others are chosen, which round otherwise".into(),
+            );
+        }
         self.progress = checkpoint.progress;
         Ok(())
     }
 
     /// Where the run stands, with what the method remembers.
-    pub(crate) fn checkpoint(&self, method: BTreeMap<String, Tensor>) -> Checkpoint {
+    pub(crate) fn checkpoint(&self, method: BTreeMap<String, Tensor>) -> Result<Checkpoint> {
         let average = self.updater.average.as_ref();
-        Checkpoint {
+        // What cuDNN guesses it will guess again.
+        let convolutions = if self.config.run.cudnn_benchmark {
+            cudnn_choices(&self.device)?
+        } else {
+            None
+        };
+        Ok(Checkpoint {
             progress: self.progress.clone(),
             tensors: self.store.tensors(),
             velocities: self.updater.optimizer.state(),
             average: average.map(Average::state).unwrap_or_default(),
             method,
-        }
+            convolutions,
+        })
     }
 }

@@ -117,6 +117,7 @@ impl Trainer {
         }
         let device = config.run.device.open_at(place.local_rank)?;
         config.run.precision.apply(&device)?;
+        mixskd_kernels::set_cudnn_benchmark(&device, config.run.cudnn_benchmark)?;
         let model = ModelConfig {
             name: config.model.name.clone(),
             classes: dataset.classes.len(),
@@ -492,7 +493,7 @@ impl Trainer {
             let broken = Broken::weights(name, value);
             return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
         }
-        run.save_checkpoint(&self.checkpoint(method), self.config.run.keep_checkpoints)
+        run.save_checkpoint(&self.checkpoint(method)?, self.config.run.keep_checkpoints)
     }
 
     /// Writes a checkpoint, and what to say of a run that ends here.

@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use common::{config, timeless, train, weights, write_set};
-use mixskd_kernels::{Tape, emulate_gpu};
+use mixskd_kernels::{Tape, cudnn_choices, emulate_gpu, recall_cudnn_choices, set_cudnn_benchmark};
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, registry};
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
-use mixskd_train::{OptimizerConfig, Trainer};
+use mixskd_train::{Control, Observer, OptimizerConfig, RunDir, StepEvent, Trainer};
 
 const ANCHORS: usize = 4;
 const CLASSES: usize = 3;
@@ -240,4 +240,77 @@ fn a_run_in_bfloat16_learns_as_one_in_float() {
     assert!(float.0 != half.0);
     // Two channels, eight images a step: what rounding does to such a network is no small thing.
     assert!(far(&half.1, &float.1) < 0.15, "{:?}, {:?}", half.1, float.1);
+}
+
+/// Stops a run after its third step.
+struct StopAt(Control);
+
+impl Observer for StopAt {
+    fn step(&mut self, event: &StepEvent) {
+        if event.step == 2 {
+            self.0.stop();
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_the_algorithms_it_chose() {
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _emulating = Emulating::new();
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 48, 10);
+    let config = config(dir.path(), "mixskd", 2)
+        .with("run.cudnn_benchmark=true")
+        .unwrap();
+    let out = dir.path().join("run");
+    let mut trainer = Trainer::new(&config).unwrap();
+    let run = RunDir::create(&out, trainer.config()).unwrap();
+    let mut stop = StopAt(trainer.control());
+    trainer.run(&run, &mut stop).unwrap_err();
+    let chosen = cudnn_choices(&Device::Cpu).unwrap().unwrap();
+    drop((trainer, run));
+    let checkpoint = newest_checkpoint(&out);
+    let goes_on = |prepare: &dyn Fn()| {
+        // As a new process would begin.
+        set_cudnn_benchmark(&Device::Cpu, false).unwrap();
+        let (run, config) = RunDir::open(&out).unwrap();
+        let mut trainer = Trainer::for_resume(&config).unwrap();
+        trainer.resume(&run, &mut ()).unwrap();
+        let taken_up = cudnn_choices(&Device::Cpu).unwrap().unwrap();
+        prepare();
+        trainer.run(&run, &mut ()).unwrap();
+        (taken_up, weights(&out))
+    };
+    let from_checkpoint = |prepare: &dyn Fn()| {
+        for file in ["metrics.jsonl", "report.json", "model.safetensors"] {
+            let _ = std::fs::remove_file(out.join(file));
+        }
+        std::fs::remove_dir_all(out.join("checkpoints")).unwrap();
+        std::fs::create_dir(out.join("checkpoints")).unwrap();
+        std::fs::write(out.join("checkpoints").join(&checkpoint.0), &checkpoint.1).unwrap();
+        goes_on(prepare)
+    };
+    let first = from_checkpoint(&|| ());
+    assert_eq!(first.0, chosen);
+    assert!(first.1 == from_checkpoint(&|| ()).1);
+    // Were they chosen anew, the weights would be others.
+    let anew = || {
+        set_cudnn_benchmark(&Device::Cpu, false).unwrap();
+        set_cudnn_benchmark(&Device::Cpu, true).unwrap();
+    };
+    assert!(first.1 != from_checkpoint(&anew).1);
+    // Another GPU's are passed over.
+    let other = chosen.replace("the processor", "another");
+    assert!(!recall_cudnn_choices(&Device::Cpu, &other).unwrap());
+    set_cudnn_benchmark(&Device::Cpu, false).unwrap();
+}
+
+/// Name and contents of the newest checkpoint.
+fn newest_checkpoint(out: &std::path::Path) -> (std::ffi::OsString, Vec<u8>) {
+    let entries = std::fs::read_dir(out.join("checkpoints")).unwrap();
+    let newest = entries
+        .map(|entry| entry.unwrap())
+        .max_by_key(std::fs::DirEntry::file_name);
+    let newest = newest.unwrap();
+    (newest.file_name(), std::fs::read(newest.path()).unwrap())
 }

@@ -79,11 +79,17 @@ const ROWS: [Row; 5] = [
 /// Steps that are timed.
 const STEPS: usize = 30;
 
-/// `step MODEL METHOD BATCH SIZE CLASSES PRECISION`: one row of ours, as JSON.
+/// How a row is taken: `as-guessed` by cuDNN, with the `fastest` of its algorithms, or that with the times of single `kernels`.
+const WAYS: [&str; 3] = ["as-guessed", "fastest", "kernels"];
+
+/// `step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY`: one row of ours, as JSON.
 pub(crate) fn step(args: &[String]) -> Result<()> {
-    let [model, method, batch, size, classes, precision] = args else {
-        bail!("usage: gpu-check step MODEL METHOD BATCH SIZE CLASSES PRECISION");
+    let [model, method, batch, size, classes, precision, way] = args else {
+        bail!("usage: gpu-check step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY");
     };
+    if !WAYS.contains(&way.as_str()) {
+        bail!("WAY is none of {}", WAYS.join(", "));
+    }
     let model = ModelConfig {
         input: size.parse()?,
         ..ModelConfig::new(model, classes.parse()?)?
@@ -93,6 +99,8 @@ pub(crate) fn step(args: &[String]) -> Result<()> {
         steps: STEPS,
         precision: precision.parse::<Precision>().map_err(anyhow::Error::msg)?,
         device: DeviceKind::Cuda,
+        cudnn_benchmark: way != WAYS[0],
+        kernels: way == WAYS[2],
         optimizer: OptimizerConfig {
             lr: 0.01,
             ..OptimizerConfig::default()
@@ -157,6 +165,29 @@ fn milliseconds(report: &Value) -> Option<f64> {
     Some(seconds.as_f64().or_else(|| seconds["median"].as_f64())? * 1e3)
 }
 
+/// Ours with cuDNN's algorithms tried out.
+const FASTEST: &str = "bf16, cuDNN's fastest";
+
+/// Kernels that are told by name.
+const KERNELS: usize = 12;
+
+/// Where a step's time goes.
+fn tell_kernels(table: &mut Table, row: &str, times: &Value) {
+    let ms = |value: &Value| format!("{:.3} ms", value.as_f64().unwrap_or(f64::NAN));
+    let whole = format!(
+        "{}, {} between kernels",
+        ms(&times["total_ms"]),
+        ms(&times["between_ms"])
+    );
+    table.figure("kernels", row, whole, times.clone());
+    let kernels = times["kernels"].as_array().map_or(&[][..], Vec::as_slice);
+    for kernel in kernels.iter().take(KERNELS) {
+        let name = kernel["name"].as_str().unwrap_or_default();
+        let text = format!("{}, {} launches", ms(&kernel["ms"]), kernel["launches"]);
+        table.figure("kernels", &format!("  {name}"), text, kernel.clone());
+    }
+}
+
 /// Every row, as far as the time allows.
 pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
     let peer = has_peer(options);
@@ -175,7 +206,7 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
             continue;
         }
         let classes = if row.size == 32 { "100" } else { "1000" };
-        let ours = |precision: &str| {
+        let ours = |precision: &str, way: &str| {
             let mut command = Command::new(std::env::current_exe()?);
             let numbers = [row.batch.to_string(), row.size.to_string()];
             command.args([
@@ -186,6 +217,7 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
                 &numbers[1],
                 classes,
                 precision,
+                way,
             ]);
             json_of(&mut command, options)
         };
@@ -212,16 +244,20 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
             json_of(&mut command, options)
         };
         // Ours, theirs, and ours again, so that a GPU that grows warm is seen.
-        let mut sides = vec![("bf16", ours("bf16"))];
+        let [guessed, fastest, kernels] = WAYS;
+        let mut sides = vec![
+            ("bf16", ours("bf16", guessed)),
+            (FASTEST, ours("bf16", fastest)),
+        ];
         if peer {
             sides.push(("PyTorch best", theirs("best")));
-            sides.push(("bf16 again", ours("bf16")));
+            sides.push(("bf16 again", ours("bf16", guessed)));
             if row.eager.is_some() {
                 sides.push(("PyTorch eager f32", theirs("eager")));
             }
         }
-        sides.push(("tf32", ours("tf32")));
-        sides.push(("f32", ours("f32")));
+        sides.push(("tf32", ours("tf32", fastest)));
+        sides.push(("f32", ours("f32", fastest)));
         let mut times = Vec::new();
         for (side, report) in &sides {
             match report {
@@ -258,24 +294,29 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
         let compiled = times
             .iter()
             .any(|(side, _, report)| *side == "PyTorch best" && report["compiled"] == json!(true));
-        let ours = time("bf16");
         let ratio = |table: &mut Table, what: &str, theirs: Option<f64>, goal: f64| {
-            if let (Some(theirs), Some(ours)) = (theirs, ours) {
-                let text = format!("{:.2} (goal {goal})", theirs / ours);
-                let data = json!({ "ratio": theirs / ours, "goal": goal });
-                table.figure("ratio", &format!("{name}, {what}"), text, data);
+            for side in ["bf16", FASTEST] {
+                if let (Some(theirs), Some(ours)) = (theirs, time(side)) {
+                    let text = format!("{:.2} (goal {goal})", theirs / ours);
+                    let data = json!({ "ratio": theirs / ours, "goal": goal });
+                    table.figure("ratio", &format!("{name}, {what} {side}"), text, data);
+                }
             }
         };
         if compiled {
             let theirs = time("PyTorch best");
-            ratio(table, "PyTorch's best over ours", theirs, row.best);
+            ratio(table, "PyTorch's best over", theirs, row.best);
         } else if peer {
             let why = format!("{name}, PyTorch's best: it did not compile");
             table.left_out("ratio", &why);
         }
         if let Some(goal) = row.eager {
             let theirs = time("PyTorch eager f32");
-            ratio(table, "PyTorch eager f32 over ours", theirs, goal);
+            ratio(table, "PyTorch eager f32 over", theirs, goal);
+        }
+        match ours("bf16", kernels) {
+            Ok(report) => tell_kernels(table, &name, &report["gpu_kernels"]),
+            Err(error) => table.broken("kernels", &name, &error),
         }
     }
 }

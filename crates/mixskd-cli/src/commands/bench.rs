@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use mixskd_models::ModelConfig;
-use mixskd_train::bench::{InferBench, InferReport, Spread, StepBench, StepReport};
+use mixskd_train::bench::{InferBench, InferReport, KernelTimes, Spread, StepBench, StepReport};
 
 use super::shared::{GpuArgs, ThreadArgs};
 use crate::failure::Result;
@@ -67,6 +67,9 @@ struct StepArgs {
     steps: usize,
     #[command(flatten)]
     gpu: GpuArgs,
+    /// On a GPU, also time each kernel and convolution of a step
+    #[arg(long)]
+    kernels: bool,
 }
 
 /// Flags of `mixskd bench infer`.
@@ -92,6 +95,8 @@ impl Args {
                     steps: args.steps,
                     precision: args.gpu.precision.unwrap_or_default(),
                     cuda_graph: args.gpu.cuda_graph.unwrap_or(true),
+                    cudnn_benchmark: args.gpu.cudnn_benchmark.unwrap_or(false),
+                    kernels: args.kernels,
                     ..StepBench::new(args.model.config()?, &args.method)?
                 }
                 .run()?;
@@ -161,7 +166,47 @@ fn step_text(report: &StepReport) -> String {
     if report.gpu_memory_bytes.is_some() {
         rows.push(("GPU memory", memory(report.gpu_memory_bytes)));
     }
-    output::columns(&rows)
+    let mut text = output::columns(&rows);
+    if let Some(times) = &report.gpu_kernels {
+        text.push_str("\n\n");
+        text.push_str(&kernels_text(times));
+    }
+    text
+}
+
+/// Kernels that are printed by themselves.
+const KERNELS: usize = 30;
+
+/// A line for each of the kernels that take longest, one for all others, and one for what lies between.
+fn kernels_text(times: &KernelTimes) -> String {
+    let (longest, others) = times.kernels.split_at(times.kernels.len().min(KERNELS));
+    let line = |ms: f64, launches: Option<usize>, name: &str| {
+        let share = 100.0 * ms / times.total_ms.max(f64::MIN_POSITIVE);
+        let launches = launches.map_or(String::new(), |count| count.to_string());
+        format!("{ms:>9.3} ms  {share:>4.1} %  {launches:>6}  {name}")
+    };
+    let mut lines = vec![
+        format!("{:>9} ms  {:>4}    {:>6}  kernel", "", "", "count"),
+        line(times.total_ms, None, "the whole step on the GPU"),
+    ];
+    lines.extend(
+        longest
+            .iter()
+            .map(|k| line(k.ms, Some(k.launches), &k.name)),
+    );
+    if !others.is_empty() {
+        let (ms, launches) = others
+            .iter()
+            .fold((0.0, 0), |(ms, n), k| (ms + k.ms, n + k.launches));
+        let name = format!("{} other kernels", others.len());
+        lines.push(line(ms, Some(launches), &name));
+    }
+    lines.push(line(
+        times.between_ms,
+        None,
+        "between them: candle's kernels, copies, waiting",
+    ));
+    lines.join("\n")
 }
 
 /// What computed, and how.
@@ -222,7 +267,35 @@ fn memory(bytes: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mixskd_train::bench::KernelTime;
+
     use super::*;
+
+    #[test]
+    fn kernels_add_up_to_the_step() {
+        let kernels = (0..40).map(|i| KernelTime {
+            name: format!("kernel {i}"),
+            launches: 2,
+            ms: 0.1,
+        });
+        let text = kernels_text(&KernelTimes {
+            total_ms: 5.0,
+            between_ms: 1.0,
+            kernels: kernels.collect(),
+        });
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 34);
+        assert_eq!(
+            lines[1].trim(),
+            "5.000 ms  100.0 %          the whole step on the GPU"
+        );
+        assert_eq!(lines[2].trim(), "0.100 ms   2.0 %       2  kernel 0");
+        assert_eq!(
+            lines[32].trim(),
+            "1.000 ms  20.0 %      20  10 other kernels"
+        );
+        assert!(lines[33].contains("1.000 ms  20.0 %"), "{}", lines[33]);
+    }
 
     #[test]
     fn numbers_have_four_digits() {

@@ -108,7 +108,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 26] = [
+const SETTINGS: [&str; 27] = [
     "config",
     "data",
     "val_fraction",
@@ -133,6 +133,7 @@ const SETTINGS: [&str; 26] = [
     "on_nan",
     "precision",
     "cuda_graph",
+    "cudnn_benchmark",
     "distributed",
     "fast_dev_run",
 ];
@@ -244,7 +245,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 16] = [
+        let flags: [(&str, Option<toml::Value>); 17] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -269,6 +270,10 @@ impl Args {
             ("run.on_nan", self.on_nan.clone().map(Into::into)),
             ("run.precision", self.gpu.precision.map(|p| p.name().into())),
             ("run.cuda_graph", self.gpu.cuda_graph.map(Into::into)),
+            (
+                "run.cudnn_benchmark",
+                self.gpu.cudnn_benchmark.map(Into::into),
+            ),
             (
                 "distribution.enabled",
                 self.distributed.then_some(true.into()),

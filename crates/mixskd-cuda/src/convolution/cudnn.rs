@@ -1,26 +1,21 @@
 //! cuDNN's convolutions.
 //!
-//! cuDNN is asked once for each shape, type and arithmetic which algorithm it would take. Of its answers the first is taken that gives
-//! the same bits every time and fits the workspace, so that a run resumed is the run uninterrupted; where there is none, the first that
-//! fits, which [`all_repeat`] then tells.
+//! cuDNN is asked once for each shape, type and arithmetic which algorithms it has. Those that give the same bits every time are
+//! preferred, so that a run resumed is the run uninterrupted; where there is none, another is taken, which [`all_repeat`] then tells.
 
 use std::collections::HashMap;
-use std::ffi::{c_int, c_void};
-use std::mem::zeroed;
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::cudnn::{CudnnError, result, sys};
-use cudarc::driver::{CudaStream, DevicePtr};
+use cudarc::driver::DevicePtr;
 
+use super::candidates::{self, By, Choice, choose};
+use super::chosen::Numbers;
 use super::descriptors::Descriptors;
-use super::{Convolution, Convolve};
-use crate::{Address, Error, Result};
-
-/// Bytes of scratch memory that an algorithm may take.
-const MOST_WORKSPACE: usize = 1 << 30;
-/// Algorithms that cuDNN is asked to name; it has fewer.
-const CANDIDATES: usize = 16;
+use super::{Choices, Convolution, Convolve, Pass};
+use crate::{Address, Error, Result, Stream};
 
 /// An algorithm had to be taken that cuDNN does not call deterministic.
 static UNREPEATABLE: AtomicBool = AtomicBool::new(false);
@@ -28,20 +23,6 @@ static UNREPEATABLE: AtomicBool = AtomicBool::new(false);
 /// Whether every convolution chosen so far gives the same bits every time.
 pub fn all_repeat() -> bool {
     !UNREPEATABLE.load(Ordering::Relaxed)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Pass {
-    Forward,
-    Data,
-    Filter,
-}
-
-/// An algorithm, as the number cuDNN's own enumeration of the pass gives it, and its scratch memory in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Choice<A> {
-    algorithm: A,
-    workspace: usize,
 }
 
 /// The choices made for one convolution, as they are needed.
@@ -54,7 +35,10 @@ struct Plan {
 
 struct State {
     handle: sys::cudnnHandle_t,
+    timed: bool,
     plans: HashMap<Convolution, Plan>,
+    /// By number: what has been chosen, and what is to be.
+    chosen: Numbers,
 }
 
 // SAFETY: handle and descriptors may be used from any thread, one at a time; the mutex around the state sees to that.
@@ -62,7 +46,8 @@ unsafe impl Send for State {}
 
 /// cuDNN on one stream.
 pub struct Cudnn {
-    stream: Arc<CudaStream>,
+    stream: Arc<Stream>,
+    made_on: String,
     state: Mutex<State>,
 }
 
@@ -78,27 +63,41 @@ impl Cudnn {
     ///
     /// # Errors
     /// cuDNN's.
-    pub fn new(stream: Arc<CudaStream>) -> Result<Self> {
-        stream.context().bind_to_thread()?;
+    pub fn new(stream: Arc<Stream>) -> Result<Self> {
+        let context = stream.stream().context();
+        context.bind_to_thread()?;
+        let made_on = format!("{}, cuDNN {}", context.name()?, result::get_version());
         let handle = result::create_handle().map_err(asked("open"))?;
         let opened = Self {
             stream,
+            made_on,
             state: Mutex::new(State {
                 handle,
+                timed: false,
                 plans: HashMap::new(),
+                chosen: Numbers::new(),
             }),
         };
+        let stream = opened.stream.stream().cu_stream().cast();
         // SAFETY: both are open.
-        unsafe { result::set_stream(handle, opened.stream.cu_stream().cast()) }
-            .map_err(asked("set stream"))?;
+        unsafe { result::set_stream(handle, stream) }.map_err(asked("set stream"))?;
         Ok(opened)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One pass; arrays are the input's, the weight's and the output's, whichever of them are gradients.
     unsafe fn run(&self, c: Convolution, pass: Pass, [x, w, y]: [Address; 3]) -> Result<()> {
-        self.stream.context().bind_to_thread()?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { handle, plans } = &mut *state;
+        self.stream.stream().context().bind_to_thread()?;
+        let mut state = self.state();
+        let State {
+            handle,
+            timed,
+            plans,
+            chosen,
+        } = &mut *state;
         let handle = *handle;
         let plan = match plans.entry(c) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -110,6 +109,11 @@ impl Cudnn {
             }),
         };
         let d = &plan.descriptors;
+        let by = match chosen.get(&(pass, c)) {
+            Some(number) => By::Number(*number),
+            None if *timed => By::Time,
+            None => By::Guess,
+        };
         let (one, zero) = (1.0f32, 0.0f32);
         let (one, zero): (*const c_void, *const c_void) = (
             std::ptr::from_ref(&one).cast(),
@@ -117,74 +121,61 @@ impl Cudnn {
         );
         let read = |address: Address| address as *const c_void;
         let write = |address: Address| address as *mut c_void;
-        // SAFETY: handle and descriptors are open; the arrays are the caller's promise; the workspace is freed in the order of the
-        // stream, behind the convolution.
-        unsafe {
-            match pass {
-                Pass::Forward => {
-                    let choice = known(&mut plan.forward, || choose_forward(handle, d))?;
+        /// The algorithm chosen before or now, and its run.
+        macro_rules! pass {
+            ($slot:ident, $candidates:path, $run:path, $what:literal, [$($from:expr),*], $to:expr) => {{
+                let run = |choice: Choice<_>| {
                     self.with_workspace(choice.workspace, |space, size| {
-                        result::convolution_forward(
-                            handle,
-                            one,
-                            d.x,
-                            read(x),
-                            d.w,
-                            read(w),
-                            d.convolution,
-                            choice.algorithm,
-                            space,
-                            size,
-                            zero,
-                            d.y,
-                            write(y),
-                        )
-                        .map_err(asked("convolution forward"))
+                        // SAFETY: handle and descriptors are open; the arrays are the caller's promise; the workspace is freed in the
+                        // order of the stream, behind the convolution.
+                        unsafe {
+                            $run(
+                                handle, one, $($from,)* d.convolution, choice.algorithm, space, size, zero, $to.0, write($to.1),
+                            )
+                        }
+                        .map_err(asked($what))
                     })
-                }
-                Pass::Data => {
-                    let choice = known(&mut plan.data, || choose_data(handle, d))?;
-                    self.with_workspace(choice.workspace, |space, size| {
-                        result::convolution_backward_data(
-                            handle,
-                            one,
-                            d.w,
-                            read(w),
-                            d.y,
-                            read(y),
-                            d.convolution,
-                            choice.algorithm,
-                            space,
-                            size,
-                            zero,
-                            d.x,
-                            write(x),
-                        )
-                        .map_err(asked("convolution backward, data"))
-                    })
-                }
-                Pass::Filter => {
-                    let choice = known(&mut plan.filter, || choose_filter(handle, d))?;
-                    self.with_workspace(choice.workspace, |space, size| {
-                        result::convolution_backward_filter(
-                            handle,
-                            one,
-                            d.x,
-                            read(x),
-                            d.y,
-                            read(y),
-                            d.convolution,
-                            choice.algorithm,
-                            space,
-                            size,
-                            zero,
-                            d.w,
-                            write(w),
-                        )
-                        .map_err(asked("convolution backward, filter"))
-                    })
-                }
-            }
+                };
+                let choice = match plan.$slot {
+                    Some(choice) => choice,
+                    None => {
+                        let candidates = $candidates(handle, d)?;
+                        let choice = choose(&self.stream, by, &candidates, &run)?;
+                        if !choice.repeats {
+                            UNREPEATABLE.store(true, Ordering::Relaxed);
+                        }
+                        chosen.insert((pass, c), choice.number);
+                        *plan.$slot.insert(choice)
+                    }
+                };
+                self.stream.noted(|| name(c, pass, choice.number), || run(choice))
+            }};
+        }
+        match pass {
+            Pass::Forward => pass!(
+                forward,
+                candidates::forward,
+                result::convolution_forward,
+                "convolution forward",
+                [d.x, read(x), d.w, read(w)],
+                (d.y, y)
+            ),
+            Pass::Data => pass!(
+                data,
+                candidates::data,
+                result::convolution_backward_data,
+                "convolution backward, data",
+                [d.w, read(w), d.y, read(y)],
+                (d.x, x)
+            ),
+            Pass::Filter => pass!(
+                filter,
+                candidates::filter,
+                result::convolution_backward_filter,
+                "convolution backward, filter",
+                [d.x, read(x), d.y, read(y)],
+                (d.w, w)
+            ),
         }
     }
 
@@ -198,8 +189,8 @@ impl Cudnn {
             return work(std::ptr::null_mut(), 0);
         }
         // SAFETY: cuDNN reads nothing of it that it has not written.
-        let space = unsafe { self.stream.alloc::<u8>(size) }?;
-        let (address, guard) = space.device_ptr(&self.stream);
+        let space = unsafe { self.stream.stream().alloc::<u8>(size) }?;
+        let (address, guard) = space.device_ptr(self.stream.stream());
         let done = work(address as *mut c_void, size);
         drop(guard);
         done
@@ -233,6 +224,37 @@ impl Convolve for Cudnn {
         // SAFETY: the caller's promise.
         unsafe { self.run(c, Pass::Filter, [x, dw, dy]) }
     }
+
+    fn set_timed(&self, timed: bool) {
+        let mut state = self.state();
+        if state.timed != timed {
+            state.timed = timed;
+            state.forget();
+        }
+    }
+
+    fn choices(&self) -> Choices {
+        Choices::of(&self.made_on, &self.state().chosen)
+    }
+
+    fn recall(&self, choices: &Choices) -> bool {
+        let fits = choices.made_on == self.made_on;
+        if fits {
+            let mut state = self.state();
+            state.forget();
+            state.chosen = choices.numbers();
+        }
+        fits
+    }
+}
+
+impl State {
+    fn forget(&mut self) {
+        for plan in self.plans.values_mut() {
+            (plan.forward, plan.data, plan.filter) = (None, None, None);
+        }
+        self.chosen.clear();
+    }
 }
 
 impl Drop for Cudnn {
@@ -245,80 +267,20 @@ impl Drop for Cudnn {
     }
 }
 
-/// The choice made before, or one made now.
-fn known<A: Copy>(
-    slot: &mut Option<Choice<A>>,
-    choose: impl FnOnce() -> Result<Choice<A>>,
-) -> Result<Choice<A>> {
-    if let Some(choice) = slot {
-        return Ok(*choice);
-    }
-    Ok(*slot.insert(choose()?))
-}
-
-/// Defines how a pass's algorithm is chosen: cuDNN's three passes have types and functions of their own.
-macro_rules! chooser {
-    ($name:ident, $what:literal, $algorithm:ty, $perf:ty, $candidates:path, $workspace:path, [$($field:ident),*]) => {
-        fn $name(handle: sys::cudnnHandle_t, d: &Descriptors) -> Result<Choice<$algorithm>> {
-            let mut returned: c_int = 0;
-            // SAFETY: plain numbers, which cuDNN fills in.
-            let mut found: [$perf; CANDIDATES] = unsafe { zeroed() };
-            // SAFETY: handle and descriptors are open, and there is room for all candidates.
-            unsafe {
-                $candidates(
-                    handle, $(d.$field,)* CANDIDATES as c_int, &raw mut returned, found.as_mut_ptr(),
-                )
-            }
-            .map_err(asked(concat!($what, ", algorithms")))?;
-            let works = |candidate: &&$perf| candidate.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS;
-            let repeats = |candidate: &&$perf| candidate.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC;
-            let named = &found[..CANDIDATES.min(returned.max(0) as usize)];
-            let (first, others): (Vec<&$perf>, Vec<&$perf>) = named.iter().filter(works).partition(repeats);
-            for candidate in first.into_iter().chain(others) {
-                // SAFETY: as above.
-                let size = unsafe { $workspace(handle, $(d.$field,)* candidate.algo) };
-                match size {
-                    Ok(workspace) if workspace <= MOST_WORKSPACE => {
-                        if !repeats(&candidate) {
-                            UNREPEATABLE.store(true, Ordering::Relaxed);
-                        }
-                        return Ok(Choice { algorithm: candidate.algo, workspace });
-                    }
-                    _ => {}
-                }
-            }
-            Err(Error::Cudnn {
-                what: concat!($what, ": no algorithm whose scratch memory fits"),
-                status: sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED,
-            })
-        }
+/// As it is called where times are told.
+fn name(c: Convolution, pass: Pass, algorithm: u32) -> String {
+    let pass = match pass {
+        Pass::Forward => "forward",
+        Pass::Data => "data gradient",
+        Pass::Filter => "filter gradient",
     };
+    let [batch, h, w, channels] = c.input;
+    let groups = match c.groups {
+        1 => String::new(),
+        groups => format!(" in {groups} groups"),
+    };
+    format!(
+        "convolution, {pass}, {}x{}/{}{groups}, {channels} -> {}, {h}x{w} px, batch {batch}, algorithm {algorithm}",
+        c.kernel[0], c.kernel[1], c.stride, c.output[3],
+    )
 }
-
-chooser!(
-    choose_forward,
-    "convolution forward",
-    sys::cudnnConvolutionFwdAlgo_t,
-    sys::cudnnConvolutionFwdAlgoPerf_t,
-    result::get_convolution_forward_algorithm,
-    result::get_convolution_forward_workspace_size,
-    [x, w, convolution, y]
-);
-chooser!(
-    choose_data,
-    "convolution backward, data",
-    sys::cudnnConvolutionBwdDataAlgo_t,
-    sys::cudnnConvolutionBwdDataAlgoPerf_t,
-    result::get_convolution_backward_data_algorithm,
-    result::get_convolution_backward_data_workspace_size,
-    [w, y, convolution, x]
-);
-chooser!(
-    choose_filter,
-    "convolution backward, filter",
-    sys::cudnnConvolutionBwdFilterAlgo_t,
-    sys::cudnnConvolutionBwdFilterAlgoPerf_t,
-    result::get_convolution_backward_filter_algorithm,
-    result::get_convolution_backward_filter_workspace_size,
-    [x, y, convolution, w]
-);

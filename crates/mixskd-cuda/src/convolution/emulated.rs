@@ -1,9 +1,54 @@
 //! Convolutions on the processor, by their definition: sums in float, results rounded to the maps' type once, as cuDNN does it.
 
 use std::slice::{from_raw_parts, from_raw_parts_mut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Convolution, Convolve};
-use crate::{Address, Element, Emulator, Result};
+use super::chosen::Numbers;
+use super::{Choices, Convolution, Convolve, Pass};
+use crate::{Address, Element, Result};
+
+/// What the processor calls itself where choices are kept.
+const MADE_ON: &str = "the processor";
+
+/// Convolutions on the processor. It has two algorithms, which add in opposite orders; `timed`, one of them wins by chance, as it may on a
+/// GPU.
+#[derive(Debug, Default)]
+pub struct EmulatedConvolutions {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    timed: bool,
+    chosen: Numbers,
+    /// Choices ever made by time.
+    races: u32,
+}
+
+impl EmulatedConvolutions {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The channels of a group in the order in which the chosen algorithm adds them.
+    fn order(&self, pass: Pass, c: Convolution) -> Vec<usize> {
+        let state = &mut *self.state();
+        let algorithm = *state.chosen.entry((pass, c)).or_insert_with(|| {
+            if !state.timed {
+                return 0;
+            }
+            state.races += 1;
+            // The upper bit of a product is as good as chance.
+            state.races.wrapping_mul(0x9e37_79b9) >> 31
+        });
+        let channels = 0..c.in_group();
+        if algorithm == 0 {
+            channels.collect()
+        } else {
+            channels.rev().collect()
+        }
+    }
+}
 
 /// Floats of an array of either type.
 ///
@@ -99,14 +144,15 @@ impl Convolution {
     }
 }
 
-impl Convolve for Emulator {
+impl Convolve for EmulatedConvolutions {
     unsafe fn forward(&self, c: Convolution, x: Address, w: Address, y: Address) -> Result<()> {
         let [inputs, weights, outputs] = c.lengths();
         // SAFETY: the caller's promise.
         let (from, weight) = unsafe { (read(x, inputs, c.element), read(w, weights, c.element)) };
         let mut to = vec![0.0; outputs];
+        let order = self.order(Pass::Forward, c);
         c.each_tap(|x, w, y| {
-            for i in 0..c.in_group() {
+            for &i in &order {
                 to[y] += from[x + i] * weight[w + i];
             }
         });
@@ -126,8 +172,9 @@ impl Convolve for Emulator {
         // SAFETY: the caller's promise.
         let (weight, from) = unsafe { (read(w, weights, c.element), read(dy, outputs, c.element)) };
         let mut to = vec![0.0; inputs];
+        let order = self.order(Pass::Data, c);
         c.each_tap(|x, w, y| {
-            for i in 0..c.in_group() {
+            for &i in &order {
                 to[x + i] += from[y] * weight[w + i];
             }
         });
@@ -147,13 +194,34 @@ impl Convolve for Emulator {
         // SAFETY: the caller's promise.
         let (map, from) = unsafe { (read(x, inputs, c.element), read(dy, outputs, c.element)) };
         let mut to = vec![0.0; weights];
+        let order = self.order(Pass::Filter, c);
         c.each_tap(|x, w, y| {
-            for i in 0..c.in_group() {
+            for &i in &order {
                 to[w + i] += from[y] * map[x + i];
             }
         });
         // SAFETY: the caller's promise.
         unsafe { write(dw, &to, c.element) };
         Ok(())
+    }
+
+    fn set_timed(&self, timed: bool) {
+        let mut state = self.state();
+        if state.timed != timed {
+            state.timed = timed;
+            state.chosen.clear();
+        }
+    }
+
+    fn choices(&self) -> Choices {
+        Choices::of(MADE_ON, &self.state().chosen)
+    }
+
+    fn recall(&self, choices: &Choices) -> bool {
+        let fits = choices.made_on == MADE_ON;
+        if fits {
+            self.state().chosen = choices.numbers();
+        }
+        fits
     }
 }

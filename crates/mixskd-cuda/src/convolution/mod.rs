@@ -1,19 +1,30 @@
 //! Convolutions: forward, data gradient, filter gradient, all arrays channels-last.
 
 #[cfg(feature = "cuda")]
+mod candidates;
+mod chosen;
+#[cfg(feature = "cuda")]
 mod cudnn;
 #[cfg(feature = "cuda")]
 mod descriptors;
 #[cfg(feature = "emulator")]
 mod emulated;
 
+pub use chosen::{Choices, Chosen, Pass};
 #[cfg(feature = "cuda")]
 pub use cudnn::{Cudnn, all_repeat};
+#[cfg(feature = "emulator")]
+pub use emulated::EmulatedConvolutions;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Address, Element, Result};
 
 /// How floats are multiplied; bfloat16 is always summed in float.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Arithmetic {
     /// IEEE 754 single precision.
     #[default]
@@ -23,7 +34,7 @@ pub enum Arithmetic {
 }
 
 /// All sizes of a convolution, the same step, padding and dilation along both axes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Convolution {
     /// Samples, height, width, channels of the input.
     pub input: [usize; 4],
@@ -85,4 +96,14 @@ pub trait Convolve {
         dy: Address,
         dw: Address,
     ) -> Result<()>;
+
+    /// How an algorithm is chosen when a convolution comes up for the first time: by the library's own guess, or, `timed`, by trying
+    /// out which is the fastest. Where that changes, choices made before are dropped.
+    fn set_timed(&self, timed: bool);
+
+    /// The choices made so far.
+    fn choices(&self) -> Choices;
+
+    /// From here on the choices are these, as far as they go. False, and nothing is changed, where they are not of this GPU and library.
+    fn recall(&self, choices: &Choices) -> bool;
 }

@@ -42,6 +42,30 @@ pub fn gpu_repeats() -> bool {
     true
 }
 
+/// Nothing: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+pub fn set_cudnn_benchmark(_: &candle_core::Device, _: bool) -> Result<()> {
+    Ok(())
+}
+
+/// `None`: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+pub fn cudnn_choices(_: &candle_core::Device) -> Result<Option<String>> {
+    Ok(None)
+}
+
+/// False: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+pub fn recall_cudnn_choices(_: &candle_core::Device, _: &str) -> Result<bool> {
+    Ok(false)
+}
+
 /// What a GPU's kernels did; this build knows none.
 #[must_use = "it does nothing by itself"]
 pub struct Tape(());

@@ -7,18 +7,26 @@ mod disabled;
 mod enabled;
 #[cfg(not(feature = "cuda"))]
 mod no_graph;
+mod span;
 
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub(crate) use disabled::*;
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
-pub use disabled::{Tape, Uploads, gpu_repeats, has_gpu_kernels, set_tf32};
+pub use disabled::{
+    Tape, Uploads, cudnn_choices, gpu_repeats, has_gpu_kernels, recall_cudnn_choices,
+    set_cudnn_benchmark, set_tf32,
+};
 #[cfg(feature = "emulator")]
 pub use enabled::emulate_gpu;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use enabled::*;
 #[cfg(feature = "cuda")]
-pub use enabled::{StepGraph, gpu_memory_in_use, open_gpu, rehearse};
+pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-pub use enabled::{Tape, Uploads, gpu_repeats, has_gpu_kernels, set_tf32};
+pub use enabled::{
+    Tape, Uploads, cudnn_choices, gpu_repeats, has_gpu_kernels, recall_cudnn_choices,
+    set_cudnn_benchmark, set_tf32,
+};
 #[cfg(not(feature = "cuda"))]
-pub use no_graph::{StepGraph, gpu_memory_in_use, rehearse};
+pub use no_graph::{GpuWatch, StepGraph, gpu_memory_in_use, rehearse};
+pub use span::GpuSpan;

@@ -4,11 +4,39 @@ use std::convert::Infallible;
 
 use candle_core::Device;
 
+use crate::gpu::GpuSpan;
 use crate::{Error, Result};
 
 /// Work of one GPU, ready to be launched as a whole; this build knows none.
 #[derive(Debug)]
 pub struct StepGraph(Infallible);
+
+/// Notes what a GPU does; this build knows none.
+#[derive(Debug)]
+pub struct GpuWatch(Infallible);
+
+impl GpuWatch {
+    /// `None`.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn start(_: &Device) -> Result<Option<Self>> {
+        Ok(None)
+    }
+
+    /// Never called.
+    pub fn stop(&self) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn spans(&self) -> Result<Vec<GpuSpan>> {
+        match self.0 {}
+    }
+}
 
 /// Runs `work`.
 pub fn rehearse<T>(_: &Device, work: impl FnOnce() -> T) -> T {

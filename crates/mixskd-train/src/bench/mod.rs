@@ -13,6 +13,7 @@
 //! ```
 
 mod infer;
+mod kernels;
 mod step;
 
 use std::time::Instant;
@@ -24,6 +25,7 @@ use rand::Rng;
 use serde::Serialize;
 
 pub use infer::{InferBench, InferReport};
+pub use kernels::{KernelTime, KernelTimes};
 pub use step::{StepBench, StepReport};
 
 use crate::{Error, Result};

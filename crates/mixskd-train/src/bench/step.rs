@@ -6,6 +6,7 @@ use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore};
 use serde::Serialize;
 
+use super::kernels::{self, KernelTimes};
 use super::{Spread, at_least_one, images, timed};
 use crate::gpu_step::GpuStepper;
 use crate::machine::peak_resident_bytes;
@@ -41,6 +42,10 @@ pub struct StepBench {
     pub precision: Precision,
     /// On a GPU: capture the step as a graph, where the method allows it.
     pub cuda_graph: bool,
+    /// On a GPU: try cuDNN's algorithms out instead of taking the one that it guesses.
+    pub cudnn_benchmark: bool,
+    /// Time the GPU's kernels one by one, in steps after those that are timed as a whole.
+    pub kernels: bool,
 }
 
 /// What was measured. Rates are of the whole process on this machine, whatever else it does.
@@ -84,6 +89,8 @@ pub struct StepReport {
     pub peak_memory_bytes: Option<u64>,
     /// Memory of the GPU in use after the last step, by whomever, in bytes.
     pub gpu_memory_bytes: Option<u64>,
+    /// Where the time went, if it was asked for.
+    pub gpu_kernels: Option<KernelTimes>,
 }
 
 impl StepBench {
@@ -104,6 +111,8 @@ impl StepBench {
             device: DeviceKind::Auto,
             precision: Precision::F32,
             cuda_graph: true,
+            cudnn_benchmark: false,
+            kernels: false,
         })
     }
 
@@ -115,7 +124,11 @@ impl StepBench {
         at_least_one("batch", self.batch)?;
         at_least_one("steps", self.steps)?;
         let device = self.device.open()?;
+        if self.kernels && !device.is_cuda() {
+            return Err(kernels::no_gpu());
+        }
         self.precision.apply(&device)?;
+        mixskd_kernels::set_cudnn_benchmark(&device, self.cudnn_benchmark)?;
         let on_gpu = has_gpu_kernels(&device);
         let mut gpu = GpuStepper::new(self.cuda_graph);
         let store = ParamStore::new(self.seed, DType::F32, &device);
@@ -146,7 +159,7 @@ impl StepBench {
 
         // A graph is captured after a few steps, and its first launch uploads it.
         let warm_up = self.warm_up.max(if on_gpu { GPU_WARM_UP } else { 0 });
-        let seconds = timed(warm_up, self.steps, |step| {
+        let mut take = |gpu: &mut GpuStepper, step| {
             let draws = method.draws(&DrawSite {
                 labels: &host_labels,
                 size: (self.model.input, self.model.input),
@@ -184,7 +197,20 @@ impl StepBench {
             StepReading::of(&output)?;
             let gradients = mixskd_kernels::backward(&output.loss)?;
             optimizer.step(&gradients, self.optimizer.lr)
-        })?;
+        };
+        let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step))?;
+        let (captured, gpu_memory_bytes) = (
+            gpu.is_captured(),
+            mixskd_kernels::gpu_memory_in_use(&device)?,
+        );
+        // A graph of its own, into which the watch puts its marks.
+        drop(gpu);
+        let gpu_kernels = if self.kernels {
+            let mut gpu = GpuStepper::new(self.cuda_graph);
+            Some(kernels::watch(&device, || take(&mut gpu, 0))?)
+        } else {
+            None
+        };
         let macs_per_step = 3 * macs * images_per_step as u64;
         Ok(StepReport {
             model: self.model.name.clone(),
@@ -197,14 +223,15 @@ impl StepBench {
             threads: rayon::current_num_threads(),
             device: if device.is_cuda() { "cuda" } else { "cpu" },
             precision: self.precision,
-            captured: gpu.is_captured(),
+            captured,
             steps: self.steps,
             seconds_per_step: seconds,
             samples_per_s: seconds.rate(self.batch as f64),
             macs_per_step,
             gflop_per_s: seconds.rate(2e-9 * macs_per_step as f64),
             peak_memory_bytes: peak_resident_bytes(),
-            gpu_memory_bytes: mixskd_kernels::gpu_memory_in_use(&device)?,
+            gpu_memory_bytes,
+            gpu_kernels,
         })
     }
 }

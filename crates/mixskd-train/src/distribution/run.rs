@@ -43,7 +43,7 @@ impl Trainer {
         let origin = Path::new("the state of rank 0");
         let state = self
             .group
-            .first_bytes(|| self.checkpoint(method).to_bytes(origin))?;
+            .first_bytes(|| self.checkpoint(method)?.to_bytes(origin))?;
         let state = Checkpoint::from_bytes(&state, origin, &self.device)?;
         self.group.memory = state.method.clone();
         if !self.place().is_first() {

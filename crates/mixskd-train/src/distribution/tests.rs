@@ -79,6 +79,7 @@ fn state(trainer: &Trainer) -> Vec<u8> {
     let method = trainer.method.state().unwrap();
     trainer
         .checkpoint(method)
+        .unwrap()
         .to_bytes(Path::new("memory"))
         .unwrap()
 }

@@ -68,13 +68,23 @@ pub(super) fn loaded(device: &CudaDevice) -> Result<Arc<Gpu>> {
     if let Some(gpu) = opened.get(&device.id()) {
         return Ok(gpu.clone());
     }
+    let stream = Arc::new(Stream::new(device.cuda_stream()).map_err(failed)?);
     let gpu = Arc::new(Gpu {
-        memory: Memory::Device(device.clone()),
-        engine: Box::new(Stream::new(device.cuda_stream()).map_err(failed)?),
-        convolutions: Box::new(Cudnn::new(device.cuda_stream()).map_err(failed)?),
+        memory: Memory::Device(device.clone(), stream.clone()),
+        engine: Box::new(stream.clone()),
+        convolutions: Box::new(Cudnn::new(stream).map_err(failed)?),
     });
     opened.insert(device.id(), gpu.clone());
     Ok(gpu)
+}
+
+/// The stream that all kernels of the device go through.
+pub(super) fn stream(device: &CudaDevice) -> Result<Arc<Stream>> {
+    match &loaded(device)?.memory {
+        Memory::Device(_, stream) => Ok(stream.clone()),
+        #[cfg(feature = "emulator")]
+        Memory::Host => bail!("a GPU's memory is the host's"),
+    }
 }
 
 /// Memory for `count` elements, not yet written.

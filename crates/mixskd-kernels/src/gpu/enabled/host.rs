@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use candle_core::{CpuStorage, DType, Result, bail};
+use mixskd_cuda::convolution::EmulatedConvolutions;
 use mixskd_cuda::{Address, Emulator};
 
 use super::memory::{Gpu, Memory};
@@ -15,7 +16,7 @@ static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
     Arc::new(Gpu {
         memory: Memory::Host,
         engine: Box::new(Emulator),
-        convolutions: Box::new(Emulator),
+        convolutions: Box::new(EmulatedConvolutions::default()),
     })
 });
 

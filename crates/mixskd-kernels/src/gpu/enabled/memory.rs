@@ -22,7 +22,7 @@ pub(super) struct Gpu {
 /// Where a GPU's tensors live.
 pub(super) enum Memory {
     #[cfg(feature = "cuda")]
-    Device(candle_core::CudaDevice),
+    Device(candle_core::CudaDevice, Arc<mixskd_cuda::Stream>),
     #[cfg(feature = "emulator")]
     Host,
 }
@@ -56,7 +56,7 @@ impl Gpu {
     pub(super) fn storage(&self, dtype: DType, count: usize) -> Result<Storage> {
         match &self.memory {
             #[cfg(feature = "cuda")]
-            Memory::Device(device) => device::storage(device, dtype, count).map(Storage::Cuda),
+            Memory::Device(device, _) => device::storage(device, dtype, count).map(Storage::Cuda),
             #[cfg(feature = "emulator")]
             Memory::Host => host::storage(dtype, count).map(Storage::Cpu),
         }

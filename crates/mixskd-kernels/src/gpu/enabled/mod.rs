@@ -2,6 +2,7 @@
 //!
 //! Maps are float or bfloat16; parameters, statistics and losses are float. Nothing here waits for the GPU.
 
+mod algorithms;
 mod conv;
 #[cfg(feature = "cuda")]
 mod copies;
@@ -21,7 +22,10 @@ mod other;
 mod recorded;
 mod tape;
 mod uploads;
+#[cfg(feature = "cuda")]
+mod watch;
 
+pub use algorithms::{cudnn_choices, recall_cudnn_choices, set_cudnn_benchmark};
 pub(crate) use conv::conv2d;
 pub use conv::{gpu_repeats, set_tf32};
 #[cfg(feature = "cuda")]
@@ -41,6 +45,8 @@ pub(crate) use optim::{count_hits, judge, sgd_step, sgd_steps};
 pub(crate) use other::{global_avg_pool2d, linear, pool2d};
 pub use tape::Tape;
 pub use uploads::Uploads;
+#[cfg(feature = "cuda")]
+pub use watch::GpuWatch;
 
 /// Whether the CPU stands in for a GPU.
 #[cfg(not(feature = "emulator"))]

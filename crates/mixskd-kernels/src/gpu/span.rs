@@ -1,0 +1,12 @@
+//! What a GPU did from one moment to another.
+
+/// One kernel, or one convolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GpuSpan {
+    /// Which.
+    pub what: String,
+    /// When the GPU began with it, in milliseconds since the first.
+    pub begin_ms: f32,
+    /// How long it took, in milliseconds.
+    pub ms: f32,
+}
