@@ -1,9 +1,10 @@
 //! cuDNN's convolutions.
 //!
-//! cuDNN is asked once for each shape, type and arithmetic which algorithms it has. Those that give the same bits every time are
-//! preferred, so that a run resumed is the run uninterrupted; where there is none, another is taken, which [`all_repeat`] then tells.
+//! cuDNN is asked once for each shape, type and arithmetic what it has. What gives the same bits every time is preferred, so that a run
+//! resumed is the run uninterrupted; where there is none, another is taken, which [`all_repeat`] then tells.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::cudnn::{CudnnError, result, sys};
 use cudarc::driver::DevicePtr;
 
-use super::candidates::{self, By, Choice, choose};
+use super::choice::{By, Choice, choose};
 use super::chosen::Numbers;
-use super::descriptors::Descriptors;
+use super::engines::ALIGNMENT;
 use super::{Choices, Convolution, Convolve, Pass};
 use crate::{Address, Error, Result, Stream};
 
@@ -25,23 +26,16 @@ pub fn all_repeat() -> bool {
     !UNREPEATABLE.load(Ordering::Relaxed)
 }
 
-/// The choices made for one convolution, as they are needed.
-struct Plan {
-    descriptors: Descriptors,
-    forward: Option<Choice<sys::cudnnConvolutionFwdAlgo_t>>,
-    data: Option<Choice<sys::cudnnConvolutionBwdDataAlgo_t>>,
-    filter: Option<Choice<sys::cudnnConvolutionBwdFilterAlgo_t>>,
-}
-
 struct State {
     handle: sys::cudnnHandle_t,
     timed: bool,
-    plans: HashMap<Convolution, Plan>,
+    /// For arrays that are aligned to [`ALIGNMENT`], and for others.
+    choices: HashMap<(Pass, Convolution, bool), Choice>,
     /// By number: what has been chosen, and what is to be.
     chosen: Numbers,
 }
 
-// SAFETY: handle and descriptors may be used from any thread, one at a time; the mutex around the state sees to that.
+// SAFETY: handle, descriptors and what counts their owners may be used from any thread, one at a time; the mutex around the state sees to that.
 unsafe impl Send for State {}
 
 /// cuDNN on one stream.
@@ -74,7 +68,7 @@ impl Cudnn {
             state: Mutex::new(State {
                 handle,
                 timed: false,
-                plans: HashMap::new(),
+                choices: HashMap::new(),
                 chosen: Numbers::new(),
             }),
         };
@@ -95,103 +89,54 @@ impl Cudnn {
         let State {
             handle,
             timed,
-            plans,
+            choices,
             chosen,
         } = &mut *state;
         let handle = *handle;
-        let plan = match plans.entry(c) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Plan {
-                descriptors: Descriptors::new(&c)?,
-                forward: None,
-                data: None,
-                filter: None,
-            }),
+        let aligned = [x, w, y].iter().all(|at| at.is_multiple_of(ALIGNMENT));
+        let arrays = [x, w, y].map(|address| address as *mut c_void);
+        let run = |choice: &Choice| {
+            // SAFETY: handle and choice are open; the arrays are the caller's promise; the workspace is freed in the order of the stream,
+            // behind the convolution.
+            self.with_workspace(choice.workspace, |space| unsafe {
+                choice.run(handle, arrays, space)
+            })
         };
-        let d = &plan.descriptors;
-        let by = match chosen.get(&(pass, c)) {
-            Some(number) => By::Number(*number),
-            None if *timed => By::Time,
-            None => By::Guess,
-        };
-        let (one, zero) = (1.0f32, 0.0f32);
-        let (one, zero): (*const c_void, *const c_void) = (
-            std::ptr::from_ref(&one).cast(),
-            std::ptr::from_ref(&zero).cast(),
-        );
-        let read = |address: Address| address as *const c_void;
-        let write = |address: Address| address as *mut c_void;
-        /// The algorithm chosen before or now, and its run.
-        macro_rules! pass {
-            ($slot:ident, $candidates:path, $run:path, $what:literal, [$($from:expr),*], $to:expr) => {{
-                let run = |choice: Choice<_>| {
-                    self.with_workspace(choice.workspace, |space, size| {
-                        // SAFETY: handle and descriptors are open; the arrays are the caller's promise; the workspace is freed in the
-                        // order of the stream, behind the convolution.
-                        unsafe {
-                            $run(
-                                handle, one, $($from,)* d.convolution, choice.algorithm, space, size, zero, $to.0, write($to.1),
-                            )
-                        }
-                        .map_err(asked($what))
-                    })
-                };
-                let choice = match plan.$slot {
-                    Some(choice) => choice,
-                    None => {
-                        let candidates = $candidates(handle, d)?;
-                        let choice = choose(&self.stream, by, &candidates, &run)?;
-                        if !choice.repeats {
-                            UNREPEATABLE.store(true, Ordering::Relaxed);
-                        }
-                        chosen.insert((pass, c), choice.number);
-                        *plan.$slot.insert(choice)
-                    }
-                };
-                self.stream.noted(|| name(c, pass, choice.number), || run(choice))
-            }};
+        let place = (pass, c, aligned);
+        if let Entry::Vacant(entry) = choices.entry(place) {
+            let by = match chosen.get(&(pass, c)) {
+                // What is kept is of arrays as allocated; views at odd places go by cuDNN's guess.
+                _ if !aligned => By::Guess,
+                Some(number) => By::Number(*number),
+                None if *timed => By::Time,
+                None => By::Guess,
+            };
+            let choice = choose(&self.stream, handle, (c, pass, aligned), by, run)?;
+            if !choice.repeats {
+                UNREPEATABLE.store(true, Ordering::Relaxed);
+            }
+            if aligned {
+                chosen.insert((pass, c), choice.number);
+            }
+            entry.insert(choice);
         }
-        match pass {
-            Pass::Forward => pass!(
-                forward,
-                candidates::forward,
-                result::convolution_forward,
-                "convolution forward",
-                [d.x, read(x), d.w, read(w)],
-                (d.y, y)
-            ),
-            Pass::Data => pass!(
-                data,
-                candidates::data,
-                result::convolution_backward_data,
-                "convolution backward, data",
-                [d.w, read(w), d.y, read(y)],
-                (d.x, x)
-            ),
-            Pass::Filter => pass!(
-                filter,
-                candidates::filter,
-                result::convolution_backward_filter,
-                "convolution backward, filter",
-                [d.x, read(x), d.y, read(y)],
-                (d.w, w)
-            ),
-        }
+        let choice = &choices[&place];
+        self.stream.noted(|| name(c, pass, choice), || run(choice))
     }
 
     /// Calls `work` with scratch memory of `size` bytes, taken from and given back to the stream's pool.
     fn with_workspace(
         &self,
         size: usize,
-        work: impl FnOnce(*mut c_void, usize) -> Result<()>,
+        work: impl FnOnce(*mut c_void) -> Result<()>,
     ) -> Result<()> {
         if size == 0 {
-            return work(std::ptr::null_mut(), 0);
+            return work(std::ptr::null_mut());
         }
         // SAFETY: cuDNN reads nothing of it that it has not written.
         let space = unsafe { self.stream.stream().alloc::<u8>(size) }?;
         let (address, guard) = space.device_ptr(self.stream.stream());
-        let done = work(address as *mut c_void, size);
+        let done = work(address as *mut c_void);
         drop(guard);
         done
     }
@@ -250,9 +195,7 @@ impl Convolve for Cudnn {
 
 impl State {
     fn forget(&mut self) {
-        for plan in self.plans.values_mut() {
-            (plan.forward, plan.data, plan.filter) = (None, None, None);
-        }
+        self.choices.clear();
         self.chosen.clear();
     }
 }
@@ -260,7 +203,7 @@ impl State {
 impl Drop for Cudnn {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.plans.clear();
+        state.choices.clear();
         // A library that cannot be closed at the end is left open.
         // SAFETY: nothing uses the handle any more.
         let _ = unsafe { result::destroy_handle(state.handle) };
@@ -268,7 +211,7 @@ impl Drop for Cudnn {
 }
 
 /// As it is called where times are told.
-fn name(c: Convolution, pass: Pass, algorithm: u32) -> String {
+fn name(c: Convolution, pass: Pass, choice: &Choice) -> String {
     let pass = match pass {
         Pass::Forward => "forward",
         Pass::Data => "data gradient",
@@ -280,7 +223,11 @@ fn name(c: Convolution, pass: Pass, algorithm: u32) -> String {
         groups => format!(" in {groups} groups"),
     };
     format!(
-        "convolution, {pass}, {}x{}/{}{groups}, {channels} -> {}, {h}x{w} px, batch {batch}, algorithm {algorithm}",
-        c.kernel[0], c.kernel[1], c.stride, c.output[3],
+        "convolution, {pass}, {}x{}/{}{groups}, {channels} -> {}, {h}x{w} px, batch {batch}, {}",
+        c.kernel[0],
+        c.kernel[1],
+        c.stride,
+        c.output[3],
+        choice.name(),
     )
 }

@@ -1,7 +1,9 @@
 //! Convolutions: forward, data gradient, filter gradient, all arrays channels-last.
 
 #[cfg(feature = "cuda")]
-mod candidates;
+mod backend;
+#[cfg(feature = "cuda")]
+mod choice;
 mod chosen;
 #[cfg(feature = "cuda")]
 mod cudnn;
@@ -9,6 +11,10 @@ mod cudnn;
 mod descriptors;
 #[cfg(feature = "emulator")]
 mod emulated;
+#[cfg(feature = "cuda")]
+mod engines;
+#[cfg(feature = "cuda")]
+mod legacy;
 
 pub use chosen::{Choices, Chosen, Pass};
 #[cfg(feature = "cuda")]
