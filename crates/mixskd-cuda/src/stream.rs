@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::{CudaFunction, CudaModule, CudaStream, result};
 
 use crate::engine::{BLOCK, args};
-use crate::watch::{Watch, mark};
+use crate::watch::{Mark, Watch};
 use crate::{Arg, Engine, Error, Result};
 
 /// The kernels as nvcc left them: the driver compiles them for the GPU at hand, and keeps that for the next time.
@@ -55,6 +55,15 @@ impl Stream {
         self.watch.noted(&self.cuda, what, work)
     }
 
+    /// Keeps the GPU from going on for so many microseconds, or up to twice as many.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn delay(&self, microseconds: u32) -> Result<()> {
+        // SAFETY: the kernel has one argument, a count.
+        unsafe { self.start("delay", (1, 1), args![microseconds]) }
+    }
+
     /// Milliseconds that the GPU takes for what `work` launches: the mean of `runs` in a row, after one that warms up. The GPU is kept from
     /// going on for `head_start` microseconds, so that it does not wait for the host in between.
     pub(crate) fn time(
@@ -64,14 +73,13 @@ impl Stream {
         work: impl Fn() -> Result<()>,
     ) -> Result<f32> {
         work()?;
-        // SAFETY: the kernel has one argument, a count.
-        unsafe { self.start("delay", (1, 1), args![head_start]) }?;
-        let begin = mark(&self.cuda)?;
+        self.delay(head_start)?;
+        let begin = Mark::new(&self.cuda)?;
         for _ in 0..runs {
             work()?;
         }
-        let end = mark(&self.cuda)?;
-        Ok(begin.elapsed_ms(&end)? / f32::from(runs))
+        let end = Mark::new(&self.cuda)?;
+        Ok(begin.until(&end)? / f32::from(runs))
     }
 
     fn function(&self, name: &str) -> Result<CudaFunction> {

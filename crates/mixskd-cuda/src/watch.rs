@@ -14,13 +14,60 @@ use crate::{Result, Span};
 #[derive(Debug, Default)]
 pub struct Watch {
     on: AtomicBool,
-    noted: Mutex<Vec<(String, CudaEvent, CudaEvent)>>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    spans: Vec<(String, Mark, Mark)>,
+    /// Events that a graph may still record.
+    kept: Vec<CudaEvent>,
+}
+
+/// Where a stream stood.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    event: CudaEvent,
+    /// It is part of a graph.
+    captured: bool,
+}
+
+impl Mark {
+    pub(crate) fn new(stream: &CudaStream) -> Result<Self> {
+        let timed = CUevent_flags::CU_EVENT_DEFAULT;
+        let event = stream.context().new_event(Some(timed))?;
+        let status = stream.capture_status()?;
+        let captured = status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE;
+        if captured {
+            let outside = CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
+            // SAFETY: both are open.
+            unsafe { cuEventRecordWithFlags(event.cu_event(), stream.cu_stream(), outside) }
+                .result()?;
+        } else {
+            event.record(stream)?;
+        }
+        Ok(Self { event, captured })
+    }
+
+    /// Milliseconds from here to there; waits for the GPU.
+    pub(crate) fn until(&self, end: &Self) -> Result<f32> {
+        Ok(self.event.elapsed_ms(&end.event)?)
+    }
+}
+
+impl Noted {
+    /// Drops all spans, those of a graph only in name: whoever has the graph may launch it again.
+    fn clear(&mut self) {
+        let marks = self.spans.drain(..).flat_map(|(_, a, b)| [a, b]);
+        let captured = marks.filter(|mark| mark.captured);
+        self.kept.extend(captured.map(|mark| mark.event));
+    }
 }
 
 impl Watch {
     /// Begins anew.
     pub fn start(&self) {
-        self.list().clear();
+        self.noted_so_far().clear();
         self.on.store(true, Ordering::Relaxed);
     }
 
@@ -29,26 +76,36 @@ impl Watch {
         self.on.store(false, Ordering::Relaxed);
     }
 
+    /// Forgets what was noted of a capture that came to nothing.
+    pub fn forget_captured(&self) {
+        let mut noted = self.noted_so_far();
+        let all = std::mem::take(&mut noted.spans);
+        let (captured, others) = all.into_iter().partition(|(_, begin, _)| begin.captured);
+        noted.spans = captured;
+        noted.clear();
+        noted.spans = others;
+    }
+
     /// Waits for the GPU and reads what was noted, in its order.
     ///
     /// # Errors
     /// The driver's: among others that what was noted has not been launched yet.
     pub fn spans(&self) -> Result<Vec<Span>> {
-        let noted = self.list();
-        let Some((_, first, _)) = noted.first() else {
+        let noted = self.noted_so_far();
+        let Some((_, first, _)) = noted.spans.first() else {
             return Ok(Vec::new());
         };
-        let spans = noted.iter().map(|(what, begin, end)| {
+        let spans = noted.spans.iter().map(|(what, begin, end)| {
             Ok(Span {
                 what: what.clone(),
-                begin_ms: first.elapsed_ms(begin)?,
-                ms: begin.elapsed_ms(end)?,
+                begin_ms: first.until(begin)?,
+                ms: begin.until(end)?,
             })
         });
         spans.collect()
     }
 
-    /// Runs `work` between two events.
+    /// Runs `work` between two marks.
     pub(crate) fn noted(
         &self,
         stream: &CudaStream,
@@ -58,30 +115,20 @@ impl Watch {
         if !self.on.load(Ordering::Relaxed) {
             return work();
         }
-        let begin = mark(stream)?;
-        work()?;
-        let end = mark(stream)?;
-        self.list().push((what(), begin, end));
+        let begin = Mark::new(stream)?;
+        let end = work().and_then(|()| Mark::new(stream));
+        let mut noted = self.noted_so_far();
+        match end {
+            Ok(end) => noted.spans.push((what(), begin, end)),
+            Err(error) => {
+                noted.kept.push(begin.event);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<(String, CudaEvent, CudaEvent)>> {
+    fn noted_so_far(&self) -> MutexGuard<'_, Noted> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An event at where the stream stands.
-pub(crate) fn mark(stream: &CudaStream) -> Result<CudaEvent> {
-    let event = stream
-        .context()
-        .new_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?;
-    if stream.capture_status()? == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE {
-        let outside = CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
-        // SAFETY: both are open.
-        unsafe { cuEventRecordWithFlags(event.cu_event(), stream.cu_stream(), outside) }
-            .result()?;
-    } else {
-        event.record(stream)?;
-    }
-    Ok(event)
 }

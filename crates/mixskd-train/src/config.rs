@@ -82,8 +82,9 @@ pub struct RunConfig {
     /// On a GPU: whether a step that is the same work every time is captured as a CUDA graph and launched as a whole. It is where the
     /// method allows it, `optimizer.accumulate` is 1 and gradients are not clipped.
     pub cuda_graph: bool,
-    /// On a GPU: whether cuDNN's algorithms are tried out when a convolution comes up for the first time and the fastest is taken, instead of the
-    /// one that cuDNN guesses. A run that is resumed goes on with its own choices, and with the same bits; two runs need not choose alike.
+    /// On a GPU: whether cuDNN's ways to compute a convolution are tried out when it comes up for the first time and the fastest is taken, instead of the
+    /// one that cuDNN guesses. A run of one process that is resumed goes on with its own choices, and its weights have the same bits; two runs need not
+    /// choose alike.
     pub cudnn_benchmark: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::trainer::Trainer;
 use crate::{Error, Result};
 
 /// Steps taken before one is captured: kernels are loaded in the first, and in the second nothing new may come up.
-const REHEARSALS: usize = 2;
+pub(crate) const REHEARSALS: usize = 2;
 
 /// Numbers of a reading, at most: loss, terms, hits, verdict.
 const MOST_READINGS: usize = 64;
@@ -95,7 +95,10 @@ impl GpuStepper {
                     .into(),
             );
         }
-        self.notices.pop()
+        if self.notices.is_empty() {
+            return None;
+        }
+        Some(self.notices.remove(0))
     }
 
     /// One step of `method`: loss, gradients, verdict, and where that is good the update at learning rate `lr`. `meanwhile` is called

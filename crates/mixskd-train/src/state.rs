@@ -49,7 +49,7 @@ impl Trainer {
             && !recall_cudnn_choices(&self.device, choices)?
         {
             self.gpu.tell(
-                "the algorithms of cuDNN that this run was begun with are of another GPU or version: others are chosen, which round otherwise".into(),
+                "the ways of cuDNN that this run was begun with are not of this device or version: others are chosen, which round otherwise".into(),
             );
         }
         self.progress = checkpoint.progress;

@@ -79,7 +79,7 @@ const ROWS: [Row; 5] = [
 /// Steps that are timed.
 const STEPS: usize = 30;
 
-/// How a row is taken: `as-guessed` by cuDNN, with the `fastest` of its algorithms, or that with the times of single `kernels`.
+/// How a row is taken: `as-guessed` by cuDNN, with the `fastest` of its ways, or that with the times of single `kernels`.
 const WAYS: [&str; 3] = ["as-guessed", "fastest", "kernels"];
 
 /// `step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY`: one row of ours, as JSON.
@@ -165,8 +165,11 @@ fn milliseconds(report: &Value) -> Option<f64> {
     Some(seconds.as_f64().or_else(|| seconds["median"].as_f64())? * 1e3)
 }
 
-/// Ours with cuDNN's algorithms tried out.
+/// Ours with cuDNN's ways tried out.
 const FASTEST: &str = "bf16, cuDNN's fastest";
+
+/// The same with times of single kernels.
+const WITH_KERNELS: &str = "bf16, cuDNN's fastest, again";
 
 /// Kernels that are told by name.
 const KERNELS: usize = 12;
@@ -188,7 +191,115 @@ fn tell_kernels(table: &mut Table, row: &str, times: &Value) {
     }
 }
 
-/// Every row, as far as the time allows.
+/// One way to time a row.
+#[derive(Clone, Copy)]
+enum Side {
+    Ours {
+        precision: &'static str,
+        way: &'static str,
+    },
+    Theirs {
+        mode: &'static str,
+    },
+}
+
+impl Row {
+    fn name(&self) -> String {
+        format!("{} {}, batch {}", self.model, self.method, self.batch)
+    }
+
+    /// One side's report, from a process of its own.
+    fn time(&self, side: Side, options: &Options) -> Result<Value> {
+        let classes = if self.size == 32 { "100" } else { "1000" };
+        let [batch, size, steps] = [self.batch, self.size, STEPS].map(|n| n.to_string());
+        let (model, method) = (self.model, self.method);
+        let mut command;
+        match side {
+            Side::Ours { precision, way } => {
+                command = Command::new(std::env::current_exe()?);
+                command.args([
+                    "step", model, method, &batch, &size, classes, precision, way,
+                ]);
+            }
+            Side::Theirs { mode } => {
+                command = Command::new(&options.python);
+                command.args(["-c", PEER, "--model", model, "--method", method]);
+                command.args(["--mode", mode, "--batch", &batch, "--size", &size]);
+                command.args(["--classes", classes, "--steps", &steps]);
+            }
+        }
+        json_of(&mut command, options)
+    }
+}
+
+/// What the sides of a row came to.
+struct Timed<'a> {
+    row: &'a Row,
+    options: &'a Options,
+    /// Bytes that this process holds, which are nobody's row.
+    held: f64,
+    reports: Vec<(&'static str, Value)>,
+}
+
+impl Timed<'_> {
+    /// Takes a side, unless the time is up.
+    fn take(&mut self, table: &mut Table, name: &'static str, side: Side) {
+        let place = format!("{}, {name}", self.row.name());
+        if self.options.is_late() {
+            return table.left_out("speed", &format!("{place}: the time is up"));
+        }
+        let report = match self.row.time(side, self.options) {
+            Ok(report) => report,
+            Err(_) if self.options.is_late() => {
+                return table.left_out("speed", &format!("{place}: the time is up"));
+            }
+            Err(error) => return table.broken("speed", &place, &error),
+        };
+        let bytes = report["gpu_memory_bytes"].as_f64();
+        let memory = bytes.map_or(String::new(), |bytes| {
+            let mebibytes = (bytes - self.held) / f64::from(1 << 20);
+            format!(", {mebibytes:.0} MiB of the GPU")
+        });
+        let captured = if report["captured"] == json!(false) {
+            ", not captured"
+        } else {
+            ""
+        };
+        let text = milliseconds(&report).map_or("no time".into(), |ms| {
+            format!("{ms:.2} ms{memory}{captured}")
+        });
+        table.figure("speed", &place, text, report.clone());
+        let notices = report["notices"].as_array();
+        for notice in notices.into_iter().flatten().filter_map(Value::as_str) {
+            table.figure("note", &place, notice.into(), Value::Null);
+        }
+        self.reports.push((name, report));
+    }
+
+    fn report(&self, side: &str) -> Option<&Value> {
+        let found = self.reports.iter().find(|(name, _)| *name == side);
+        found.map(|(_, report)| report)
+    }
+
+    /// PyTorch's time over ours, with cuDNN as it guesses and tried out.
+    fn ratio(&self, table: &mut Table, theirs: &'static str, goal: f64) {
+        for ours in [GUESSED, FASTEST] {
+            let ms = |side| self.report(side).and_then(milliseconds);
+            if let (Some(theirs_ms), Some(ours_ms)) = (ms(theirs), ms(ours)) {
+                let ratio = theirs_ms / ours_ms;
+                let name = format!("{}, {theirs} over {ours}", self.row.name());
+                let data = json!({ "ratio": ratio, "goal": goal });
+                table.figure("ratio", &name, format!("{ratio:.2} (goal {goal})"), data);
+            }
+        }
+    }
+}
+
+const GUESSED: &str = "bf16";
+const BEST: &str = "PyTorch best";
+const EAGER: &str = "PyTorch eager f32";
+
+/// Every row, as far as the time allows: first what the goals are about, then the other arithmetics.
 pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
     let peer = has_peer(options);
     if !peer {
@@ -197,126 +308,46 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
             "PyTorch's side: this Python has none that sees a GPU",
         );
     }
-    // What this process holds is nobody's row.
     let held = gpu_memory_in_use(gpu).ok().flatten().unwrap_or(0) as f64;
+    let [guessed, fastest, kernels] = WAYS;
+    let ours = |precision, way| Side::Ours { precision, way };
+    let timed = |row| Timed {
+        row,
+        options,
+        held,
+        reports: Vec::new(),
+    };
     for row in &ROWS {
-        let name = format!("{} {}, batch {}", row.model, row.method, row.batch);
-        if options.is_late() {
-            table.left_out("speed", &format!("{name}: the time is up"));
-            continue;
-        }
-        let classes = if row.size == 32 { "100" } else { "1000" };
-        let ours = |precision: &str, way: &str| {
-            let mut command = Command::new(std::env::current_exe()?);
-            let numbers = [row.batch.to_string(), row.size.to_string()];
-            command.args([
-                "step",
-                row.model,
-                row.method,
-                &numbers[0],
-                &numbers[1],
-                classes,
-                precision,
-                way,
-            ]);
-            json_of(&mut command, options)
-        };
-        let theirs = |mode: &str| {
-            let mut command = Command::new(&options.python);
-            let numbers = [
-                row.batch.to_string(),
-                row.size.to_string(),
-                STEPS.to_string(),
-            ];
-            command.args([
-                "-c", PEER, "--model", row.model, "--method", row.method, "--mode", mode,
-            ]);
-            command.args([
-                "--batch",
-                &numbers[0],
-                "--size",
-                &numbers[1],
-                "--classes",
-                classes,
-                "--steps",
-                &numbers[2],
-            ]);
-            json_of(&mut command, options)
-        };
+        let mut timed = timed(row);
         // Ours, theirs, and ours again, so that a GPU that grows warm is seen.
-        let [guessed, fastest, kernels] = WAYS;
-        let mut sides = vec![
-            ("bf16", ours("bf16", guessed)),
-            (FASTEST, ours("bf16", fastest)),
-        ];
+        timed.take(table, GUESSED, ours("bf16", guessed));
+        timed.take(table, FASTEST, ours("bf16", fastest));
         if peer {
-            sides.push(("PyTorch best", theirs("best")));
-            sides.push(("bf16 again", ours("bf16", guessed)));
+            timed.take(table, BEST, Side::Theirs { mode: "best" });
+            timed.take(table, "bf16 again", ours("bf16", guessed));
             if row.eager.is_some() {
-                sides.push(("PyTorch eager f32", theirs("eager")));
+                timed.take(table, EAGER, Side::Theirs { mode: "eager" });
             }
         }
-        sides.push(("tf32", ours("tf32", fastest)));
-        sides.push(("f32", ours("f32", fastest)));
-        let mut times = Vec::new();
-        for (side, report) in &sides {
-            match report {
-                Ok(report) => times.push((*side, milliseconds(report), report.clone())),
-                Err(error) => table.broken(
-                    "speed",
-                    &format!("{name}, {side}"),
-                    &anyhow::anyhow!("{error:#}"),
-                ),
-            }
-        }
-        let time = |side: &str| {
-            times
-                .iter()
-                .find(|(name, ..)| *name == side)
-                .and_then(|(_, ms, _)| *ms)
-        };
-        for (side, ms, report) in &times {
-            let memory = report["gpu_memory_bytes"]
-                .as_f64()
-                .map_or(String::new(), |b| {
-                    format!(", {:.0} MiB of the GPU", (b - held) / f64::from(1 << 20))
-                });
-            let captured = if report["captured"] == json!(false) {
-                ", not captured"
-            } else {
-                ""
-            };
-            let text = ms.map_or("no time".into(), |ms| {
-                format!("{ms:.2} ms{memory}{captured}")
-            });
-            table.figure("speed", &format!("{name}, {side}"), text, report.clone());
-        }
-        let compiled = times
-            .iter()
-            .any(|(side, _, report)| *side == "PyTorch best" && report["compiled"] == json!(true));
-        let ratio = |table: &mut Table, what: &str, theirs: Option<f64>, goal: f64| {
-            for side in ["bf16", FASTEST] {
-                if let (Some(theirs), Some(ours)) = (theirs, time(side)) {
-                    let text = format!("{:.2} (goal {goal})", theirs / ours);
-                    let data = json!({ "ratio": theirs / ours, "goal": goal });
-                    table.figure("ratio", &format!("{name}, {what} {side}"), text, data);
-                }
-            }
-        };
-        if compiled {
-            let theirs = time("PyTorch best");
-            ratio(table, "PyTorch's best over", theirs, row.best);
-        } else if peer {
-            let why = format!("{name}, PyTorch's best: it did not compile");
-            table.left_out("ratio", &why);
+        match timed.report(BEST) {
+            Some(report) if report["compiled"] == json!(true) => timed.ratio(table, BEST, row.best),
+            Some(_) => table.left_out(
+                "ratio",
+                &format!("{}, {BEST}: it did not compile", row.name()),
+            ),
+            None => {}
         }
         if let Some(goal) = row.eager {
-            let theirs = time("PyTorch eager f32");
-            ratio(table, "PyTorch eager f32 over", theirs, goal);
+            timed.ratio(table, EAGER, goal);
         }
-        match ours("bf16", kernels) {
-            Ok(report) => tell_kernels(table, &name, &report["gpu_kernels"]),
-            Err(error) => table.broken("kernels", &name, &error),
+        timed.take(table, WITH_KERNELS, ours("bf16", kernels));
+        if let Some(report) = timed.report(WITH_KERNELS) {
+            tell_kernels(table, &row.name(), &report["gpu_kernels"]);
+        }
+    }
+    for row in &ROWS {
+        for precision in ["tf32", "f32"] {
+            timed(row).take(table, precision, ours(precision, fastest));
         }
     }
 }

@@ -166,6 +166,7 @@ fn step_text(report: &StepReport) -> String {
     if report.gpu_memory_bytes.is_some() {
         rows.push(("GPU memory", memory(report.gpu_memory_bytes)));
     }
+    rows.extend(report.notices.iter().map(|text| ("note", text.clone())));
     let mut text = output::columns(&rows);
     if let Some(times) = &report.gpu_kernels {
         text.push_str("\n\n");

@@ -4,12 +4,14 @@ use candle_core::Device;
 use mixskd_kernels::{GpuSpan, GpuWatch};
 use serde::Serialize;
 
+use crate::gpu_step::REHEARSALS;
 use crate::{Error, Result};
 
 /// A GPU's time of one step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct KernelTimes {
-    /// From the first kernel's beginning to the last one's end, in milliseconds. The marks between kernels take a part of it.
+    /// From the first kernel's beginning to the last one's end, in milliseconds. The marks between kernels take a part of it, and where the step was not
+    /// captured the host's time does.
     pub total_ms: f64,
     /// Of that, what was none of the kernels below: candle's own, copies, and waiting.
     pub between_ms: f64,
@@ -57,22 +59,21 @@ impl KernelTimes {
     }
 }
 
-/// Steps that come up to those that are watched, and steps after the one in which kernels are noted: where that was captured, launches
-/// before the one that is read.
-const AROUND: usize = 2;
+/// Steps after the one in which kernels are noted: a graph's first launch uploads it.
+const LAUNCHES: usize = 2;
 
-/// Watches a step. `take` takes one; it captures the third, where it captures any.
+/// Watches a step. `take` takes one; where it captures any, it is the one after the rehearsals, and its last launch is the one that is read.
 ///
 /// # Errors
 /// `take`'s, the driver's, and that `device` is no GPU.
 pub(super) fn watch(device: &Device, mut take: impl FnMut() -> Result<()>) -> Result<KernelTimes> {
-    for _ in 0..AROUND {
+    for _ in 0..REHEARSALS {
         take()?;
     }
     let watch = GpuWatch::start(device)?.ok_or_else(no_gpu)?;
     take()?;
     watch.stop();
-    for _ in 0..AROUND {
+    for _ in 0..LAUNCHES {
         take()?;
     }
     Ok(KernelTimes::of(&watch.spans()?))

@@ -89,6 +89,8 @@ pub struct StepReport {
     pub peak_memory_bytes: Option<u64>,
     /// Memory of the GPU in use after the last step, by whomever, in bytes.
     pub gpu_memory_bytes: Option<u64>,
+    /// What the user should know of the steps, such as why they were not captured.
+    pub notices: Vec<String>,
     /// Where the time went, if it was asked for.
     pub gpu_kernels: Option<KernelTimes>,
 }
@@ -199,6 +201,7 @@ impl StepBench {
             optimizer.step(&gradients, self.optimizer.lr)
         };
         let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step))?;
+        let notices = std::iter::from_fn(|| gpu.take_notice()).collect();
         let (captured, gpu_memory_bytes) = (
             gpu.is_captured(),
             mixskd_kernels::gpu_memory_in_use(&device)?,
@@ -231,6 +234,7 @@ impl StepBench {
             gflop_per_s: seconds.rate(2e-9 * macs_per_step as f64),
             peak_memory_bytes: peak_resident_bytes(),
             gpu_memory_bytes,
+            notices,
             gpu_kernels,
         })
     }

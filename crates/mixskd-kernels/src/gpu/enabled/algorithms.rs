@@ -6,8 +6,9 @@ use mixskd_cuda::convolution::Choices;
 use super::memory::Gpu;
 use crate::Result;
 
-/// Whether a GPU tries cuDNN's algorithms out when a convolution comes up for the first time and takes the fastest, as PyTorch's
-/// `torch.backends.cudnn.benchmark` does; at first it takes the one that cuDNN guesses. Where that changes, what was chosen is dropped.
+/// Whether a GPU tries cuDNN's ways to compute a convolution out when it comes up for the first time and takes the fastest that gives the same bits
+/// every time, as PyTorch does with `torch.backends.cudnn.benchmark` and `deterministic`; at first it takes the one that cuDNN guesses. Where that
+/// changes, what was chosen is dropped.
 ///
 /// # Errors
 /// When the GPU cannot be opened.
@@ -18,7 +19,7 @@ pub fn set_cudnn_benchmark(device: &Device, on: bool) -> Result<()> {
     Ok(())
 }
 
-/// What has been chosen so far, as text for [`recall_cudnn_choices`]; `None` where `device` is no GPU.
+/// What has been chosen so far, as text for [`recall_cudnn_choices`]; `None` where that is nothing, or `device` is no GPU.
 ///
 /// # Errors
 /// When the GPU cannot be opened.
@@ -26,7 +27,11 @@ pub fn cudnn_choices(device: &Device) -> Result<Option<String>> {
     let Some(gpu) = Gpu::of(device)? else {
         return Ok(None);
     };
-    let text = serde_json::to_string(&gpu.convolutions.choices());
+    let choices = gpu.convolutions.choices();
+    if choices.chosen.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_string(&choices);
     Ok(Some(text.map_err(candle_core::Error::wrap)?))
 }
 

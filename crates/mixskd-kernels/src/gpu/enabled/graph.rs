@@ -3,11 +3,12 @@
 use candle_core::Device;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaGraph;
-use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
+use candle_core::cuda_backend::cudarc::driver::result::{self, mem_get_info};
 use candle_core::cuda_backend::cudarc::driver::sys::{
     CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
 
+use super::device;
 use crate::{Error, Result};
 
 /// Work of one GPU, ready to be launched as a whole.
@@ -59,6 +60,18 @@ pub fn gpu_memory_in_use(device: &Device) -> Result<Option<u64>> {
     Ok(Some((total - free) as u64))
 }
 
+/// Gives the driver the memory that steps before have used and that nothing holds any more: a graph has memory of its own, and what cuDNN's ways
+/// were tried out in is not needed again.
+fn give_back_memory(cuda: &CudaDevice) -> Result<()> {
+    let stream = cuda.cuda_stream();
+    stream.synchronize().map_err(driver)?;
+    // SAFETY: the pool is the device's, and what is held of it stays.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(stream.context().cu_device());
+        result::mem_pool::trim_to(pool.map_err(driver)?, 0).map_err(driver)
+    }
+}
+
 impl StepGraph {
     /// Captures what `work` launches; nothing of it runs. `None` where `device` is no GPU.
     ///
@@ -72,6 +85,7 @@ impl StepGraph {
             return Ok(None);
         };
         let stream = cuda.cuda_stream();
+        give_back_memory(cuda).map_err(E::from)?;
         // Of this thread alone: others may go on allocating.
         stream
             .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
@@ -84,6 +98,9 @@ impl StepGraph {
         let graph = stream.end_capture(flags);
         if done.is_err() || graph.is_err() {
             let _ = stream.context().check_err();
+            if let Ok(stream) = device::stream(cuda) {
+                stream.watch().forget_captured();
+            }
         }
         done?;
         let graph = graph.map_err(|error| E::from(driver(error)))?;

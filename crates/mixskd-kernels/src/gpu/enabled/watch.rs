@@ -10,7 +10,11 @@ use super::memory::failed;
 use crate::Result;
 use crate::gpu::GpuSpan;
 
-/// Notes every kernel of this project and every convolution that a GPU is given. candle's own kernels are what lies between them.
+/// Microseconds in which the host gets ahead of the GPU.
+const HEAD_START: u32 = 20_000;
+
+/// Notes every kernel of this project and every convolution that a GPU is given. candle's own kernels are what lies between them. The times of a
+/// captured graph are the GPU's; of what is launched kernel by kernel they hold the host's time too, once the GPU has caught up with it.
 #[derive(Debug)]
 pub struct GpuWatch(Arc<Stream>);
 
@@ -25,6 +29,8 @@ impl GpuWatch {
         };
         let stream = device::stream(device)?;
         stream.watch().start();
+        // What is launched kernel by kernel lies ready when the GPU comes to it, as far as the driver's queue holds it.
+        stream.delay(HEAD_START).map_err(failed)?;
         Ok(Some(Self(stream)))
     }
 
