@@ -41,6 +41,17 @@ template <class T, u32 V> __device__ inline void store(T *to, const Pack<T, V> &
 
 __device__ inline u64 thread_index() { return (u64)blockIdx.x * BLOCK + threadIdx.x; }
 
+// The last entry whose first block is not after this one.
+template <class Table> __device__ u32 own_entry(const Table &table, u32 count) {
+    u32 low = 0, high = count;
+    while (high - low > 1) {
+        u32 middle = (low + high) / 2;
+        if (table.slot[middle].first <= blockIdx.x) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
 // The sum over a block, known to all of its threads. Halves are added pairwise: the order is that of the thread numbers.
 template <class S> __device__ S block_sum(S value) {
     __shared__ S part[BLOCK];

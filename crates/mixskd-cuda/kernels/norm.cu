@@ -101,14 +101,26 @@ extern "C" __global__ void norm_inverse(const float *var, float *inv_std, u32 ch
 }
 REGISTER(norm_inverse)
 
-// Running mean and variance moved towards the batch's. Grid: channels / BLOCK.
-extern "C" __global__ void norm_running(const float *mean, const float *var, float *running_mean, float *running_var,
-                                        u32 channels, float momentum, float unbiased) {
+// One layer's statistics of many: a batch's, and the running ones that are moved towards them.
+struct Moved {
+    const float *mean, *var;
+    float *running_mean, *running_var;
+    u32 channels;
+    float unbiased;
+};
+constexpr u32 LAYERS = 96;
+struct Layers {
+    Moved slot[LAYERS];
+};
+
+// running ← (1 − momentum)·running + momentum·batch, the variance `unbiased` times as large. Grid: (channels / BLOCK of the widest, layers).
+extern "C" __global__ void norm_running(const __grid_constant__ Layers layers, float momentum) {
+    const Moved &own = layers.slot[blockIdx.y];
     u64 c = thread_index();
-    if (c >= channels) return;
+    if (c >= own.channels) return;
     float kept = 1.0f - momentum;
-    running_mean[c] = fmaf(momentum, mean[c], kept * running_mean[c]);
-    running_var[c] = fmaf(momentum * unbiased, var[c], kept * running_var[c]);
+    own.running_mean[c] = fmaf(momentum, own.mean[c], kept * own.running_mean[c]);
+    own.running_var[c] = fmaf(momentum * own.unbiased, own.var[c], kept * own.running_var[c]);
 }
 REGISTER(norm_running)
 

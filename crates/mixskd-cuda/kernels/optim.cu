@@ -19,17 +19,6 @@ struct Slots {
     Slot slot[SLOTS];
 };
 
-// The last entry whose first block is not after this one.
-template <class Table> __device__ u32 own_entry(const Table &table, u32 count) {
-    u32 low = 0, high = count;
-    while (high - low > 1) {
-        u32 middle = (low + high) / 2;
-        if (table.slot[middle].first <= blockIdx.x) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
 // g ← gradient + decay·p; v ← momentum·v + g; p ← p − factor·lr·(nesterov ? g + momentum·v : v), unless `verdict[1]` is 0. The learning
 // rate is read from device memory: a captured launch is given another one in every step. Grid: the blocks of all slots.
 extern "C" __global__ void sgd(const __grid_constant__ Slots slots, u32 count, const float *lr, const float *verdict, float momentum, float decay,

@@ -50,26 +50,48 @@ __device__ void interpolate_backward(const T *dy, const u32 *partner, const floa
 BOTH(interpolate_backward, PARAMETERS, (dy, partner, lambda, dx, batch, length, scale))
 #undef PARAMETERS
 
-// [out, in, taps] in float to [out, taps, in] in the activations' type. Grid: count / BLOCK.
-template <class T> __device__ void taps_first(const float *weight, T *to, u32 count, u32 in, u32 taps) {
-    u64 i = thread_index();
-    if (i >= count) return;
-    u64 c = i % in, tap = i / in % taps, o = i / in / taps;
-    to[i] = narrow<T>(weight[(o * in + c) * taps + tap]);
-}
-#define PARAMETERS(T) (const float *weight, T *to, u32 count, u32 in, u32 taps)
-BOTH(taps_first, PARAMETERS, (weight, to, count, in, taps))
-#undef PARAMETERS
+// One weight of many: [out, in, taps] in float, and [out, taps, in] in the activations' type.
+struct Turn {
+    const void *from;
+    void *to;
+    u32 len, in;
+    u32 taps, first;
+};
+constexpr u32 TURNS = 120;
+struct Turns {
+    Turn slot[TURNS];
+};
+// Elements of a block.
+constexpr u32 TURNED = 2048;
 
-// The way back, for the gradient. Grid: count / BLOCK.
-template <class T> __device__ void taps_last(const T *weight, float *to, u32 count, u32 in, u32 taps) {
-    u64 i = thread_index();
-    if (i >= count) return;
-    u64 tap = i % taps, c = i / taps % in, o = i / taps / in;
-    to[i] = widen(weight[(o * taps + tap) * in + c]);
+// From the first form to the second. Grid: the blocks of all weights.
+template <class T> __device__ void taps_first(const Turns &turns, u32 entries) {
+    const Turn &own = turns.slot[own_entry(turns, entries)];
+    const float *from = (const float *)own.from;
+    T *to = (T *)own.to;
+    u32 in = own.in, taps = own.taps;
+    u64 start = (u64)(blockIdx.x - own.first) * TURNED;
+    for (u64 i = start + threadIdx.x; i < start + TURNED && i < own.len; i += BLOCK) {
+        u64 c = i % in, tap = i / in % taps, o = i / in / taps;
+        to[i] = narrow<T>(from[(o * in + c) * taps + tap]);
+    }
 }
-#define PARAMETERS(T) (const T *weight, float *to, u32 count, u32 in, u32 taps)
-BOTH(taps_last, PARAMETERS, (weight, to, count, in, taps))
+#define PARAMETERS(T) (const __grid_constant__ Turns turns, u32 entries)
+BOTH(taps_first, PARAMETERS, (turns, entries))
+
+// The way back, for gradients. Grid: the blocks of all weights.
+template <class T> __device__ void taps_last(const Turns &turns, u32 entries) {
+    const Turn &own = turns.slot[own_entry(turns, entries)];
+    const T *from = (const T *)own.from;
+    float *to = (float *)own.to;
+    u32 in = own.in, taps = own.taps;
+    u64 start = (u64)(blockIdx.x - own.first) * TURNED;
+    for (u64 i = start + threadIdx.x; i < start + TURNED && i < own.len; i += BLOCK) {
+        u64 tap = i % taps, c = i / taps % in, o = i / taps / in;
+        to[i] = widen(from[(o * taps + tap) * in + c]);
+    }
+}
+BOTH(taps_last, PARAMETERS, (turns, entries))
 #undef PARAMETERS
 
 // A batch out of a set that lives in device memory as bytes [image, height, width, channel]: image `index[b]`, shifted so that

@@ -135,6 +135,11 @@ impl<E: Engine + ?Sized> Engine for std::sync::Arc<E> {
     }
 }
 
+/// Two halves of a word, the lower first.
+pub(crate) fn word(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// `size` as kernels count.
 pub(crate) fn count(what: &'static str, size: usize) -> Result<u32> {
     u32::try_from(size).map_err(|_| Error::Size { what, size })

@@ -1,6 +1,6 @@
 //! Batch norm with the residual sum and ReLU that follow it.
 
-use crate::engine::{args, blocks, count};
+use crate::engine::{args, blocks, count, word};
 use crate::{Address, Element, Engine, Result};
 
 /// Slabs of rows that are summed side by side, at most.
@@ -261,7 +261,7 @@ pub unsafe fn backward(
     }
 }
 
-/// How running statistics follow the batches'.
+/// One layer's statistics of a batch, and the running ones that are moved towards them: arrays of `channels` floats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Running {
     /// Channels.
@@ -270,39 +270,44 @@ pub struct Running {
     pub momentum: f32,
     /// What its biased variance is multiplied by.
     pub unbiased: f32,
+    /// The batch's mean and variance.
+    pub batch: [Address; 2],
+    /// The running ones.
+    pub running: [Address; 2],
 }
 
-impl Running {
-    /// `running ← (1 − momentum) · running + momentum · batch`, in place, for mean and variance.
-    ///
-    /// # Safety
-    /// All four arrays have a float for each channel.
-    ///
-    /// # Errors
-    /// When the launch fails.
-    pub unsafe fn advance(
-        self,
-        engine: &dyn Engine,
-        [mean, var]: [Address; 2],
-        [running_mean, running_var]: [Address; 2],
-    ) -> Result<()> {
-        let grid = blocks("channels", self.channels)?;
-        let channels = count("channels", self.channels)?;
-        // SAFETY: the caller's promise.
-        unsafe {
-            engine.launch(
-                "norm_running",
-                grid,
-                args![
-                    mean,
-                    var,
-                    running_mean,
-                    running_var,
-                    channels,
-                    self.momentum,
-                    self.unbiased
-                ],
-            )
+/// Entries of a launch's table of layers.
+const LAYERS: usize = 96;
+
+/// `running ← (1 − momentum) · running + momentum · batch`, in place, for mean and variance of all `layers`, which have arrays of their own.
+///
+/// # Safety
+/// The arrays have a float for each channel.
+///
+/// # Errors
+/// When a launch fails.
+pub unsafe fn advance(engine: &dyn Engine, layers: &[Running]) -> Result<()> {
+    for layers in layers.chunk_by(|a, b| a.momentum.to_bits() == b.momentum.to_bits()) {
+        for layers in layers.chunks(LAYERS) {
+            let mut table = Vec::with_capacity(LAYERS * 5);
+            let mut widest = 0;
+            for layer in layers {
+                table.extend(layer.batch);
+                table.extend(layer.running);
+                table.push(word(
+                    count("channels", layer.channels)?,
+                    layer.unbiased.to_bits(),
+                ));
+                widest = widest.max(layer.channels);
+            }
+            table.resize(LAYERS * 5, 0);
+            let grid = (
+                blocks("channels", widest)?.0,
+                count("layers", layers.len())?,
+            );
+            // SAFETY: the caller's promise.
+            unsafe { engine.launch("norm_running", grid, args![table, layers[0].momentum]) }?;
         }
     }
+    Ok(())
 }

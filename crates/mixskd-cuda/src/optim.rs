@@ -1,6 +1,6 @@
 //! The optimiser's update of many parameters in few launches, and what a step is judged by before it.
 
-use crate::engine::{args, count};
+use crate::engine::{args, count, word};
 use crate::loss::scaled_sum;
 use crate::{Address, Engine, Result};
 
@@ -35,11 +35,6 @@ pub struct Sgd {
     pub decay: f32,
     /// Nesterov momentum.
     pub nesterov: bool,
-}
-
-/// Two halves of a word, the lower first.
-fn word(low: u32, high: u32) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
 }
 
 impl Sgd {

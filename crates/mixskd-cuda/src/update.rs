@@ -1,6 +1,6 @@
 //! Interpolation between samples, weights in the convolution's order, and batches of images.
 
-use crate::engine::{args, blocks, count, parts};
+use crate::engine::{args, blocks, count, parts, word};
 use crate::{Address, Element, Engine, Error, Result};
 
 /// Samples of a batch, at most, that [`interpolate_backward`] finds partners in.
@@ -75,61 +75,68 @@ pub unsafe fn interpolate_backward(
     }
 }
 
-/// A convolution's weight: `[out, in, taps]` floats as parameters have it, `[out, taps, in]` as channels-last convolutions do.
+/// One convolution's weight in its two orders: a parameter's `[out, in, height · width]` in float, a convolution's
+/// `[out, height · width, in]` in the maps' type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weight {
+pub struct Turn {
     /// Output channels.
     pub out: usize,
     /// Input channels of a group.
     pub input: usize,
     /// Height · width of the window.
     pub taps: usize,
-    /// Type of the second form.
-    pub element: Element,
+    /// What is read.
+    pub from: Address,
+    /// What is written.
+    pub to: Address,
 }
 
-impl Weight {
-    fn convert(self, engine: &dyn Engine, name: &str, from: Address, to: Address) -> Result<()> {
-        let all = self.out * self.input * self.taps;
-        let name = format!("{name}_{}", self.element.suffix());
-        let input = count("weight", self.input)?;
-        let taps = count("weight", self.taps)?;
-        // SAFETY: the promise of both callers' callers.
-        unsafe {
-            engine.launch(
-                &name,
-                blocks("weight", all)?,
-                args![from, to, count("weight", all)?, input, taps],
-            )
+/// Entries of a launch's table of weights.
+const TURNS: usize = 120;
+/// Elements of a block, as the kernels have it.
+const TURNED: usize = 2048;
+
+fn turn(engine: &dyn Engine, name: &str, element: Element, all: &[Turn]) -> Result<()> {
+    let name = format!("{name}_{}", element.suffix());
+    for turns in all.chunks(TURNS) {
+        let mut table = Vec::with_capacity(TURNS * 4);
+        let mut blocks = 0;
+        for turn in turns {
+            let len = turn.out * turn.input * turn.taps;
+            let sizes = [len, turn.input, turn.taps, blocks].map(|size| count("weight", size));
+            let [len_word, input, taps, first] = sizes;
+            table.extend([turn.from, turn.to]);
+            table.extend([word(len_word?, input?), word(taps?, first?)]);
+            blocks += len.div_ceil(TURNED);
         }
+        table.resize(TURNS * 4, 0);
+        let grid = (count("weight", blocks)?, 1);
+        // SAFETY: the promise of both callers' callers.
+        unsafe { engine.launch(&name, grid, args![table, count("weight", turns.len())?]) }?;
     }
+    Ok(())
+}
 
-    /// From the parameter's order to the convolution's.
-    ///
-    /// # Safety
-    /// Both arrays are as long as the sizes say.
-    ///
-    /// # Errors
-    /// When the launch fails.
-    pub unsafe fn taps_first(
-        self,
-        engine: &dyn Engine,
-        weight: Address,
-        to: Address,
-    ) -> Result<()> {
-        self.convert(engine, "taps_first", weight, to)
-    }
+/// From parameters' order to convolutions', all weights in as few launches as there is room for.
+///
+/// # Safety
+/// The arrays are as long as the sizes say; none is empty.
+///
+/// # Errors
+/// When a launch fails.
+pub unsafe fn taps_first(engine: &dyn Engine, element: Element, all: &[Turn]) -> Result<()> {
+    turn(engine, "taps_first", element, all)
+}
 
-    /// From the convolution's order to the parameter's, for the gradient.
-    ///
-    /// # Safety
-    /// Both arrays are as long as the sizes say.
-    ///
-    /// # Errors
-    /// When the launch fails.
-    pub unsafe fn taps_last(self, engine: &dyn Engine, weight: Address, to: Address) -> Result<()> {
-        self.convert(engine, "taps_last", weight, to)
-    }
+/// From convolutions' order to parameters', for gradients.
+///
+/// # Safety
+/// The arrays are as long as the sizes say; none is empty.
+///
+/// # Errors
+/// When a launch fails.
+pub unsafe fn taps_last(engine: &dyn Engine, element: Element, all: &[Turn]) -> Result<()> {
+    turn(engine, "taps_last", element, all)
 }
 
 /// A data set in the engine's memory, bytes `[image, height, width, channel]`.

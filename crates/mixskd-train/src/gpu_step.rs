@@ -174,6 +174,7 @@ fn work(
     rate: &Tensor,
 ) -> Result<(Tensor, Readings)> {
     let tape = Tape::start();
+    tape.turn_weights(optimizer.parameters(), batch.images.dtype())?;
     let output = method.step(batch)?;
     let gradients = optimizer.gradients(&tape.backward(&output.loss)?);
     let (readings, verdict, shape) = gather(&output, &gradients)?;

@@ -167,6 +167,11 @@ impl Sgd {
         self.update(&self.gradients(gradients), lr)
     }
 
+    /// Every parameter.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.slots.values().map(|slot| slot.parameter.as_tensor())
+    }
+
     /// The gradients of the parameters that the loss reached, by name.
     pub(crate) fn gradients(&self, gradients: &GradStore) -> Gradients {
         let reached = self.slots.iter().filter_map(|(name, slot)| {

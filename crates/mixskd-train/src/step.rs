@@ -164,6 +164,8 @@ impl Trainer {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<(StepReading, Option<Broken>)> {
         let tape = Tape::start();
+        let dtype = batch.images.dtype();
+        tape.turn_weights(self.updater.optimizer.parameters(), dtype)?;
         let output = self.method.step(batch)?;
         let (mut reading, gradients);
         if has_gpu_kernels(&self.device) {

@@ -76,6 +76,18 @@ impl Tape {
         Self(())
     }
 
+    /// Nothing: this build knows no GPU.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn turn_weights<'a>(
+        &self,
+        _: impl IntoIterator<Item = &'a Tensor>,
+        _: DType,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// [`crate::backward`].
     ///
     /// # Errors

@@ -9,11 +9,11 @@ mod common;
 mod optim;
 
 use array::{Array, INCOMING, check, float, incoming, one, rounded, var};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_cuda::loss::{Logits, MeanSquare, Target};
 use mixskd_cuda::pool::{GlobalPool, Pool, Reduction};
-use mixskd_cuda::update::{Draws, Images, Pairs, Weight};
+use mixskd_cuda::update::{Draws, Images, Pairs, Turn};
 use mixskd_cuda::{Address, Element, Emulator, NULL, norm, update};
 use mixskd_kernels::{
     BATCH_NORM_EPS, BatchStats, Pool2dConfig, avg_pool2d, batch_norm_eval, batch_norm_train,
@@ -165,16 +165,29 @@ fn running_statistics() {
         count: 50,
     };
     move_running(&mean, &var, &stats, 0.1).unwrap();
-    let running = norm::Running {
+    let batch = [float(&stats.mean), float(&stats.var)];
+    let layer = norm::Running {
         channels,
         momentum: 0.1,
         unbiased: 50.0 / 49.0,
+        batch: [batch[0].at(), batch[1].at()],
+        running: [to_mean.at(), to_var.at()],
     };
-    let batch = [float(&stats.mean), float(&stats.var)];
+    let ones = Tensor::ones(3, DType::F64, &Device::Cpu).unwrap();
+    // More layers than a launch has room for, the others with fewer channels and arrays of their own.
+    let others: Vec<_> = (0..100).map(|_| [float(&ones), float(&ones)]).collect();
+    let mut layers = vec![layer];
+    layers.extend(others.iter().map(|to| norm::Running {
+        channels: 3,
+        running: [to[0].at(), to[1].at()],
+        ..layer
+    }));
     // SAFETY: all arrays have a float for each channel.
-    unsafe {
-        let [from, to] = [[batch[0].at(), batch[1].at()], [to_mean.at(), to_var.at()]];
-        running.advance(&Emulator, from, to).unwrap();
+    unsafe { norm::advance(&Emulator, &layers) }.unwrap();
+    let firsts = |t: &Tensor| (t.narrow(0, 0, 3).unwrap() * 0.1).unwrap();
+    let moved = (firsts(&stats.mean) + 0.9).unwrap();
+    for [mean, _] in &others {
+        check(mean, &moved, "another layer's running mean");
     }
     check(&to_mean, &mean, "running mean");
     check(&to_var, &var, "running variance");
@@ -425,20 +438,34 @@ fn weights_change_order_and_back() {
     for element in ELEMENTS {
         let w = rounded(&[5, 3, 2, 4], 1, element);
         let turned = w.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
-        let weight = Weight {
-            out: 5,
-            input: 3,
-            taps: 8,
-            element,
-        };
+        let large = rounded(&[40, 20, 3, 3], 2, element);
         let (from, to, back) = (float(&w), Array::empty(120, element), one_of(120));
-        // SAFETY: all three have 120 numbers.
+        let other = (float(&large), Array::empty(7200, element), one_of(7200));
+        let turn = |out, input, taps, from: &Array, to: &Array| Turn {
+            out,
+            input,
+            taps,
+            from: from.at(),
+            to: to.at(),
+        };
+        // More weights than a launch has room for.
+        let mut first = vec![turn(40, 20, 9, &other.0, &other.1); 130];
+        first.push(turn(5, 3, 8, &from, &to));
+        let last = [
+            turn(5, 3, 8, &to, &back),
+            turn(40, 20, 9, &other.1, &other.2),
+        ];
+        // SAFETY: the arrays have as many numbers as the sizes say.
         unsafe {
-            weight.taps_first(&Emulator, from.at(), to.at()).unwrap();
-            weight.taps_last(&Emulator, to.at(), back.at()).unwrap();
+            update::taps_first(&Emulator, element, &first).unwrap();
+            update::taps_last(&Emulator, element, &last).unwrap();
         }
         assert_eq!(common::values(&to.tensor(&turned)), common::values(&turned));
         assert_eq!(common::values(&back.tensor(&w)), common::values(&w));
+        assert_eq!(
+            common::values(&other.2.tensor(&large)),
+            common::values(&large)
+        );
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{DType, Tensor};
 use mixskd_cuda::Element;
 use mixskd_cuda::convolution::{Arithmetic, Convolution};
-use mixskd_cuda::update::Weight;
+use mixskd_cuda::update::{self, Turn};
 
+use super::later;
 use super::memory::{Gpu, address, failed, kernel_for, start};
 use super::recorded::record;
 use crate::Result;
@@ -48,14 +49,34 @@ fn sizes(g: &Geometry, element: Element) -> Convolution {
     }
 }
 
+/// A weight's change of order.
+fn turn(g: &Geometry, from: &Tensor, to: &Tensor) -> candle_core::Result<Turn> {
+    Ok(Turn {
+        out: g.out_c,
+        input: g.in_group(),
+        taps: g.taps(),
+        from: address(from)?,
+        to: address(to)?,
+    })
+}
+
 /// The weight in the order and type of the maps.
-fn turned(gpu: &Gpu, weight: Weight, w: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
-    if weight.taps == 1 && dtype == DType::F32 {
+fn turned(
+    gpu: &Gpu,
+    g: &Geometry,
+    w: &Tensor,
+    kind: Element,
+    dtype: DType,
+) -> candle_core::Result<Tensor> {
+    if g.taps() == 1 && dtype == DType::F32 {
         return Ok(w.detach());
+    }
+    if let Some(turned) = later::turned(w, dtype) {
+        return Ok(turned);
     }
     let to = gpu.empty(dtype, w.elem_count())?;
     // SAFETY: both have as many elements as the weight.
-    unsafe { weight.taps_first(gpu.engine(), address(w)?, address(&to)?) }.map_err(failed)?;
+    unsafe { update::taps_first(gpu.engine(), kind, &[turn(g, w, &to)?]) }.map_err(failed)?;
     Ok(to)
 }
 
@@ -67,15 +88,10 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tens
         return Ok(None);
     }
     let sizes = sizes(g, element);
-    let weight = Weight {
-        out: g.out_c,
-        input: g.in_group(),
-        taps: g.taps(),
-        element,
-    };
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let dtype = x.dtype();
-    let turned = turned(&gpu, weight, &w, dtype)?;
+    let turned = turned(&gpu, g, &w, element, dtype)?;
+    let geometry = *g;
     let y = gpu.storage(dtype, g.output_len())?;
     // SAFETY: the arrays have the geometry's sizes.
     unsafe {
@@ -89,7 +105,7 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tens
         let back = Back {
             gpu: &gpu,
             sizes,
-            weight,
+            geometry,
             dy,
         };
         let dx = x.track_op().then(|| back.input(x, &turned)).transpose()?;
@@ -104,7 +120,7 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tens
 struct Back<'a> {
     gpu: &'a Arc<Gpu>,
     sizes: Convolution,
-    weight: Weight,
+    geometry: Geometry,
     dy: &'a Tensor,
 }
 
@@ -130,16 +146,12 @@ impl Back<'_> {
                 .filter_gradient(self.sizes, x, dy, dw)
                 .map_err(failed)?;
         }
-        if self.weight.taps == 1 && x.dtype() == DType::F32 {
+        if self.geometry.taps() == 1 && x.dtype() == DType::F32 {
             return turned.reshape(w.shape());
         }
         let dw = gpu.empty(DType::F32, w.shape())?;
-        // SAFETY: both have as many elements as the weight.
-        unsafe {
-            self.weight
-                .taps_last(gpu.engine(), address(&turned)?, address(&dw)?)
-        }
-        .map_err(failed)?;
+        let turn = turn(&self.geometry, &turned, &dw)?;
+        later::taps_last(gpu, self.sizes.element, turn, &[turned, dw.clone()])?;
         Ok(dw)
     }
 }

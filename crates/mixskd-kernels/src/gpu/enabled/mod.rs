@@ -14,6 +14,7 @@ mod graph;
 mod host;
 mod images;
 mod joined;
+mod later;
 mod loss;
 mod memory;
 mod norm;

@@ -8,7 +8,7 @@ use mixskd_cuda::{Element, NULL};
 
 use super::memory::{Gpu, address, failed, kernel_for, start};
 use super::recorded::record;
-use super::tape;
+use super::{later, tape};
 use crate::{BatchStats, Result};
 
 pub(crate) fn batch_norm_train(
@@ -61,6 +61,8 @@ pub(crate) fn batch_norm_eval(
     let Some((gpu, shape)) = kernel(x, &[weight, bias, mean, var], residual)? else {
         return Ok(None);
     };
+    // They may be running ones that are still to be moved.
+    later::flush()?;
     let inv_std = gpu.empty(DType::F32, shape.channels)?;
     let var = var.contiguous()?;
     // SAFETY: both arrays have a float for each channel.
@@ -224,16 +226,13 @@ pub(crate) fn move_running(
     if !arrays.iter().all(|t| t.is_contiguous()) {
         return Ok(None);
     }
-    let running = Running {
+    let layer = Running {
         channels: mean.elem_count(),
         momentum: momentum as f32,
         unbiased: (stats.count as f64 / (stats.count - 1) as f64) as f32,
+        batch: [address(&stats.mean)?, address(&stats.var)?],
+        running: [address(mean)?, address(var)?],
     };
-    // SAFETY: each array has a float for each channel.
-    unsafe {
-        let batch = [address(&stats.mean)?, address(&stats.var)?];
-        let to = [address(mean)?, address(var)?];
-        running.advance(gpu.engine(), batch, to).map_err(failed)?;
-    }
+    later::advance(&gpu, layer, &[stats.mean.clone(), stats.var.clone()])?;
     Ok(Some(()))
 }

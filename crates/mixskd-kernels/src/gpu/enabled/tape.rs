@@ -17,6 +17,7 @@ use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Shape, Storage, Tensor, TensorId, bail};
 
+use super::later;
 use super::memory::{Gpu, tensor};
 use super::recorded::{Backward, record};
 
@@ -78,6 +79,8 @@ pub(super) fn note(
 pub struct Tape {
     /// Of the tape that this one is inside of.
     outer: Option<Notes>,
+    /// It is the one with which work began to be put off.
+    first: bool,
     /// It is of one thread.
     thread: PhantomData<*const ()>,
 }
@@ -87,8 +90,22 @@ impl Tape {
     pub fn start() -> Self {
         Self {
             outer: NOTES.replace(Some(Notes::default())),
+            first: later::begin(),
             thread: PhantomData,
         }
+    }
+
+    /// Brings those of `weights` that are convolutions' into the order of maps of type `dtype`, in one launch instead of one for each
+    /// convolution. They are not to be changed as long as the tape is there.
+    ///
+    /// # Errors
+    /// When a launch fails.
+    pub fn turn_weights<'a>(
+        &self,
+        weights: impl IntoIterator<Item = &'a Tensor>,
+        dtype: DType,
+    ) -> crate::Result<()> {
+        Ok(later::turn(weights, dtype)?)
     }
 
     /// The gradients of `loss`, as [`crate::backward`] gives them.
@@ -97,16 +114,22 @@ impl Tape {
     /// When an op in the graph has no gradient, or a launch fails.
     pub fn backward(self, loss: &Tensor) -> crate::Result<GradStore> {
         // Nothing is noted on the way back; an outer tape goes on when this one is dropped.
-        match NOTES.take() {
-            Some(notes) if !notes.nodes.is_empty() => Ok(Way::new(notes).back(loss)?),
-            _ => crate::backward(loss),
-        }
+        let gradients = match NOTES.take() {
+            Some(notes) if !notes.nodes.is_empty() => Way::new(notes).back(loss)?,
+            _ => crate::backward(loss)?,
+        };
+        later::flush()?;
+        Ok(gradients)
     }
 }
 
 impl Drop for Tape {
     fn drop(&mut self) {
         NOTES.set(self.outer.take());
+        if self.first {
+            // What cannot be launched now could not have been before.
+            let _ = later::end();
+        }
     }
 }
 
@@ -147,7 +170,8 @@ impl Way {
             let Some(dy) = node.gradient else { continue };
             let inputs: Vec<_> = node.inputs.iter().collect();
             let y = node.output.detach();
-            let gradients = (node.backward)(&inputs, &y, &dy.contiguous()?)?;
+            let dy = dy.contiguous()?;
+            let gradients = later::may_wait(|| (node.backward)(&inputs, &y, &dy))?;
             if gradients.len() != inputs.len() {
                 bail!("{}: not a gradient for each input", node.name);
             }
@@ -165,6 +189,11 @@ impl Way {
     }
 
     fn deliver(&mut self, input: &Tensor, gradient: &Tensor) -> candle_core::Result<()> {
+        let is_only = input.is_variable() && self.gradients.get(input).is_none();
+        if !is_only && (input.is_variable() || later::is_put_off(gradient)) {
+            // It is about to be read.
+            later::flush()?;
+        }
         let (id, gradient) = (input.id(), gradient.detach());
         if let Some(&at) = self.places.get(&id) {
             let Some(node) = self.nodes.get_mut(at) else {

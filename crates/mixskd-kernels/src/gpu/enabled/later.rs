@@ -1,0 +1,169 @@
+//! Small work of every layer, put off and done for all layers at once: a launch has its price, however little it does.
+//!
+//! While a [tape](super::tape) is there, running statistics are moved when the step goes back or somebody reads some, the gradients of weights come
+//! into their parameters' order when all are there or somebody wants one, and weights may be brought into the convolutions' order beforehand.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor, TensorId};
+use mixskd_cuda::Element;
+use mixskd_cuda::norm::{self, Running};
+use mixskd_cuda::update::{self, Turn};
+
+use super::memory::{Gpu, address, element, failed, kernel_for};
+
+/// What is put off. Tensors are held until the launch that reads them.
+#[derive(Default)]
+struct Work {
+    running: Vec<(Arc<Gpu>, Running, [Tensor; 2])>,
+    gradients: Vec<(Arc<Gpu>, Element, Turn, [Tensor; 2])>,
+    /// Gradients are being asked for whose order nobody minds yet.
+    may_wait: bool,
+    /// Weights in the convolutions' order, by their parameters.
+    weights: HashMap<TensorId, Tensor>,
+}
+
+thread_local! {
+    static WORK: RefCell<Option<Work>> = const { RefCell::new(None) };
+}
+
+fn with<T: Default>(act: impl FnOnce(&mut Work) -> T) -> T {
+    WORK.with_borrow_mut(|work| work.as_mut().map(act).unwrap_or_default())
+}
+
+/// From here on work is put off. False where it was before.
+pub(super) fn begin() -> bool {
+    WORK.with_borrow_mut(|work| {
+        let anew = work.is_none();
+        work.get_or_insert_default();
+        anew
+    })
+}
+
+/// Does what was put off; nothing is any more.
+pub(super) fn end() -> Result<()> {
+    let done = flush();
+    WORK.set(None);
+    done
+}
+
+/// Does what was put off so far.
+pub(super) fn flush() -> Result<()> {
+    let (running, gradients) = with(|work| {
+        let running = std::mem::take(&mut work.running);
+        (running, std::mem::take(&mut work.gradients))
+    });
+    for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
+        let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();
+        // SAFETY: whoever put it off gave arrays of its channels, and none is there twice.
+        unsafe { norm::advance(some[0].0.engine(), &layers) }.map_err(failed)?;
+    }
+    for some in gradients.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0) && a.1 == b.1) {
+        let turns: Vec<_> = some.iter().map(|(_, _, turn, _)| *turn).collect();
+        // SAFETY: whoever put it off gave arrays of its sizes.
+        unsafe { update::taps_last(some[0].0.engine(), some[0].1, &turns) }.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Moves running statistics, now or later; `held` are the batch's.
+pub(super) fn advance(gpu: &Arc<Gpu>, layer: Running, held: &[Tensor; 2]) -> Result<()> {
+    let is_same = |other: &Running| other.running[0] == layer.running[0];
+    // A layer that is met twice moves twice, one after the other.
+    if with(|work| work.running.iter().any(|(_, other, _)| is_same(other))) {
+        flush()?;
+    }
+    let put_off = WORK.with_borrow_mut(|work| match work {
+        Some(work) => {
+            work.running.push((gpu.clone(), layer, held.clone()));
+            true
+        }
+        None => false,
+    });
+    if put_off {
+        return Ok(());
+    }
+    // SAFETY: the arrays have a float for each channel.
+    unsafe { norm::advance(gpu.engine(), &[layer]) }.map_err(failed)
+}
+
+/// Calls `back`, whose gradients of weights may come into their order later.
+pub(super) fn may_wait<T>(back: impl FnOnce() -> T) -> T {
+    with(|work| work.may_wait = true);
+    let done = back();
+    with(|work| work.may_wait = false);
+    done
+}
+
+/// Whether `gradient` is still to be brought into its order.
+pub(super) fn is_put_off(gradient: &Tensor) -> bool {
+    let is_same = |held: &[Tensor; 2]| held[1].id() == gradient.id();
+    with(|work| work.gradients.iter().any(|(.., held)| is_same(held)))
+}
+
+/// Brings a weight's gradient into its parameter's order, now or later; `held` are both of its forms.
+pub(super) fn taps_last(
+    gpu: &Arc<Gpu>,
+    kind: Element,
+    turn: Turn,
+    held: &[Tensor; 2],
+) -> Result<()> {
+    let put_off = WORK.with_borrow_mut(|work| match work {
+        Some(work) if work.may_wait => {
+            work.gradients.push((gpu.clone(), kind, turn, held.clone()));
+            true
+        }
+        _ => false,
+    });
+    if put_off {
+        return Ok(());
+    }
+    // SAFETY: the arrays have the turn's sizes.
+    unsafe { update::taps_last(gpu.engine(), kind, &[turn]) }.map_err(failed)
+}
+
+/// The weight in the convolutions' order and maps' type, if it was brought there.
+pub(super) fn turned(weight: &Tensor, dtype: DType) -> Option<Tensor> {
+    let found = with(|work| work.weights.get(&weight.id()).cloned());
+    found.filter(|turned| turned.dtype() == dtype)
+}
+
+/// Brings all of `weights` that are convolutions' into the order of maps of type `dtype`. What is changed afterwards is not seen.
+pub(super) fn turn<'a>(weights: impl IntoIterator<Item = &'a Tensor>, dtype: DType) -> Result<()> {
+    let Some(kind) = element(dtype) else {
+        return Ok(());
+    };
+    let mut made = Vec::new();
+    let mut turns: Vec<(Arc<Gpu>, Turn)> = Vec::new();
+    for weight in weights {
+        let Ok((out, input, height, width)) = weight.dims4() else {
+            continue;
+        };
+        let taps = height * width;
+        if !weight.is_contiguous() || (taps == 1 && dtype == DType::F32) {
+            continue;
+        }
+        let Some((gpu, Element::F32)) = kernel_for(&[weight], &[])? else {
+            continue;
+        };
+        let to = gpu.empty(dtype, weight.elem_count())?;
+        let turn = Turn {
+            out,
+            input,
+            taps,
+            from: address(weight)?,
+            to: address(&to)?,
+        };
+        turns.push((gpu, turn));
+        made.push((weight.id(), to));
+    }
+    for some in turns.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
+        let turns: Vec<_> = some.iter().map(|(_, turn)| *turn).collect();
+        // SAFETY: the arrays have the turns' sizes, and none is empty.
+        unsafe { update::taps_first(some[0].0.engine(), kind, &turns) }.map_err(failed)?;
+    }
+    with(|work| work.weights.extend(made));
+    Ok(())
+}
