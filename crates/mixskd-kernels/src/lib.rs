@@ -68,7 +68,7 @@ pub use gpu::emulate_gpu;
 #[cfg(feature = "cuda")]
 pub use gpu::open_gpu;
 pub use gpu::{
-    GpuSpan, GpuWatch, StepGraph, Tape, Uploads, cudnn_choices, gpu_memory_in_use, gpu_repeats,
+    GpuSpan, GpuWatch, StepGraph, Tape, Uploads, cudnn_choices, gpu_memory_in_use, gpu_notices,
     has_gpu_kernels, recall_cudnn_choices, rehearse, set_cudnn_benchmark, set_tf32,
 };
 pub use images::{DeviceImages, ImageWindow};

@@ -1,7 +1,7 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
 use candle_core::{DType, Device, Tensor, Var};
-use mixskd_kernels::{StepGraph, Tape, count_hits, gpu_repeats, judge, rehearse};
+use mixskd_kernels::{StepGraph, Tape, count_hits, gpu_notices, judge, rehearse};
 
 use crate::gradients::Gradients;
 use crate::method::{Method, StepOutput, TrainBatch};
@@ -29,7 +29,6 @@ pub(crate) struct GpuStepper {
     state: State,
     /// What the user should know, such as why nothing is captured any more; each once.
     notices: Vec<String>,
-    told_of_bits: bool,
 }
 
 #[derive(Default)]
@@ -72,7 +71,6 @@ impl GpuStepper {
                 State::Direct
             },
             notices: Vec::new(),
-            told_of_bits: false,
         }
     }
 
@@ -88,13 +86,7 @@ impl GpuStepper {
 
     /// What the user should know of the steps so far: why one could not be captured, that their bits do not repeat. Each once.
     pub(crate) fn take_notice(&mut self) -> Option<String> {
-        if !self.told_of_bits && !gpu_repeats() {
-            self.told_of_bits = true;
-            return Some(
-                "cuDNN has no algorithm for one of the convolutions that gives the same bits every time in 1 GiB of scratch memory: this run cannot be repeated bit by bit"
-                    .into(),
-            );
-        }
+        self.notices.extend(gpu_notices());
         if self.notices.is_empty() {
             return None;
         }

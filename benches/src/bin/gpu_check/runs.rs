@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use mixskd_kernels::set_cudnn_benchmark;
 use mixskd_train::method;
 use mixskd_train::{Control, Observer, RunDir, StepEvent, TrainConfig, Trainer};
 
 use crate::table::Table;
-use crate::{OnGpu, Options};
+use crate::{LATE, OnGpu, Options};
 
 /// What a run leaves.
 struct Ran {
@@ -61,6 +61,9 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn config(&self, settings: &[&str], on_gpu: bool) -> Result<TrainConfig> {
+        if self.options.is_late() {
+            bail!(LATE);
+        }
         let mut config = TrainConfig::default();
         if let Some(data) = &self.options.data {
             config.data.source = data.display().to_string();
@@ -200,10 +203,6 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
             .into_iter()
             .chain([name.as_str(), "run.epochs=1"])
             .collect();
-        if options.is_late() {
-            table.left_out("run", &format!("{}: the time is up", spec.name));
-            continue;
-        }
         match (runner.run(&settings, true), runner.run(&settings, false)) {
             (Ok(on_gpu), Ok(on_cpu)) => {
                 let name = format!("{}: loss beside the CPU's", spec.name);

@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use mixskd_kernels::gpu_memory_in_use;
 use mixskd_models::ModelConfig;
@@ -12,8 +12,8 @@ use mixskd_train::bench::StepBench;
 use mixskd_train::{DeviceKind, OptimizerConfig, Precision};
 use serde_json::{Value, json};
 
-use crate::Options;
 use crate::table::Table;
+use crate::{LATE, Options};
 
 /// The peer, which runs from the standard input of the Python at hand.
 const PEER: &str = concat!(
@@ -43,22 +43,6 @@ const ROWS: [Row; 5] = [
         best: 1.2,
     },
     Row {
-        model: "cifar_resnet18",
-        method: "mixskd",
-        batch: 512,
-        size: 32,
-        eager: None,
-        best: 1.0,
-    },
-    Row {
-        model: "cifar_resnet18",
-        method: "ce",
-        batch: 64,
-        size: 32,
-        eager: None,
-        best: 1.0,
-    },
-    Row {
         model: "resnet50",
         method: "ce",
         batch: 64,
@@ -71,6 +55,22 @@ const ROWS: [Row; 5] = [
         method: "mixskd",
         batch: 32,
         size: 224,
+        eager: None,
+        best: 1.0,
+    },
+    Row {
+        model: "cifar_resnet18",
+        method: "mixskd",
+        batch: 512,
+        size: 32,
+        eager: None,
+        best: 1.0,
+    },
+    Row {
+        model: "cifar_resnet18",
+        method: "ce",
+        batch: 64,
+        size: 32,
         eager: None,
         best: 1.0,
     },
@@ -127,7 +127,7 @@ fn json_of(command: &mut Command, options: &Options) -> Result<Value> {
         if options.is_late() {
             child.kill()?;
             child.wait()?;
-            bail!("the time is up");
+            bail!(LATE);
         }
         std::thread::sleep(Duration::from_millis(50));
     };
@@ -167,9 +167,6 @@ fn milliseconds(report: &Value) -> Option<f64> {
 
 /// Ours with cuDNN's ways tried out.
 const FASTEST: &str = "bf16, cuDNN's fastest";
-
-/// The same with times of single kernels.
-const WITH_KERNELS: &str = "bf16, cuDNN's fastest, again";
 
 /// Kernels that are told by name.
 const KERNELS: usize = 12;
@@ -246,13 +243,10 @@ impl Timed<'_> {
     fn take(&mut self, table: &mut Table, name: &'static str, side: Side) {
         let place = format!("{}, {name}", self.row.name());
         if self.options.is_late() {
-            return table.left_out("speed", &format!("{place}: the time is up"));
+            return table.broken("speed", &place, &anyhow!(LATE));
         }
         let report = match self.row.time(side, self.options) {
             Ok(report) => report,
-            Err(_) if self.options.is_late() => {
-                return table.left_out("speed", &format!("{place}: the time is up"));
-            }
             Err(error) => return table.broken("speed", &place, &error),
         };
         let bytes = report["gpu_memory_bytes"].as_f64();
@@ -321,11 +315,11 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
         let mut timed = timed(row);
         // Ours, theirs, and ours again, so that a GPU that grows warm is seen.
         timed.take(table, GUESSED, ours("bf16", guessed));
-        timed.take(table, FASTEST, ours("bf16", fastest));
+        timed.take(table, FASTEST, ours("bf16", kernels));
         if peer {
             timed.take(table, BEST, Side::Theirs { mode: "best" });
-            timed.take(table, "bf16 again", ours("bf16", guessed));
             if row.eager.is_some() {
+                timed.take(table, "bf16 again", ours("bf16", guessed));
                 timed.take(table, EAGER, Side::Theirs { mode: "eager" });
             }
         }
@@ -340,8 +334,9 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
         if let Some(goal) = row.eager {
             timed.ratio(table, EAGER, goal);
         }
-        timed.take(table, WITH_KERNELS, ours("bf16", kernels));
-        if let Some(report) = timed.report(WITH_KERNELS) {
+        if let Some(report) = timed.report(FASTEST)
+            && !report["gpu_kernels"].is_null()
+        {
             tell_kernels(table, &row.name(), &report["gpu_kernels"]);
         }
     }

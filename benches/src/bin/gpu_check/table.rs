@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::LATE;
+
 /// One line.
 struct Row {
     group: &'static str,
@@ -67,6 +69,9 @@ impl Table {
 
     /// A check that could not be made.
     pub(crate) fn broken(&mut self, group: &'static str, name: &str, error: &anyhow::Error) {
+        if error.to_string() == LATE {
+            return self.left_out(group, &format!("{name}: {LATE}"));
+        }
         self.add(Row {
             group,
             name: name.into(),

@@ -11,20 +11,21 @@ use super::backend::Place;
 use super::descriptors::Descriptors;
 use super::engines::{Offers, Plan, Target};
 use super::legacy::{self, Algorithm};
-use super::{Convolution, Pass};
+use super::{Convolution, Pass, notices};
 use crate::{Error, Result, Stream};
 
 /// Bytes of scratch memory that a pass may take.
 const MOST_WORKSPACE: usize = 1 << 30;
-/// Configurations of engines that are tried out, at most.
-const MOST_TRIED: usize = 20;
+/// Configurations of engines that are tried out, at most. To make a plan takes some 20 ms.
+const MOST_TRIED: usize = 10;
 /// Runs that are timed, after one that is not.
 const RUNS: u16 = 5;
 /// Share of the time by which a later one has to be faster, so that noise does not decide.
 const CLEARLY: f32 = 0.97;
 /// Microseconds in which the host gets ahead of what it times.
 const HEAD_START: u32 = 1000;
-/// Numbers of choices from here on are places in the engines' list, those below are of the older interface's enumeration.
+/// Numbers of choices below this are the older interface's. Those from here on are `ENGINES · (1 + engine) + place`, the place being that of the
+/// configuration among those offered.
 const ENGINES: u32 = 1000;
 
 /// A way to compute a pass.
@@ -50,14 +51,14 @@ pub(super) enum By {
     Guess,
     /// Time.
     Time,
-    /// An earlier choice, by its number; cuDNN's order where it is not offered any more.
+    /// An earlier choice, by its number; cuDNN's order where that is not offered any more.
     Number(u32),
 }
 
 impl Choice {
-    fn engine(position: usize, plan: Plan) -> Self {
+    fn engine(place: usize, plan: Plan) -> Self {
         Self {
-            number: ENGINES + position as u32,
+            number: ENGINES * (1 + plan.engine) + place as u32,
             workspace: plan.workspace,
             repeats: plan.repeats,
             way: Way::Engine(plan),
@@ -67,7 +68,11 @@ impl Choice {
     /// What it is called where times are told.
     pub(super) fn name(&self) -> String {
         match self.way {
-            Way::Engine(_) => format!("engine {}", self.number - ENGINES),
+            Way::Engine(_) => format!(
+                "engine {} ({})",
+                self.number / ENGINES - 1,
+                self.number % ENGINES
+            ),
             Way::Legacy(..) => format!("algorithm {}", self.number),
         }
     }
@@ -103,58 +108,111 @@ fn is_its_own(error: &Error) -> bool {
     )
 }
 
-/// What cuDNN has for a pass, best guess first: engines where the arrays are `aligned`, of which as many as are asked for, then the older
-/// interface's algorithms.
-fn all(
+/// The ways to one pass, and the best of them so far.
+struct Search<'a, R> {
+    stream: &'a Stream,
+    run: R,
+    /// While a graph is captured nothing runs, so nothing is tried.
+    idle: bool,
+    timed: bool,
+    best: Option<(Choice, f32)>,
+    /// Why the last one that was tried is none.
+    refusal: Error,
+    /// Those that do not repeat: for when nothing else does.
+    last_resort: Vec<Choice>,
+}
+
+impl<R: Fn(&Choice) -> Result<()>> Search<'_, R> {
+    /// Considers a way.
+    fn offer(&mut self, choice: Choice) -> Result<()> {
+        if self.is_over() || choice.workspace > MOST_WORKSPACE {
+            return Ok(());
+        }
+        if !choice.repeats {
+            self.last_resort.push(choice);
+            return Ok(());
+        }
+        self.consider(choice)
+    }
+
+    fn consider(&mut self, choice: Choice) -> Result<()> {
+        let ms = match (self.idle, self.timed) {
+            (false, _) => Ok(0.0),
+            (true, true) => self.stream.time(HEAD_START, RUNS, || (self.run)(&choice)),
+            (true, false) => (self.run)(&choice).map(|()| 0.0),
+        };
+        match ms {
+            Ok(ms)
+                if self
+                    .best
+                    .as_ref()
+                    .is_none_or(|(_, least)| ms < CLEARLY * least) =>
+            {
+                self.best = Some((choice, ms));
+            }
+            Ok(_) => {}
+            Err(error) if is_its_own(&error) => self.refusal = error,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Whether more offers would change nothing.
+    fn is_over(&self) -> bool {
+        self.best.is_some() && !(self.idle && self.timed)
+    }
+
+    fn end(mut self) -> Result<Choice> {
+        for choice in std::mem::take(&mut self.last_resort) {
+            if self.best.is_none()
+                || (self.timed
+                    && self.idle
+                    && self.best.as_ref().is_some_and(|(best, _)| !best.repeats))
+            {
+                self.consider(choice)?;
+            }
+        }
+        self.best.map(|(choice, _)| choice).ok_or(self.refusal)
+    }
+}
+
+/// The choice of that number, if cuDNN still offers it.
+fn numbered(
     handle: sys::cudnnHandle_t,
     c: Convolution,
     pass: Pass,
-    aligned: bool,
-    by: By,
-) -> Result<Vec<Choice>> {
-    let mut choices = Vec::new();
-    if aligned {
+    number: u32,
+) -> Result<Option<Choice>> {
+    let found = if let Some(engine) = (number / ENGINES).checked_sub(1) {
         let target = Target::Handle(handle);
-        // A cuDNN that cannot be asked for engines has none.
-        if let Ok(mut offers) = Offers::new(&c, pass, &target) {
-            let most = match by {
-                By::Guess => 1,
-                By::Time => MOST_TRIED,
-                By::Number(number) => {
-                    let position = number.checked_sub(ENGINES).map(|p| p as usize);
-                    let plan = position.and_then(|p| Some((p, offers.plan(p)?)));
-                    choices.extend(plan.map(|(p, plan)| Choice::engine(p, plan)));
-                    1
-                }
-            };
-            let mut repeating = 0;
-            for position in 0..offers.count() {
-                if let Some(plan) = offers.plan(position) {
-                    repeating += usize::from(plan.repeats);
-                    choices.push(Choice::engine(position, plan));
-                }
-                if repeating == most {
-                    break;
-                }
-            }
-        }
-    }
-    let descriptors = Rc::new(Descriptors::new(&c)?);
-    match legacy::candidates(handle, &descriptors, pass) {
-        Ok(named) => choices.extend(named.into_iter().map(|candidate| Choice {
-            way: Way::Legacy(descriptors.clone(), candidate.algorithm),
-            number: candidate.number,
-            workspace: candidate.workspace,
-            repeats: candidate.repeats,
-        })),
-        Err(error) if choices.is_empty() => return Err(error),
-        Err(_) => {}
-    }
-    choices.retain(|choice| choice.workspace <= MOST_WORKSPACE);
-    Ok(choices)
+        let place = (number % ENGINES) as usize;
+        let plan = Offers::new(&c, pass, &target)?.plan(place)?;
+        plan.filter(|plan| plan.engine == engine)
+            .map(|plan| Choice::engine(place, plan))
+    } else {
+        older(handle, c, pass)?.find(|choice| choice.number == number)
+    };
+    Ok(found.filter(|choice| choice.workspace <= MOST_WORKSPACE))
 }
 
-/// One way for a pass: of those that give the same bits every time, or, where none does, of the others. `run` runs one.
+/// The older interface's algorithms.
+fn older(
+    handle: sys::cudnnHandle_t,
+    c: Convolution,
+    pass: Pass,
+) -> Result<impl Iterator<Item = Choice>> {
+    let descriptors = Rc::new(Descriptors::new(&c)?);
+    let named = legacy::candidates(handle, &descriptors, pass)?;
+    Ok(named.into_iter().map(move |candidate| Choice {
+        way: Way::Legacy(descriptors.clone(), candidate.algorithm),
+        number: candidate.number,
+        workspace: candidate.workspace,
+        repeats: candidate.repeats,
+    }))
+}
+
+/// One way for a pass: of those that give the same bits every time, or, where none does, of the others. `run` runs one. Engines are asked where the
+/// arrays are `aligned`, then the older interface's algorithms.
 pub(super) fn choose(
     stream: &Stream,
     handle: sys::cudnnHandle_t,
@@ -162,47 +220,71 @@ pub(super) fn choose(
     by: By,
     run: impl Fn(&Choice) -> Result<()>,
 ) -> Result<Choice> {
-    let status = stream.stream().capture_status()?;
-    // While a graph is captured nothing runs, so nothing is tried.
-    let idle = status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-    let mut choices = all(handle, c, pass, aligned, by)?;
-    if let By::Number(number) = by
-        && let Some(at) = choices.iter().position(|choice| choice.number == number)
-    {
-        return Ok(choices.swap_remove(at));
-    }
-    // A stable order: guesses stay guesses.
-    choices.sort_by_key(|choice| !choice.repeats);
-    let mut refusal = Error::Cudnn {
-        what: "a convolution: no way to compute it whose scratch memory fits",
-        status: sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED,
-    };
-    let mut best: Option<(Choice, f32)> = None;
-    for choice in choices {
-        if !idle {
+    if let By::Number(number) = by {
+        if let Ok(Some(choice)) = numbered(handle, c, pass, number) {
             return Ok(choice);
         }
-        if best
-            .as_ref()
-            .is_some_and(|(best, _)| best.repeats != choice.repeats)
-        {
-            break;
-        }
-        let ms = match by {
-            By::Time => stream.time(HEAD_START, RUNS, || run(&choice)),
-            By::Guess | By::Number(_) => run(&choice).map(|()| 0.0),
-        };
-        match ms {
-            Ok(ms) if best.as_ref().is_none_or(|(_, least)| ms < CLEARLY * least) => {
-                best = Some((choice, ms));
+        notices::tell(
+            "cuDNN does not offer one of the ways that this run was begun with: another is taken, which rounds otherwise".into(),
+        );
+    }
+    let status = stream.stream().capture_status()?;
+    let mut search = Search {
+        stream,
+        run,
+        idle: status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE,
+        timed: matches!(by, By::Time),
+        best: None,
+        refusal: Error::Cudnn {
+            what: "a convolution: no way to compute it whose scratch memory fits",
+            status: sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED,
+        },
+        last_resort: Vec::new(),
+    };
+    // Why there is no engine, where there is none.
+    let mut missing = None;
+    if aligned {
+        let target = Target::Handle(handle);
+        match Offers::new(&c, pass, &target) {
+            Ok(mut offers) => {
+                let mut tried = 0;
+                for place in 0..offers.count() {
+                    match offers.plan(place) {
+                        Ok(Some(plan)) => {
+                            tried += usize::from(plan.repeats);
+                            search.offer(Choice::engine(place, plan))?;
+                        }
+                        Ok(None) => {}
+                        Err(error) => missing = missing.or(Some(error)),
+                    }
+                    if search.is_over() || tried == MOST_TRIED {
+                        break;
+                    }
+                }
             }
-            Ok(_) => {}
-            Err(error) if is_its_own(&error) => refusal = error,
-            Err(error) => return Err(error),
-        }
-        if best.is_some() && !matches!(by, By::Time) {
-            break;
+            Err(error) => missing = Some(error),
         }
     }
-    best.map(|(choice, _)| choice).ok_or(refusal)
+    if !search.is_over() {
+        match older(handle, c, pass) {
+            Ok(named) => {
+                for choice in named {
+                    search.offer(choice)?;
+                }
+            }
+            Err(error) => search.refusal = error,
+        }
+    }
+    let choice = search.end()?;
+    if let (Way::Legacy(..), Some(error)) = (&choice.way, missing) {
+        notices::tell(format!(
+            "cuDNN has no engine for one of the convolutions ({error}): its older algorithms are taken, which may be slower"
+        ));
+    }
+    if !choice.repeats {
+        notices::tell(
+            "cuDNN has no way to compute one of the convolutions that gives the same bits every time in 1 GiB of scratch memory: this run cannot be repeated bit by bit".into(),
+        );
+    }
+    Ok(choice)
 }

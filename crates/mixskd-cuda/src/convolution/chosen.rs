@@ -26,7 +26,7 @@ pub struct Chosen {
     pub pass: Pass,
     /// Of which convolution.
     pub convolution: Convolution,
-    /// As the library numbers the pass's algorithms.
+    /// By which the library finds the same way again.
     pub algorithm: u32,
 }
 

@@ -1,12 +1,11 @@
 //! cuDNN's convolutions.
 //!
 //! cuDNN is asked once for each shape, type and arithmetic what it has. What gives the same bits every time is preferred, so that a run
-//! resumed is the run uninterrupted; where there is none, another is taken, which [`all_repeat`] then tells.
+//! resumed is the run uninterrupted; where there is none, another is taken, which is told.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::cudnn::{CudnnError, result, sys};
@@ -18,14 +17,6 @@ use super::engines::ALIGNMENT;
 use super::{Choices, Convolution, Convolve, Pass};
 use crate::{Address, Error, Result, Stream};
 
-/// An algorithm had to be taken that cuDNN does not call deterministic.
-static UNREPEATABLE: AtomicBool = AtomicBool::new(false);
-
-/// Whether every convolution chosen so far gives the same bits every time.
-pub fn all_repeat() -> bool {
-    !UNREPEATABLE.load(Ordering::Relaxed)
-}
-
 struct State {
     handle: sys::cudnnHandle_t,
     timed: bool,
@@ -33,6 +24,8 @@ struct State {
     choices: HashMap<(Pass, Convolution, bool), Choice>,
     /// By number: what has been chosen, and what is to be.
     chosen: Numbers,
+    /// Choices dropped: a graph captured before may still launch what is theirs.
+    retired: Vec<Choice>,
 }
 
 // SAFETY: handle, descriptors and what counts their owners may be used from any thread, one at a time; the mutex around the state sees to that.
@@ -70,6 +63,7 @@ impl Cudnn {
                 timed: false,
                 choices: HashMap::new(),
                 chosen: Numbers::new(),
+                retired: Vec::new(),
             }),
         };
         let stream = opened.stream.stream().cu_stream().cast();
@@ -91,6 +85,7 @@ impl Cudnn {
             timed,
             choices,
             chosen,
+            ..
         } = &mut *state;
         let handle = *handle;
         let aligned = [x, w, y].iter().all(|at| at.is_multiple_of(ALIGNMENT));
@@ -112,9 +107,6 @@ impl Cudnn {
                 None => By::Guess,
             };
             let choice = choose(&self.stream, handle, (c, pass, aligned), by, run)?;
-            if !choice.repeats {
-                UNREPEATABLE.store(true, Ordering::Relaxed);
-            }
             if aligned {
                 chosen.insert((pass, c), choice.number);
             }
@@ -195,7 +187,8 @@ impl Convolve for Cudnn {
 
 impl State {
     fn forget(&mut self) {
-        self.choices.clear();
+        self.retired
+            .extend(self.choices.drain().map(|(_, choice)| choice));
         self.chosen.clear();
     }
 }
@@ -204,6 +197,7 @@ impl Drop for Cudnn {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.choices.clear();
+        state.retired.clear();
         // A library that cannot be closed at the end is left open.
         // SAFETY: nothing uses the handle any more.
         let _ = unsafe { result::destroy_handle(state.handle) };

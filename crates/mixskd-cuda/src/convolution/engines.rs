@@ -33,21 +33,25 @@ const NOTES: usize = 32;
 
 /// A pass as cuDNN's graph of one operation, with the descriptors that it is made of.
 struct Graph {
-    graph: Descriptor,
-    _parts: [Descriptor; 5],
+    whole: Descriptor,
+    /// Freed in this order, before what it is made of.
+    _operation: Descriptor,
+    _parts: [Descriptor; 4],
 }
 
 /// The configurations of one pass, best guess first: those that cuDNN ranks by speed, and those that it falls back on.
 pub(super) struct Offers<'a> {
     target: &'a Target,
-    graph: Rc<Graph>,
     configurations: Vec<Descriptor>,
+    graph: Rc<Graph>,
     exact: bool,
 }
 
 /// A configuration that can be run.
 pub(super) struct Plan {
     descriptor: Descriptor,
+    /// The engine's number among those that cuDNN has for the pass.
+    pub(super) engine: u32,
     /// Bytes of scratch memory.
     pub(super) workspace: usize,
     /// Whether it gives the same bits every time.
@@ -56,7 +60,7 @@ pub(super) struct Plan {
     _graph: Rc<Graph>,
 }
 
-/// Elements of a channels-last array from one to the next, as cuDNN orders dimensions: batch, channel, height, width.
+/// A channels-last array. cuDNN orders dimensions as batch, channel, height, width, wherever they lie.
 fn tensor(
     id: i64,
     [batch, height, width, channels]: [usize; 4],
@@ -158,15 +162,16 @@ impl Graph {
             Target::Described(_) => {}
         }
         Ok(Self {
-            graph: graph.finish()?,
-            _parts: [window, x, w, y, operation],
+            whole: graph.finish()?,
+            _operation: operation,
+            _parts: [window, x, w, y],
         })
     }
 
     /// The configurations that one of cuDNN's heuristics names.
     fn configurations(&self, mode: Mode, target: &Target) -> Result<Vec<Descriptor>> {
         let ranked = Descriptor::new("heuristics", Type::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
-        ranked.set_parts(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[&self.graph])?;
+        ranked.set_parts(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[&self.whole])?;
         ranked.set(Name::CUDNN_ATTR_ENGINEHEUR_MODE, &[mode])?;
         match target {
             Target::Handle(_) => {}
@@ -189,7 +194,9 @@ impl<'a> Offers<'a> {
         let graph = Graph::new(c, pass, target)?;
         let mut configurations = graph.configurations(Mode::CUDNN_HEUR_MODE_A, target)?;
         // Some passes have no engine that repeats, or multiplies floats as they are, but among these.
-        configurations.extend(graph.configurations(Mode::CUDNN_HEUR_MODE_FALLBACK, target)?);
+        if let Ok(more) = graph.configurations(Mode::CUDNN_HEUR_MODE_FALLBACK, target) {
+            configurations.extend(more);
+        }
         Ok(Self {
             target,
             graph: Rc::new(graph),
@@ -203,19 +210,27 @@ impl<'a> Offers<'a> {
         self.configurations.len()
     }
 
-    /// The plan of the configuration at `position`, taken out of the list; `None` where its arithmetic is not the convolution's, or cuDNN has none after
-    /// all.
-    pub(super) fn plan(&mut self, position: usize) -> Option<Plan> {
-        let blank = Descriptor::new("configuration", Type::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-        let configuration = std::mem::replace(self.configurations.get_mut(position)?, blank.ok()?);
-        // What cannot be asked or made is not offered.
-        self.try_plan(configuration).ok().flatten()
+    /// The plan of the configuration at `place`, taken out of the list; `None` where its arithmetic is not the convolution's, or it is not there.
+    ///
+    /// # Errors
+    /// cuDNN's, which makes no plan of some configurations that it names.
+    pub(super) fn plan(&mut self, place: usize) -> Result<Option<Plan>> {
+        let Some(configuration) = self.configurations.get_mut(place) else {
+            return Ok(None);
+        };
+        let blank = Descriptor::new("configuration", Type::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)?;
+        let configuration = std::mem::replace(configuration, blank);
+        self.try_plan(configuration)
     }
 
     fn try_plan(&self, configuration: Descriptor) -> Result<Option<Plan>> {
         let engine = Descriptor::new("engine", Type::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
         let engines = configuration.get_parts(Name::CUDNN_ATTR_ENGINECFG_ENGINE, vec![engine])?;
         let Some(engine) = engines.first() else {
+            return Ok(None);
+        };
+        let index = engine.get(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 0i64, 1)?;
+        let Some(index) = index.first().and_then(|&index| u32::try_from(index).ok()) else {
             return Ok(None);
         };
         let notes = engine.get(Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, Note(0), NOTES)?;
@@ -247,6 +262,7 @@ impl<'a> Offers<'a> {
         let workspace = size.first().and_then(|&size| usize::try_from(size).ok());
         Ok(workspace.map(|workspace| Plan {
             descriptor: plan,
+            engine: index,
             workspace,
             repeats: !has(N::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC),
             _configuration: configuration,

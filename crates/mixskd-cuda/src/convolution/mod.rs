@@ -15,12 +15,16 @@ mod emulated;
 mod engines;
 #[cfg(feature = "cuda")]
 mod legacy;
+#[cfg(feature = "cuda")]
+mod notices;
 
 pub use chosen::{Choices, Chosen, Pass};
 #[cfg(feature = "cuda")]
-pub use cudnn::{Cudnn, all_repeat};
+pub use cudnn::Cudnn;
 #[cfg(feature = "emulator")]
 pub use emulated::EmulatedConvolutions;
+#[cfg(feature = "cuda")]
+pub use notices::take_notices;
 
 use serde::{Deserialize, Serialize};
 

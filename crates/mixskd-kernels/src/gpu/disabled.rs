@@ -37,9 +37,9 @@ pub fn has_gpu_kernels(_: &candle_core::Device) -> bool {
 /// Whether float convolutions and matrix products on a GPU may cut factors to TensorFloat-32's ten bits; this build knows no GPU.
 pub fn set_tf32(_: bool) {}
 
-/// Whether every convolution that a GPU has run so far gives the same bits every time; this build knows no GPU.
-pub fn gpu_repeats() -> bool {
-    true
+/// None: this build knows no GPU.
+pub fn gpu_notices() -> Vec<String> {
+    Vec::new()
 }
 
 /// Nothing: this build knows no GPU.

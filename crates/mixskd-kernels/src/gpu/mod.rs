@@ -13,7 +13,7 @@ mod span;
 pub(crate) use disabled::*;
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub use disabled::{
-    Tape, Uploads, cudnn_choices, gpu_repeats, has_gpu_kernels, recall_cudnn_choices,
+    Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels, recall_cudnn_choices,
     set_cudnn_benchmark, set_tf32,
 };
 #[cfg(feature = "emulator")]
@@ -24,7 +24,7 @@ pub(crate) use enabled::*;
 pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub use enabled::{
-    Tape, Uploads, cudnn_choices, gpu_repeats, has_gpu_kernels, recall_cudnn_choices,
+    Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels, recall_cudnn_choices,
     set_cudnn_benchmark, set_tf32,
 };
 #[cfg(not(feature = "cuda"))]

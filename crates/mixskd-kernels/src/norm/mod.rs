@@ -125,7 +125,7 @@ pub fn batch_norm_eval(
     normalise(&x.contiguous()?, weight, bias, residual, op)
 }
 
-/// Moves running statistics towards a batch's, in place: `running ← (1 − momentum) · running + momentum · batch`, the variance there
+/// Moves running statistics towards a batch's, in place (on a GPU, while there is a [`Tape`](crate::Tape), when it goes back or [`batch_norm_eval`] is called): `running ← (1 − momentum) · running + momentum · batch`, the variance there
 /// unbiased (divided by count − 1), as PyTorch does.
 ///
 /// # Shapes

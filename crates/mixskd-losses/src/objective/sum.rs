@@ -50,15 +50,25 @@ pub fn objective(
         lambda,
         temperature: config.temperature,
     };
-    let mut total = zero(outputs, lambda)?;
+    let mut total: Option<Tensor> = None;
     let mut parts = Vec::with_capacity(TERMS.len());
     for term in &TERMS {
         let weight = (term.weight)(config);
         if weight > 0.0 {
             let part = (term.value)(&step)?;
-            total = (total + (&part * weight)?)?;
+            // Each operation on a scalar is a launch on a GPU, forward and back.
+            let own = if weight.to_bits() == 1f64.to_bits() {
+                part.clone()
+            } else {
+                (&part * weight)?
+            };
+            total = Some(match total {
+                Some(total) => (total + own)?,
+                None => own,
+            });
             parts.push((term.name, part));
         }
     }
+    let total = total.map_or_else(|| zero(outputs, lambda), Ok)?;
     Ok(LossParts { total, parts })
 }

@@ -201,7 +201,7 @@ impl StepBench {
             optimizer.step(&gradients, self.optimizer.lr)
         };
         let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step))?;
-        let notices = std::iter::from_fn(|| gpu.take_notice()).collect();
+        let mut notices: Vec<String> = std::iter::from_fn(|| gpu.take_notice()).collect();
         let (captured, gpu_memory_bytes) = (
             gpu.is_captured(),
             mixskd_kernels::gpu_memory_in_use(&device)?,
@@ -210,7 +210,18 @@ impl StepBench {
         drop(gpu);
         let gpu_kernels = if self.kernels {
             let mut gpu = GpuStepper::new(self.cuda_graph);
-            Some(kernels::watch(&device, || take(&mut gpu, 0))?)
+            let watched = kernels::watch(&device, || {
+                take(&mut gpu, 0)?;
+                Ok(gpu.is_captured())
+            });
+            // The step's time is not lost with its parts.
+            match watched {
+                Ok(times) => Some(times),
+                Err(error) => {
+                    notices.push(format!("no times of single kernels: {error}"));
+                    None
+                }
+            }
         } else {
             None
         };

@@ -23,12 +23,12 @@ pub fn set_tf32(on: bool) {
     candle_core::cuda_backend::set_gemm_reduced_precision_f32(on);
 }
 
-/// Whether every convolution that a GPU has run so far gives the same bits every time; cuDNN has no such algorithm for some shapes.
-pub fn gpu_repeats() -> bool {
+/// What has come up since this was last asked about how a GPU computes convolutions, such as that their bits do not repeat; each text once in a process.
+pub fn gpu_notices() -> Vec<String> {
     #[cfg(feature = "cuda")]
-    return mixskd_cuda::convolution::all_repeat();
+    return mixskd_cuda::convolution::take_notices();
     #[cfg(not(feature = "cuda"))]
-    true
+    Vec::new()
 }
 
 fn sizes(g: &Geometry, element: Element) -> Convolution {

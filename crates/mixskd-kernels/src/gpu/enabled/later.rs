@@ -17,7 +17,7 @@ use super::memory::{Gpu, address, element, failed, kernel_for};
 /// What is put off. Tensors are held until the launch that reads them.
 #[derive(Default)]
 struct Work {
-    running: Vec<(Arc<Gpu>, Running, [Tensor; 2])>,
+    running: Vec<(Arc<Gpu>, Running, [Tensor; 4])>,
     gradients: Vec<(Arc<Gpu>, Element, Turn, [Tensor; 2])>,
     /// Gradients are being asked for whose order nobody minds yet.
     may_wait: bool,
@@ -68,8 +68,8 @@ pub(super) fn flush() -> Result<()> {
     Ok(())
 }
 
-/// Moves running statistics, now or later; `held` are the batch's.
-pub(super) fn advance(gpu: &Arc<Gpu>, layer: Running, held: &[Tensor; 2]) -> Result<()> {
+/// Moves running statistics, now or later; `held` are the batch's and those that are moved.
+pub(super) fn advance(gpu: &Arc<Gpu>, layer: Running, held: &[Tensor; 4]) -> Result<()> {
     let is_same = |other: &Running| other.running[0] == layer.running[0];
     // A layer that is met twice moves twice, one after the other.
     if with(|work| work.running.iter().any(|(_, other, _)| is_same(other))) {
@@ -91,10 +91,15 @@ pub(super) fn advance(gpu: &Arc<Gpu>, layer: Running, held: &[Tensor; 2]) -> Res
 
 /// Calls `back`, whose gradients of weights may come into their order later.
 pub(super) fn may_wait<T>(back: impl FnOnce() -> T) -> T {
+    struct Until;
+    impl Drop for Until {
+        fn drop(&mut self) {
+            with(|work| work.may_wait = false);
+        }
+    }
     with(|work| work.may_wait = true);
-    let done = back();
-    with(|work| work.may_wait = false);
-    done
+    let _until = Until;
+    back()
 }
 
 /// Whether `gradient` is still to be brought into its order.

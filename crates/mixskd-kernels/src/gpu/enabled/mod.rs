@@ -28,7 +28,7 @@ mod watch;
 
 pub use algorithms::{cudnn_choices, recall_cudnn_choices, set_cudnn_benchmark};
 pub(crate) use conv::conv2d;
-pub use conv::{gpu_repeats, set_tf32};
+pub use conv::{gpu_notices, set_tf32};
 #[cfg(feature = "cuda")]
 pub use device::open as open_gpu;
 #[cfg(feature = "cuda")]

@@ -54,6 +54,8 @@ pub(crate) fn batch_norm_eval(
     residual: Option<&Tensor>,
     relu: bool,
 ) -> Result<Option<Tensor>> {
+    // They may be running ones that are still to be moved.
+    later::flush()?;
     // Gradients into given statistics are left to candle.
     if mean.track_op() || var.track_op() {
         return Ok(None);
@@ -61,8 +63,6 @@ pub(crate) fn batch_norm_eval(
     let Some((gpu, shape)) = kernel(x, &[weight, bias, mean, var], residual)? else {
         return Ok(None);
     };
-    // They may be running ones that are still to be moved.
-    later::flush()?;
     let inv_std = gpu.empty(DType::F32, shape.channels)?;
     let var = var.contiguous()?;
     // SAFETY: both arrays have a float for each channel.
@@ -233,6 +233,8 @@ pub(crate) fn move_running(
         batch: [address(&stats.mean)?, address(&stats.var)?],
         running: [address(mean)?, address(var)?],
     };
-    later::advance(&gpu, layer, &[stats.mean.clone(), stats.var.clone()])?;
+    let [mean, var] = [mean, var].map(|t| t.as_tensor().clone());
+    let held = [stats.mean.clone(), stats.var.clone(), mean, var];
+    later::advance(&gpu, layer, &held)?;
     Ok(Some(()))
 }

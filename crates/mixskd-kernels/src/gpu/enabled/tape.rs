@@ -189,8 +189,9 @@ impl Way {
     }
 
     fn deliver(&mut self, input: &Tensor, gradient: &Tensor) -> candle_core::Result<()> {
-        let is_only = input.is_variable() && self.gradients.get(input).is_none();
-        if !is_only && (input.is_variable() || later::is_put_off(gradient)) {
+        let is_parameter = input.is_variable() && !self.places.contains_key(&input.id());
+        let is_only = is_parameter && self.gradients.get(input).is_none();
+        if !is_only && (is_parameter || later::is_put_off(gradient)) {
             // It is about to be read.
             later::flush()?;
         }

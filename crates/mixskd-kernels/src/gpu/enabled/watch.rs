@@ -28,10 +28,11 @@ impl GpuWatch {
             return Ok(None);
         };
         let stream = device::stream(device)?;
-        stream.watch().start();
+        let watch = Self(stream);
+        watch.0.watch().start();
         // What is launched kernel by kernel lies ready when the GPU comes to it, as far as the driver's queue holds it.
-        stream.delay(HEAD_START).map_err(failed)?;
-        Ok(Some(Self(stream)))
+        watch.0.delay(HEAD_START).map_err(failed)?;
+        Ok(Some(watch))
     }
 
     /// Notes nothing more. What was captured goes on telling how long its last launch took.
