@@ -265,6 +265,8 @@ pub(super) fn choose(
             Err(error) => missing = Some(error),
         }
     }
+    let lacking = (aligned && search.best.is_none() && search.last_resort.is_empty())
+        .then(|| missing.as_ref().unwrap_or(&search.refusal).to_string());
     if !search.is_over() {
         match older(handle, c, pass) {
             Ok(named) => {
@@ -276,7 +278,7 @@ pub(super) fn choose(
         }
     }
     let choice = search.end()?;
-    if let (Way::Legacy(..), Some(error)) = (&choice.way, missing) {
+    if let (Way::Legacy(..), Some(error)) = (&choice.way, lacking) {
         notices::tell(format!(
             "cuDNN has no engine for one of the convolutions ({error}): its older algorithms are taken, which may be slower"
         ));
