@@ -6,7 +6,8 @@ use crate::{Result, check, kl_divergence};
 
 /// `KL_T(logits ‖ t)` with a hand-made teacher `t` that gives `1 − ε` to the label and `ε/(C − 1)` to each other class (Yuan et
 /// al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020, section 5.2). The teacher's logits
-/// are the logarithms of its probabilities, so that its temperature means what a network's does.
+/// are the logarithms of its probabilities, so that its temperature means what a network's does; the authors' code softens the
+/// probabilities themselves, and leaves the network's without temperature.
 ///
 /// Reduction, temperature scaling and detached side: as in [`kl_divergence`].
 ///

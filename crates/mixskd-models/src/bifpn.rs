@@ -18,6 +18,9 @@ use crate::{Cost, Error, Mode, Result, StageShape};
 /// enlarged to its neighbour's nearest pixel and shrunk by 3×3 maximum pools of stride 2. `top` and `out` add their inputs with
 /// weights `relu(w_j) / (Σ relu(w) + 10⁻⁴)`, then apply a depthwise 3×3 and a 1×1 convolution, batch norm and ReLU.
 ///
+/// This is the smallest form. The authors' code can make it wider and its convolutions deeper, does so for CIFAR, has a lateral
+/// convolution of its own on the way up, and compares maps before their ReLU; what it costs and gains there may differ.
+///
 /// Parameters, k from 0: `lateral.K.*`, `up.K.*`, `down.K.*` (each `conv.weight`, `norm.*`), `top.K.*`, `out.K.*` (each `weights`,
 /// `depthwise.weight`, `pointwise.conv.weight`, `pointwise.norm.*`), `fc.*`.
 pub struct BiFpn {

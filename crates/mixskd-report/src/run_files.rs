@@ -90,6 +90,7 @@ pub(crate) mod tests {
             heads: vec![head("backbone", 0.75), head("branch 1", 0.625)],
             samples_per_s: 300.0,
             seconds: 12.5,
+            peak_memory_bytes: None,
         }
     }
 

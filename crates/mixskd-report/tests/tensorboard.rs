@@ -32,6 +32,7 @@ fn record(epoch: usize) -> EpochRecord {
         heads: vec![head("backbone"), head("self-teacher")],
         samples_per_s: 300.0,
         seconds: 12.5,
+        peak_memory_bytes: None,
     }
 }
 

@@ -46,6 +46,9 @@ pub struct EpochRecord {
     pub samples_per_s: f64,
     /// Seconds of training and evaluation.
     pub seconds: f64,
+    /// Largest resident memory of the process up to here in bytes, where the system tells; `None` in older records.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// The loss terms and hits of one step, read back from the device.

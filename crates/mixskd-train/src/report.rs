@@ -56,7 +56,7 @@ pub struct Report {
     pub seconds: f64,
     /// Original images trained on per second, evaluation excluded, over all epochs.
     pub samples_per_s: f64,
-    /// Largest resident memory of the process at the run's end in bytes, where the system tells (Linux).
+    /// Largest resident memory of any process that worked on the run in bytes, where the system tells (Linux).
     pub peak_memory_bytes: Option<u64>,
     /// The run directory.
     pub dir: PathBuf,

@@ -367,6 +367,7 @@ impl Trainer {
                 test_loss: backbone.loss,
                 samples_per_s,
                 seconds: (before + started.elapsed()).as_secs_f64(),
+                peak_memory_bytes: crate::machine::peak_resident_bytes(),
                 heads,
             };
             run.append(&record)?;
@@ -565,7 +566,11 @@ impl Trainer {
             parameters_training: self.store.count(""),
             seconds: records.iter().map(|record| record.seconds).sum(),
             samples_per_s: (records.len() * self.samples_per_epoch()) as f64 / training_seconds,
-            peak_memory_bytes: crate::machine::peak_resident_bytes(),
+            // Of every process that worked on the run, and not of the last alone.
+            peak_memory_bytes: records
+                .iter()
+                .map(|record| record.peak_memory_bytes)
+                .fold(crate::machine::peak_resident_bytes(), Option::max),
             dir: run.path().to_path_buf(),
             weights: run.weights(),
         })

@@ -23,7 +23,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to compare: methods, or cutout, random-erasing, autoaugment, randaugment, augmix, trivialaugment
+    /// What to compare: methods, or cutout, random-erasing, autoaugment, randaugment, augmix, trivialaugment, soft-labels
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     methods: Vec<String>,
     /// One more, with settings of its own; may be repeated
@@ -242,7 +242,10 @@ impl Processes {
         let child = Arc::clone(&self.child);
         signals::watch(move |request| {
             let mut child = lock(&child);
-            child.stop |= request == Request::Stop;
+            if request == Request::Stop && std::mem::replace(&mut child.stop, true) {
+                // The child was asked already.
+                return;
+            }
             if let Some(process) = child.process {
                 signals::pass_on(process, request);
             }
@@ -378,7 +381,7 @@ fn failures(summary: &Summary) -> Result<()> {
             names => format!("{} runs failed: {}", names.len(), names.join(", ")),
         },
         Some(format!(
-            "try them again with `mixskd compare --out {} --resume`",
+            "mend what stands above, then try them again with `mixskd compare --out {} --resume`",
             summary.dir.display()
         )),
     ))

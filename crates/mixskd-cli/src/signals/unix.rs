@@ -45,9 +45,11 @@ pub(crate) fn status() -> u8 {
     }
 }
 
-/// Asks a child for what this process was asked for. A terminal sends SIGINT to both; SIGTERM on top of it changes nothing.
+/// Asks a child for what this process was asked for. Whoever signals the process group has asked both; the other of the two kinds on
+/// top of it changes nothing, while a second of the same kind would end the child at once.
 pub(crate) fn pass_on(child: u32, request: Request) {
     let signal = match request {
+        Request::Stop if RECEIVED.load(Ordering::SeqCst) == SIGTERM => SIGINT,
         Request::Stop => SIGTERM,
         Request::Now => SIGKILL,
         Request::Checkpoint => SIGUSR1,

@@ -124,6 +124,31 @@ fn equal_time_leaves_the_costliest_its_epochs_and_the_other_no_fewer() {
     assert_eq!(before, after);
 }
 
+#[test]
+fn an_interrupted_run_keeps_the_memory_of_its_first_process() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    run(
+        dir.path(),
+        &format!("{TINY} --methods ce --seeds 1 --out c"),
+    )
+    .ok();
+    let first = dir.path().join("c/runs/ce-seed-0");
+    // As if the process that trained had held a petabyte; the next one has nothing left to train.
+    let metrics = std::fs::read_to_string(first.join("metrics.jsonl")).unwrap();
+    let (head, tail) = metrics.split_once("\"peak_memory_bytes\":").unwrap();
+    let rest = tail.trim_start_matches(|c: char| c.is_ascii_digit());
+    let held = 1_000_000_000_000_000_u64;
+    std::fs::write(
+        first.join("metrics.jsonl"),
+        format!("{head}\"peak_memory_bytes\":{held}{rest}"),
+    )
+    .unwrap();
+    std::fs::remove_file(first.join("report.json")).unwrap();
+    let again = run(dir.path(), "compare --out c --resume --threads 1 --json").ok();
+    assert_eq!(again.json()["equal_epochs"][0]["peak_memory_bytes"], held);
+}
+
 /// Copies what a comparison's `runs` hold into another's.
 fn bring(from: &Path, into: &Path, only: &[&str]) {
     for run in std::fs::read_dir(from.join("runs")).unwrap() {
@@ -308,6 +333,16 @@ fn what_cannot_be_compared_is_refused() {
     };
     check("--methods ce,mixpu", "mixpu", "`mixup`");
     check("", "nothing to compare", "--methods");
+    check(
+        "--methods ce --entry box=mixskd:method.map_mixing=box",
+        "mixup cuts none",
+        "method.mixing=cutmix",
+    );
+    check(
+        "--entry a=ce:objective.feature=0",
+        "`ce` has no objective to set",
+        "mixskd",
+    );
     check("--methods ce,ce", "named twice", "--entry");
     check(
         "--entry a=ce:run.epochs=3",
@@ -325,6 +360,40 @@ fn what_cannot_be_compared_is_refused() {
         "own settings",
         "--entry",
     );
+    // What a comparison's file says may come from elsewhere.
+    let flags = "--methods ce,mixup --seeds 1 --out d";
+    run(dir.path(), &format!("{TINY} {flags}")).ok();
+    let file = dir.path().join("d/compare.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let edits = [
+        (
+            "name = \"mixup\"",
+            "name = \"../../evil\"",
+            "cannot be an entry's name",
+        ),
+        ("seeds = [0]", "seeds = [0, 0]", "0 is named twice"),
+        ("baseline = ", "baseline = = ", "compare.toml:2"),
+    ];
+    for (from, to, cause) in edits {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        run(dir.path(), "compare --out d --resume").refused(2, cause, "");
+    }
+    std::fs::write(&file, &text).unwrap();
+    let report = dir.path().join("d/runs/mixup-seed-0/report.json");
+    let told = std::fs::read_to_string(&report).unwrap();
+    let top1 = told.find("\"top1\":").unwrap();
+    std::fs::write(
+        &report,
+        told[..top1].to_string() + "\"top1\": 7.5, \"was\":" + &told[top1 + 7..],
+    )
+    .unwrap();
+    let odd = run(dir.path(), "compare --out d --resume");
+    assert!(odd.stderr.contains("top1 = 7.5"), "{}", odd.stderr);
+    // A file is no directory.
+    std::fs::write(dir.path().join("f"), "").unwrap();
+    run(dir.path(), &format!("{TINY} --methods ce --out f")).refused(2, "is a file", "--out");
+    run(dir.path(), "compare --out f --resume").refused(2, "is no comparison", "it is a file");
     // A run is no comparison, finished or just begun.
     run(dir.path(), &format!("{RUN} --method ce --epochs 1 --out r")).ok();
     let how = "mixskd train --resume r";

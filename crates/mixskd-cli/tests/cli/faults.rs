@@ -1,5 +1,6 @@
 //! Signals, locks, full and read-only file systems: what was written before stays whole, and the run goes on from it.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ fn start(dir: &Path, args: &str) -> Child {
         .env("TMPDIR", dir.join("tmp"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .unwrap()
 }
@@ -29,9 +31,16 @@ fn end(child: Child) -> Run {
 }
 
 fn signal(process: u32, name: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", name, &process.to_string()])
-        .status();
+    send(name, &process.to_string());
+}
+
+/// As `kill %1` in a shell does it: every process of the group gets it at once.
+fn signal_group(leader: u32, name: &str) {
+    send(name, &format!("-{leader}"));
+}
+
+fn send(name: &str, to: &str) {
+    let sent = Command::new("kill").args(["-s", name, "--", to]).status();
     assert!(sent.unwrap().success());
 }
 
@@ -250,6 +259,16 @@ fn a_second_process_on_one_run_is_refused() {
 
 #[test]
 fn compare_passes_a_signal_on_and_leaves_no_process_behind() {
+    stop_a_comparison(signal);
+}
+
+#[test]
+fn a_signal_to_the_whole_group_stops_a_comparison_in_order() {
+    stop_a_comparison(signal_group);
+}
+
+/// Sends SIGTERM to a comparison in its first run, which has to end with a checkpoint and to be taken up.
+fn stop_a_comparison(send: fn(u32, &str)) {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 32);
     let flags = "--data pets --width 0.03125 --batch 4 --epochs 30 --seeds 1 --set schedule.warmup_epochs=0";
@@ -259,9 +278,14 @@ fn compare_passes_a_signal_on_and_leaves_no_process_behind() {
     );
     let first = dir.path().join("c/runs/ce-seed-0");
     wait_for("checkpoint", || !checkpoints(&first).is_empty());
-    signal(parent.id(), "TERM");
+    send(parent.id(), "TERM");
     let stopped = end(parent);
     assert_eq!(stopped.status, 143, "{}", stopped.stderr);
+    assert!(
+        !stopped.stderr.contains("stopped at once"),
+        "{}",
+        stopped.stderr
+    );
     let how = "go on with `mixskd compare --resume --out c`";
     assert!(stopped.stderr.contains(how), "{}", stopped.stderr);
     // The child is gone: its lock is free, and the second run never began.

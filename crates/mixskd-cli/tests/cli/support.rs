@@ -116,7 +116,7 @@ pub(crate) fn save_image(path: &Path, side: u32, base: u8) {
 pub(crate) const TINY: &str =
     "train --data pets --width 0.03125 --batch 4 --set schedule.warmup_epochs=0";
 
-/// The records of a run without what the clock says.
+/// The records of a run without their costs.
 pub(crate) fn metrics(run: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let mut records = text
@@ -125,7 +125,9 @@ pub(crate) fn metrics(run: &Path) -> Vec<Value> {
         .collect::<Vec<_>>();
     for record in &mut records {
         let record = record.as_object_mut().unwrap();
-        assert!(record.remove("seconds").is_some() && record.remove("samples_per_s").is_some());
+        for costs in ["seconds", "samples_per_s", "peak_memory_bytes"] {
+            assert!(record.remove(costs).is_some(), "{costs}");
+        }
     }
     records
 }

@@ -88,6 +88,7 @@ impl CompareConfig {
                     hint: Some("give one of them another name with --entry NAME=METHOD:…".into()),
                 });
             }
+            entry.check_name()?;
             entry.apply(&self.settings)?;
         }
         if self.entry(&self.baseline).is_none() {
@@ -102,15 +103,27 @@ impl CompareConfig {
         Ok(())
     }
 
+    /// Whether both train alike, however their settings are written.
+    fn is_same(&self, one: &Entry, other: &Entry) -> Result<bool> {
+        let (one, other) = (one.apply(&self.settings)?, other.apply(&self.settings)?);
+        Ok(difference::first(&one, &other, |_| true)?.is_none())
+    }
+
     pub(super) fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
     pub(super) fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|e| Error::config(path.display().to_string(), e.message().to_string()))?;
-        config.validate()?;
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            let line = error
+                .span()
+                .map(|span| 1 + text[..span.start].matches('\n').count());
+            unreadable(path, line, error.message(), None)
+        })?;
+        config
+            .validate()
+            .map_err(|error| unreadable(path, None, &error.cause(), error.hint()))?;
         Ok(config)
     }
 
@@ -145,7 +158,7 @@ impl CompareConfig {
             .clone_from(&more.settings.data.source);
         for entry in &more.entries {
             match self.entry(&entry.name) {
-                Some(known) if known == entry => {}
+                Some(known) if self.is_same(known, entry)? => {}
                 Some(_) => {
                     return Err(refuse(format!(
                         "was begun with another entry called {}",
@@ -180,6 +193,17 @@ impl CompareConfig {
         config.run.epochs = epochs;
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// A comparison's file that says nothing sensible.
+fn unreadable(path: &Path, line: Option<usize>, message: &str, hint: Option<String>) -> Error {
+    let mend = "mend it there; where that is not possible, begin with another --out: finished runs that are put into its runs/ are not repeated";
+    let line = line.map_or_else(String::new, |line| format!(":{line}"));
+    Error::Config {
+        place: format!("{}{line}", path.display()),
+        message: message.into(),
+        hint: hint.or_else(|| Some(mend.into())),
     }
 }
 
@@ -232,6 +256,14 @@ mod tests {
         let mut other = config(&["ce"], 1);
         other.entries[0].set.push("data.augment=['flip']".into());
         assert!(begun.extend(&other, there).is_err());
+        // The same in other words.
+        let words = "objective.adversarial=0,objective.feature=0";
+        let mut other = config(&["ce"], 1);
+        other.entries[0] = Entry::parse(&format!("soft-labels=mixskd:{words}")).unwrap();
+        other.baseline = "soft-labels".into();
+        begun.extend(&other, there).unwrap();
+        begun.extend(&config(&["soft-labels"], 1), there).unwrap();
+        assert_eq!(begun.entries.len(), 4);
     }
 
     #[test]
@@ -273,6 +305,10 @@ mod tests {
                 .contains("0 is named twice")
         );
         let mut config = config(&["ce", "mixup"], 1);
+        config.entries[1].name = "../evil".into();
+        let error = config.validate().unwrap_err();
+        assert!(error.to_string().contains("cannot be an entry's name"));
+        config.entries[1].name = "mixup".into();
         config.baseline = "mixpu".into();
         let error = config.validate().unwrap_err();
         assert!(error.hint().unwrap().contains("`mixup`"));

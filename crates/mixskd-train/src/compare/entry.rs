@@ -40,6 +40,12 @@ pub struct EntrySpec {
 /// Names that stand for a method with settings. Every method is an entry under its own name as well.
 pub static ALL: &[EntrySpec] = &[
     EntrySpec {
+        name: "soft-labels",
+        method: "mixskd",
+        set: &["objective=soft-labels"],
+        summary: "MixSKD without the terms that compare feature maps",
+    },
+    EntrySpec {
         name: "cutout",
         method: "ce",
         set: &["data.augment=['cutout']"],
@@ -119,19 +125,7 @@ impl Entry {
         };
         let (name, rest) = text.split_once('=').ok_or_else(refuse)?;
         let (method, settings) = rest.split_once(':').unwrap_or((rest, ""));
-        let known = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-        let fits = (1..=LONGEST_NAME).contains(&name.len()) && !name.starts_with('.');
-        if !fits || !name.chars().all(known) {
-            return Err(Error::Config {
-                place: format!("--entry {text}"),
-                message: format!(
-                    "`{name}` cannot be an entry's name, which names a directory, too"
-                ),
-                hint: Some(format!(
-                    "use at most {LONGEST_NAME} letters, digits, and . _ + -"
-                )),
-            });
-        }
+        check_name(name, &format!("--entry {text}"))?;
         let mut entry = Self::named(method)?;
         entry.name = name.into();
         for setting in split_settings(settings) {
@@ -143,16 +137,51 @@ impl Entry {
         Ok(entry)
     }
 
+    /// Whether its name can be a directory's.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(super) fn check_name(&self) -> Result<()> {
+        check_name(&self.name, "entries")
+    }
+
     /// The common settings with this entry's own.
     ///
     /// # Errors
-    /// When a setting is unknown, out of range, or one that has to be common to all.
+    /// When a setting is unknown, out of range, without effect, or one that has to be common to all.
     pub fn apply(&self, common: &TrainConfig) -> Result<TrainConfig> {
         let mut config = common.clone();
         config.method = TrainConfig::default().method;
         config = config.with_value("method.name", self.method.as_str())?;
-        for setting in &self.set {
+        let reads_objective = method::spec(&self.method)?.objective;
+        for (at, setting) in self.set.iter().enumerate() {
             let key = setting.split('=').next().unwrap_or_default().trim();
+            let of_objective = |key: &str| key == "objective" || key.starts_with("objective.");
+            if of_objective(key) && !reads_objective {
+                return Err(Error::Config {
+                    place: format!("entry {}", self.name),
+                    message: format!(
+                        "{setting}: the method `{}` has no objective to set",
+                        self.method
+                    ),
+                    hint: Some(
+                        "leave it out; MixSKD has one: --entry NAME=mixskd:objective.…".into(),
+                    ),
+                });
+            }
+            let undone = |earlier: &&String| {
+                key == "objective"
+                    && of_objective(earlier.split('=').next().unwrap_or_default().trim())
+            };
+            if let Some(earlier) = self.set[..at].iter().find(undone) {
+                return Err(Error::Config {
+                    place: format!("entry {}", self.name),
+                    message: format!(
+                        "{setting} replaces the whole objective, and so undoes {earlier}"
+                    ),
+                    hint: Some(format!("name it first: {setting},{earlier}")),
+                });
+            }
             if let ("objective", Some((_, name))) = (key, setting.split_once('=')) {
                 config.objective = ObjectiveConfig::preset(name.trim())?;
                 continue;
@@ -174,6 +203,22 @@ impl Entry {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// Whether `name`, which stands at `place`, can be a directory's.
+fn check_name(name: &str, place: &str) -> Result<()> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+    let fits = (1..=LONGEST_NAME).contains(&name.len()) && !name.starts_with('.');
+    if fits && name.chars().all(known) {
+        return Ok(());
+    }
+    Err(Error::Config {
+        place: place.into(),
+        message: format!("`{name}` cannot be an entry's name, which names a directory, too"),
+        hint: Some(format!(
+            "use at most {LONGEST_NAME} letters, digits, and . _ + -"
+        )),
+    })
 }
 
 /// Parts of `text` between commas that stand in no bracket and no quote.
@@ -260,5 +305,12 @@ mod tests {
         check("a=mixup:optimizer.lr=3", "--set optimizer.lr=3");
         check("a=mixup:method.name=ce", "the same for all");
         check("a=mixup:method.alpa=3", "`alpha`");
+        check("a=ce:objective.feature=0", "`ce` has no objective to set");
+        check("a=byot:objective=soft-labels", "`byot` has no objective");
+        check(
+            "a=mixskd:objective.feature=0,objective=mixskd",
+            "name it first: objective=mixskd,objective.feature=0",
+        );
+        check("a=mixskd:method.map_mixing=box", "method.mixing=cutmix");
     }
 }

@@ -25,14 +25,29 @@ pub(super) struct EqualTime {
 }
 
 impl EqualTime {
-    /// The plan as it was stored, where it knows all of `names`.
-    pub(super) fn stored(dir: &Path, names: &[&str]) -> Option<Self> {
-        Self::read(dir).filter(|plan| names.iter().all(|name| plan.epochs.contains_key(*name)))
+    /// Whether it knows all of `names`.
+    pub(super) fn knows(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| self.epochs.contains_key(*name))
     }
 
-    fn read(dir: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(dir.join(FILE)).ok()?;
-        toml::from_str(&text).ok()
+    /// The plan as it was stored; `None` before there is one.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read: another in its place would give other epochs, and so leave finished runs aside.
+    pub(super) fn stored(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file(&path, "read")(error)),
+        };
+        toml::from_str(&text)
+            .map(Some)
+            .map_err(|error| Error::Config {
+                place: path.display().to_string(),
+                message: error.message().to_string(),
+                hint: Some("mend it, or take it away: the entries are then timed anew, and what is of other epochs then is run anew".into()),
+            })
     }
 
     /// Reads the plan of the entries called `names`, or makes it with `time`, which gives an entry's milliseconds per image.
@@ -45,10 +60,11 @@ impl EqualTime {
         names: &[&str],
         time: &mut dyn FnMut(&str) -> Result<f64>,
     ) -> Result<Self> {
-        if let Some(plan) = Self::stored(dir, names) {
-            return Ok(plan);
+        let stored = Self::stored(dir)?;
+        if let Some(plan) = stored.as_ref().filter(|plan| plan.knows(names)) {
+            return Ok(plan.clone());
         }
-        let mut times = Self::read(dir).map_or_else(BTreeMap::new, |p| p.milliseconds_per_image);
+        let mut times = stored.map_or_else(BTreeMap::new, |plan| plan.milliseconds_per_image);
         let anchor = times
             .iter()
             .max_by(|a, b| a.1.total_cmp(b.1))
@@ -132,6 +148,17 @@ mod tests {
         // Taken up again, nothing is timed, whatever the clock says by now.
         let (again, asked) = settle(dir.path(), &names, &[]);
         assert_eq!((again, asked.len()), (plan, 0));
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(EqualTime::stored(dir.path()).unwrap(), None);
+        std::fs::write(dir.path().join(FILE), "junk").unwrap();
+        let error = EqualTime::settle(dir.path(), 2, &["ce"], &mut |_| Ok(1.0)).unwrap_err();
+        assert!(error.to_string().contains(FILE) && error.hint().unwrap().contains("take it away"));
+        let left = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert_eq!(left, "junk");
     }
 
     #[test]

@@ -53,6 +53,12 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
         );
         return Err(foreign(dir, &of));
     }
+    if let Some((name, value)) = impossible(&report) {
+        return Err(foreign(
+            dir,
+            &format!("{REPORT} has {name} = {value}, which is no such figure"),
+        ));
+    }
     report.weights = dir.join(report.weights.file_name().unwrap_or_default());
     report.dir = dir.to_path_buf();
     let sessions = sessions(dir);
@@ -122,9 +128,27 @@ fn check(dir: &Path, config: &TrainConfig, expected: &TrainConfig) -> Result<()>
 fn foreign(dir: &Path, message: &str) -> Error {
     Error::RunDir {
         path: dir.to_path_buf(),
-        message: format!("{message}; take it away, and the run is done anew"),
+        message: format!("{message}; take the folder away, and the run is done anew"),
         hint: None,
     }
+}
+
+/// A figure that no run can have.
+fn impossible(report: &Report) -> Option<(&'static str, f64)> {
+    let fractions = [("top1", report.top1), ("top5", report.top5)];
+    let amounts = [
+        ("test_loss", report.test_loss),
+        ("seconds", report.seconds),
+        ("samples_per_s", report.samples_per_s),
+    ];
+    let wrong = fractions
+        .into_iter()
+        .find(|(_, v)| !(0.0..=1.0).contains(v));
+    wrong.or_else(|| {
+        amounts
+            .into_iter()
+            .find(|(_, v)| !v.is_finite() || *v < 0.0)
+    })
 }
 
 /// The report of a run that has come to its end.

@@ -109,8 +109,15 @@ impl Comparison {
     /// # Errors
     /// When it exists and is not empty, or cannot be made.
     pub fn create(dir: &Path, config: &CompareConfig) -> Result<Self> {
+        if dir.is_file() {
+            return Err(Error::RunDir {
+                path: dir.to_path_buf(),
+                message: "is a file, not a directory".into(),
+                hint: Some("name another directory with --out".into()),
+            });
+        }
         // The beginnings of a run count as nothing to a run, but are something to a comparison.
-        if is_occupied(dir) || dir.is_file() || dir.join("config.toml").exists() {
+        if is_occupied(dir) || dir.join("config.toml").exists() {
             return Err(Error::RunDir {
                 path: dir.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
@@ -138,6 +145,8 @@ impl Comparison {
         if !path.is_file() {
             let hint = if dir.join("config.toml").is_file() {
                 format!("it holds a run: `mixskd train --resume {}`", dir.display())
+            } else if dir.is_file() {
+                "it is a file; name the comparison's directory with --out".into()
             } else {
                 "leave --resume out to begin one there".into()
             };
@@ -194,8 +203,9 @@ impl Comparison {
             .iter()
             .map(|e| e.name.as_str())
             .collect();
-        let plan = EqualTime::stored(&self.dir, &names);
-        plan.is_some_and(|plan| done(&self.second_table(&plan)))
+        // What cannot be read is told when it is needed.
+        let plan = EqualTime::stored(&self.dir).ok().flatten();
+        plan.is_some_and(|plan| plan.knows(&names) && done(&self.second_table(&plan)))
     }
 
     /// Does every run that is not done yet, all entries of one seed before the next seed, and writes tables and chart after
@@ -211,8 +221,23 @@ impl Comparison {
         let mut summary = Summary::new(&self.dir, &self.config);
         let mut done = Vec::new();
         let tasks = self.first_table();
+        // What is there of the second table stays in the files while the first is added to.
+        let early = match EqualTime::stored(&self.dir)? {
+            Some(plan) if self.config.equal_time => Some(plan),
+            _ => None,
+        };
         self.do_all(&tasks, runner, observer, &mut done, |done, failures| {
             summary.fill(&self.config, done, failures);
+            if let Some(plan) = &early {
+                let tasks = self.second_table(plan);
+                let mut second = self.shared(plan, done);
+                let all = tasks.len() + second.len();
+                let there = tasks
+                    .iter()
+                    .filter_map(|task| self.look(task, done.first()).ok()?);
+                second.extend(there);
+                summary.fill_equal_time(&self.config, &second, &[], all);
+            }
             output::write(&self.dir, &summary)
         })?;
         if !self.config.equal_time || done.is_empty() {
@@ -221,15 +246,20 @@ impl Comparison {
         let plan = self.settle(&done, runner, observer)?;
         observer(&Event::EqualTime(&plan.epochs()));
         let tasks = self.second_table(&plan);
-        // Entries that get the same epochs again have their runs already.
-        let mut second = done;
-        let first = self.config.settings.run.epochs;
-        second.retain(|run| plan.epochs_of(self.name(run.entry)) == Some(first));
+        let mut second = self.shared(&plan, &done);
+        let all = tasks.len() + second.len();
         self.do_all(&tasks, runner, observer, &mut second, |second, failures| {
-            summary.fill_equal_time(&self.config, second, failures);
+            summary.fill_equal_time(&self.config, second, failures, all);
             output::write(&self.dir, &summary)
         })?;
         Ok(summary)
+    }
+
+    /// The runs of the first table that are of the second, too: of entries that get the same epochs again.
+    fn shared(&self, plan: &EqualTime, done: &[Done]) -> Vec<Done> {
+        let first = self.config.settings.run.epochs;
+        let same = |run: &&Done| plan.epochs_of(self.name(run.entry)) == Some(first);
+        done.iter().filter(same).cloned().collect()
     }
 
     fn name(&self, entry: usize) -> &str {
@@ -247,7 +277,7 @@ impl Comparison {
         let there = |at: &usize| done.iter().any(|run| run.entry == *at);
         let entries: Vec<usize> = (0..self.config.entries.len()).filter(there).collect();
         let names: Vec<&str> = entries.iter().map(|&at| self.name(at)).collect();
-        if EqualTime::stored(&self.dir, &names).is_none() {
+        if !EqualTime::stored(&self.dir)?.is_some_and(|plan| plan.knows(&names)) {
             observer(&Event::Timing(names.len()));
         }
         EqualTime::settle(&self.dir, run.epochs, &names, &mut |name| {
@@ -262,7 +292,14 @@ impl Comparison {
                 if failure.stop {
                     return self.interrupted(failure.cause);
                 }
-                Error::config(format!("the time of {name}"), failure.cause)
+                Error::Config {
+                    place: format!("the time of {name}"),
+                    message: failure.cause,
+                    hint: Some(format!(
+                        "try again with `mixskd compare --out {0} --resume`; the table of equal epochs is in {0}/compare.md",
+                        self.dir.display()
+                    )),
+                }
             })?;
             Ok(1e3 * step / run.batch as f64)
         })

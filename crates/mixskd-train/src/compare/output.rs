@@ -57,8 +57,12 @@ impl Summary {
 
     /// What is compared, in one sentence.
     pub fn subject(&self) -> String {
+        let classes = match self.classes {
+            0 => String::new(),
+            classes => format!(" ({classes} classes)"),
+        };
         format!(
-            "{} at width {} on {}, batch {}, {} epoch{}, seed{} {}",
+            "{} at width {} on {}{classes}, batch {}, {} epoch{}, seed{} {}",
             self.model,
             self.width,
             self.data,
@@ -77,13 +81,16 @@ impl Summary {
             "Accuracies are the backbone's on the test images after the last epoch, as mean ± standard deviation over seeds; no epoch and no head was chosen on the test images.".to_string(),
             format!("The paired difference is to {} with the same seed, in points, as mean ± half of the 95 % interval (Student's t over n pairs). {}", self.baseline, match pairs {
                 1 => "One seed gives no interval.",
-                2..=4 => "With so few pairs it is wide, and assumes normal differences. It is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
+                2..=4 => "With so few pairs it is wide, or narrow by chance, and assumes normal differences. It is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
                 _ => "It assumes normal differences, and is of the seeds alone, not of the test images; no correction is made for comparing several entries.",
             }),
             "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
         ];
         if !self.equal_time.is_empty() {
             notes.push("At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.".into());
+        }
+        if self.equal_time.is_empty() {
+            notes.push("Steps are equal in number, not in cost: --equal-time adds a table at equal training time.".into());
         }
         let conditions = self.conditions();
         if conditions.len() > 1 {

@@ -86,6 +86,9 @@ pub struct Summary {
     pub dir: PathBuf,
     /// Name of the data set.
     pub data: String,
+    /// Its classes; 0 before a run is done.
+    #[serde(default)]
+    pub classes: usize,
     /// Name of the network.
     pub model: String,
     /// Width multiplier.
@@ -120,6 +123,7 @@ impl Summary {
         Self {
             dir: dir.to_path_buf(),
             data: settings.data.source.clone(),
+            classes: 0,
             model: settings.model.name.clone(),
             width: settings.model.width,
             batch: settings.run.batch,
@@ -140,22 +144,24 @@ impl Summary {
     pub(super) fn fill(&mut self, config: &CompareConfig, done: &[Done], failures: &[Failure]) {
         if let Some(run) = done.first() {
             self.data.clone_from(&run.report.data);
+            self.classes = run.report.classes;
         }
         self.equal_epochs = rows(config, done);
         self.runs = records(config, done);
         self.failures = failures.to_vec();
-        self.missing = missing(config, done, failures);
+        self.missing = missing(config.entries.len() * config.seeds.len(), done, failures);
     }
 
-    /// The second table, after the first.
+    /// The second table, after the first; it has `all` runs.
     pub(super) fn fill_equal_time(
         &mut self,
         config: &CompareConfig,
         done: &[Done],
         failures: &[Failure],
+        all: usize,
     ) {
         self.equal_time = rows(config, done);
-        self.equal_time_missing = missing(config, done, failures);
+        self.equal_time_missing = missing(all, done, failures);
         let first = config.settings.run.epochs;
         self.runs.retain(|run| run.epochs == first);
         self.failures.retain(|failure| failure.epochs == first);
@@ -177,9 +183,8 @@ impl Summary {
     }
 }
 
-/// Runs of a table that are neither done nor failed.
-fn missing(config: &CompareConfig, done: &[Done], failures: &[Failure]) -> usize {
-    let all = config.entries.len() * config.seeds.len();
+/// Of `all` runs of a table those that are neither done nor failed.
+fn missing(all: usize, done: &[Done], failures: &[Failure]) -> usize {
     all.saturating_sub(done.len() + failures.len())
 }
 
@@ -243,4 +248,139 @@ fn records(config: &CompareConfig, done: &[Done]) -> Vec<RunRecord> {
     let mut done: Vec<&Done> = done.iter().collect();
     done.sort_by_key(|run| (seed(run), run.entry));
     done.iter().map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Best;
+    use crate::{TrainConfig, compare::output};
+
+    /// A run of the entry at `entry`, of which only what tables show is told apart.
+    fn done(entry: usize, seed: u64, top1: f64) -> Done {
+        let best = Best {
+            epoch: 1,
+            head: "backbone".into(),
+            top1,
+            top5: 1.0,
+        };
+        Done {
+            entry,
+            report: Report {
+                method: "ce".into(),
+                model: "cifar_resnet18".into(),
+                width: 0.25,
+                data: "pets".into(),
+                classes: 2,
+                epochs: 6,
+                seed,
+                top1,
+                top5: 1.0,
+                test_loss: 1.0 - top1,
+                heads: Vec::new(),
+                best_backbone: best.clone(),
+                best_head: best,
+                parameters_kept: 10,
+                parameters_training: 12,
+                seconds: 8.0 + seed as f64,
+                samples_per_s: 100.0,
+                peak_memory_bytes: Some(1000 + seed),
+                dir: PathBuf::from("d"),
+                weights: PathBuf::from("w"),
+            },
+            sessions: Some(1),
+            conditions: Some("a machine".into()),
+        }
+    }
+
+    fn summary(done: &[Done]) -> Summary {
+        let entries = ["ce", "mixup"].map(|name| Entry::named(name).unwrap());
+        let config = CompareConfig::new(TrainConfig::default(), entries.to_vec(), 3).unwrap();
+        let mut summary = Summary::new(Path::new("c"), &config);
+        summary.fill(&config, done, &[]);
+        summary
+    }
+
+    #[test]
+    fn differences_are_of_runs_with_one_seed_and_of_the_entry_from_the_baseline() {
+        // The baseline lacks seed 1, and the runs are not in the order of seeds.
+        let summary = summary(&[
+            done(1, 2, 0.65),
+            done(0, 2, 0.5),
+            done(1, 0, 0.45),
+            done(0, 0, 0.4),
+            done(1, 1, 0.9),
+        ]);
+        let [ce, mixup] = &summary.equal_epochs[..] else {
+            panic!("{summary:?}");
+        };
+        assert_eq!((ce.runs, mixup.runs, summary.missing), (2, 3, 1));
+        assert_eq!(ce.gain, None);
+        // 0.05 and 0.15: mean 0.1, sd 0.0707, t(1) 12.706, over the root of 2.
+        let gain = mixup.gain.unwrap();
+        assert_eq!(gain.pairs, 2);
+        assert!((gain.mean - 0.1).abs() < 1e-12, "{gain:?}");
+        assert!(
+            (gain.half_width.unwrap() - 0.635_310).abs() < 1e-5,
+            "{gain:?}"
+        );
+        assert!((mixup.top1.mean - 2.0 / 3.0).abs() < 1e-12);
+        assert!((mixup.top1.sd.unwrap() - 0.225_462).abs() < 1e-6);
+        assert_eq!((ce.peak_memory_bytes, ce.seconds), (Some(1002), 9.0));
+        let seeds: Vec<_> = summary.runs.iter().map(|run| run.seed).collect();
+        assert_eq!(seeds, [0, 0, 1, 2, 2]);
+        assert_eq!(summary.runs[0].entry, "ce");
+    }
+
+    #[test]
+    fn files_hold_the_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let summary = summary(&[done(0, 0, 0.5), done(0, 1, 0.75), done(1, 0, 0.25)]);
+        output::write(dir.path(), &summary).unwrap();
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let csv = read("compare.csv");
+        let rows: Vec<Vec<&str>> = csv.lines().map(|row| row.split(',').collect()).collect();
+        assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{csv}");
+        let cell = |row: usize, name: &str| {
+            let column = rows[0].iter().position(|head| *head == name).unwrap();
+            rows[row][column]
+        };
+        assert_eq!((cell(1, "entry"), cell(1, "top1_mean")), ("ce", "0.625"));
+        assert_eq!(
+            (cell(1, "gain_mean"), cell(1, "peak_memory_bytes")),
+            ("", "1001")
+        );
+        assert_eq!(
+            (cell(2, "gain_mean"), cell(2, "gain_pairs")),
+            ("-0.25", "1")
+        );
+        assert_eq!(
+            (cell(2, "gain_half_width_95"), cell(2, "top1_sd")),
+            ("", "")
+        );
+        assert_eq!(cell(2, "seconds"), "8");
+        let page = read("compare.md");
+        for part in [
+            "| 62.50 ± 17.68 |",
+            "| -25.00 (n = 1) |",
+            "on pets (2 classes)",
+        ] {
+            assert!(page.contains(part), "`{part}` is missing:\n{page}");
+        }
+        assert_eq!(
+            serde_json::from_str::<Summary>(&read("compare.json")).unwrap(),
+            summary
+        );
+        // A mark for each entry, and an error bar where there is a deviation.
+        let svg = read("compare.svg");
+        for name in ["ce", "mixup"] {
+            assert!(svg.contains(&format!(">{name}<")), "{svg}");
+        }
+        assert!(read("compare.svg").starts_with("<svg"));
+        assert!(
+            std::fs::read(dir.path().join("compare.png"))
+                .unwrap()
+                .starts_with(b"\x89PNG")
+        );
+    }
 }

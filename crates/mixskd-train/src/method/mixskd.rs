@@ -70,6 +70,14 @@ impl Default for Parts {
 
 impl Settings for Parts {
     fn validate(&self) -> Result<()> {
+        if self.map_mixing == MapMix::Box && self.mixing == Operator::Mixup {
+            return Err(Error::Config {
+                place: "method.map_mixing".into(),
+                message: "`box` interpolates maps by the box that CutMix cuts, and mixup cuts none"
+                    .into(),
+                hint: Some("set method.mixing=cutmix as well, or leave it out".into()),
+            });
+        }
         config::alpha(self.alpha)
     }
 }

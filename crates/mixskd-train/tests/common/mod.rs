@@ -50,13 +50,14 @@ pub(crate) fn train(config: &TrainConfig, out: &Path) -> Report {
     trainer.run(&run, &mut ()).unwrap()
 }
 
-/// The records of a run without their times.
+/// The records of a run without their times and their memory.
 pub(crate) fn timeless(out: &Path) -> Vec<EpochRecord> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     text.lines()
         .map(|line| EpochRecord {
             seconds: 0.0,
             samples_per_s: 0.0,
+            peak_memory_bytes: None,
             ..serde_json::from_str(line).unwrap()
         })
         .collect()
