@@ -220,11 +220,16 @@ impl TrainConfig {
     /// # Errors
     /// When the key is unknown or the value has the wrong type.
     ///
-    /// Another `method.name` puts that method's settings at their defaults.
+    /// Another `method.name` puts that method's settings at their defaults; a named `objective` replaces the whole of it.
     pub fn with_value(&self, key: &str, value: impl Into<toml::Value>) -> Result<Self> {
+        let mut value = value.into();
+        if let ("objective", toml::Value::String(name)) = (key, &value) {
+            let mut config = self.clone();
+            config.objective = ObjectiveConfig::preset(name)?;
+            return Ok(config);
+        }
         let mut root =
             toml::Table::try_from(self).map_err(|error| Error::config(key, error.to_string()))?;
-        let mut value = value.into();
         let (sections, leaf) = key
             .rsplit_once('.')
             .map_or((vec![], key), |(s, leaf)| (s.split('.').collect(), leaf));
@@ -409,6 +414,8 @@ mod tests {
         let config = TrainConfig::default();
         assert_eq!(config.with("optimizer.lr=1").unwrap().optimizer.lr, 1.0);
         assert_eq!(config.with("method.name=ce").unwrap().method.name(), "ce");
+        let soft = config.with("objective=soft-labels").unwrap().objective;
+        assert_eq!(soft, ObjectiveConfig::preset("soft-labels").unwrap());
         assert_eq!(
             config
                 .with("schedule.milestones=[3, 5]")
@@ -433,6 +440,7 @@ mod tests {
         check_error("run.epochs=many", &["run.epochs", "invalid type"]);
         check_error("model.width=0", &["model.width", "above 0"]);
         check_error("objective.temperature=-3", &["temperature"]);
+        check_error("objective=mixsdk", &["mixsdk"]);
         check_error("nonsense", &["KEY=VALUE"]);
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{config, write_set};
 use mixskd_losses::ObjectiveConfig;
-use mixskd_train::{Report, RunDir, Trainer};
+use mixskd_train::{Report, RunDir, TrainConfig, Trainer};
 
 /// The report of one epoch of `method` with `settings`, and the bytes of the network that is kept.
 fn train(data: &Path, method: &str, settings: &[&str]) -> (Report, Vec<u8>) {
@@ -77,6 +77,32 @@ fn parts_that_nothing_reads_are_not_built() {
         .collect::<Vec<_>>());
     assert_eq!(heads(&plain), ["backbone"]);
     assert_eq!(plain.parameters_training, plain.parameters_kept);
+}
+
+#[test]
+fn a_sum_over_branches_that_are_not_there_is_nothing_to_learn() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let mut config = config(dir.path(), "mixskd", 1);
+    for term in [
+        "task_original",
+        "task_mix",
+        "feature",
+        "adversarial",
+        "self_teacher_task",
+        "backbone_probability",
+    ] {
+        config = config.with(&format!("objective.{term}=0")).unwrap();
+    }
+    let begin = |config: &TrainConfig| {
+        let out = tempfile::tempdir().unwrap();
+        let mut trainer = Trainer::new(config)?;
+        let run = RunDir::create(&out.path().join("run"), trainer.config())?;
+        trainer.run(&run, &mut ())
+    };
+    begin(&config).unwrap();
+    let error = begin(&config.with("method.branches=false").unwrap()).unwrap_err();
+    assert!(error.to_string().contains("nothing to learn"), "{error}");
 }
 
 /// With everything else switched off, what is left is another method, bit for bit.

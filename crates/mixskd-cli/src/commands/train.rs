@@ -299,10 +299,11 @@ impl Args {
         if method::spec(method)?.objective {
             return Ok(());
         }
-        let set = self
-            .set
-            .iter()
-            .find(|text| text.trim_start().starts_with("objective."));
+        let of_objective = |text: &&String| {
+            let key = text.split('=').next().unwrap_or_default().trim();
+            key == "objective" || key.starts_with("objective.")
+        };
+        let set = self.set.iter().find(of_objective);
         let asked = match (&self.objective, set) {
             (Some(name), _) => format!("--objective {name}"),
             (None, Some(assignment)) => format!("--set {assignment}"),

@@ -1,6 +1,5 @@
 //! What is compared: a name for a method and what it changes in the common settings.
 
-use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::config::unknown_name;
@@ -182,13 +181,9 @@ impl Entry {
                     hint: Some(format!("name it first: {setting},{earlier}")),
                 });
             }
-            if let ("objective", Some((_, name))) = (key, setting.split_once('=')) {
-                config.objective = ObjectiveConfig::preset(name.trim())?;
-                continue;
-            }
             let own = key == "data.augment"
                 || key.starts_with("method.") && key != "method.name"
-                || key.starts_with("objective.");
+                || of_objective(key);
             if !own {
                 return Err(Error::Config {
                     place: format!("entry {}", self.name),

@@ -85,14 +85,19 @@ impl Settings for Parts {
 impl MixSkd {
     fn new(inputs: &MethodInputs) -> Result<Self> {
         inputs.objective.validate()?;
-        let reads = inputs.objective.reads();
+        let parts: Parts = inputs.settings()?;
+        let mut objective = *inputs.objective;
+        if !parts.branches {
+            // A sum over branches, of which there are none.
+            objective.branch_probability = 0.0;
+        }
+        let reads = objective.reads();
         if !reads.originals() && !reads.mixes() {
             return Err(Error::config(
                 "objective",
-                "has every weight at 0: there is nothing to learn",
+                "has every weight at 0, or that of branches alone where there are none: there is nothing to learn",
             ));
         }
-        let parts: Parts = inputs.settings()?;
         let network = Deep::new(inputs, (!parts.branches).then_some(0))?;
         let builder = inputs.builder();
         let channels = network.backbone.stage_channels();
