@@ -333,6 +333,28 @@ mod tests {
     }
 
     #[test]
+    fn the_charts_bars_are_as_long_as_the_deviations() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wide, narrow) = ([0.3, 0.7], [0.45, 0.55]);
+        let runs = [(0, wide), (1, narrow)]
+            .map(|(entry, top1)| [done(entry, 0, top1[0]), done(entry, 1, top1[1])]);
+        output::write(dir.path(), &summary(&runs.concat())).unwrap();
+        let svg = std::fs::read_to_string(dir.path().join("compare.svg")).unwrap();
+        // `<path d="Mx highVlowM…h10…"`: only error bars end in strokes of ten pixels.
+        let length = |line: &str| {
+            let (high, low) = line.split_once('V').unwrap();
+            let high: f64 = high.rsplit_once(' ').unwrap().1.parse().unwrap();
+            low.split_once('M').unwrap().0.parse::<f64>().unwrap() - high
+        };
+        let bars = svg.lines().filter(|line| line.contains("h10M"));
+        let lengths: Vec<f64> = bars.map(length).collect();
+        assert_eq!(lengths.len(), 2, "{svg}");
+        assert!(lengths[1] > 1.0, "{lengths:?}");
+        // Deviations of 0.2 and 0.05 times the root of 2, drawn to a tenth of a pixel.
+        assert!((lengths[0] / lengths[1] - 4.0).abs() < 0.05, "{lengths:?}");
+    }
+
+    #[test]
     fn files_hold_the_figures() {
         let dir = tempfile::tempdir().unwrap();
         let summary = summary(&[done(0, 0, 0.5), done(0, 1, 0.75), done(1, 0, 0.25)]);
@@ -371,12 +393,11 @@ mod tests {
             serde_json::from_str::<Summary>(&read("compare.json")).unwrap(),
             summary
         );
-        // A mark for each entry, and an error bar where there is a deviation.
         let svg = read("compare.svg");
+        assert!(svg.starts_with("<svg"));
         for name in ["ce", "mixup"] {
             assert!(svg.contains(&format!(">{name}<")), "{svg}");
         }
-        assert!(read("compare.svg").starts_with("<svg"));
         assert!(
             std::fs::read(dir.path().join("compare.png"))
                 .unwrap()
