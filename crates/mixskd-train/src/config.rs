@@ -215,6 +215,12 @@ impl TrainConfig {
         self.with_value(key, parsed)
     }
 
+    /// Whether a `KEY=VALUE` setting is of the objective: the whole of it by name, or one of its keys.
+    pub fn is_of_objective(assignment: &str) -> bool {
+        let key = assignment.split('=').next().unwrap_or_default().trim();
+        key == "objective" || key.starts_with("objective.")
+    }
+
     /// This configuration with the dotted `key` set to `value`.
     ///
     /// # Errors

@@ -299,10 +299,7 @@ impl Args {
         if method::spec(method)?.objective {
             return Ok(());
         }
-        let of_objective = |text: &&String| {
-            let key = text.split('=').next().unwrap_or_default().trim();
-            key == "objective" || key.starts_with("objective.")
-        };
+        let of_objective = |text: &&String| TrainConfig::is_of_objective(text);
         let set = self.set.iter().find(of_objective);
         let asked = match (&self.objective, set) {
             (Some(name), _) => format!("--objective {name}"),

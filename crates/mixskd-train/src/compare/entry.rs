@@ -155,8 +155,8 @@ impl Entry {
         let reads_objective = method::spec(&self.method)?.objective;
         for (at, setting) in self.set.iter().enumerate() {
             let key = setting.split('=').next().unwrap_or_default().trim();
-            let of_objective = |key: &str| key == "objective" || key.starts_with("objective.");
-            if of_objective(key) && !reads_objective {
+            let of_objective = TrainConfig::is_of_objective(setting);
+            if of_objective && !reads_objective {
                 return Err(Error::Config {
                     place: format!("entry {}", self.name),
                     message: format!(
@@ -168,10 +168,8 @@ impl Entry {
                     ),
                 });
             }
-            let undone = |earlier: &&String| {
-                key == "objective"
-                    && of_objective(earlier.split('=').next().unwrap_or_default().trim())
-            };
+            let undone =
+                |earlier: &&String| key == "objective" && TrainConfig::is_of_objective(earlier);
             if let Some(earlier) = self.set[..at].iter().find(undone) {
                 return Err(Error::Config {
                     place: format!("entry {}", self.name),
@@ -183,7 +181,7 @@ impl Entry {
             }
             let own = key == "data.augment"
                 || key.starts_with("method.") && key != "method.name"
-                || of_objective(key);
+                || of_objective;
             if !own {
                 return Err(Error::Config {
                     place: format!("entry {}", self.name),
