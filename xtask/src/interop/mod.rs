@@ -109,11 +109,8 @@ impl Checks<'_> {
     /// Every network at `width`, with the ONNX files that `which` says.
     fn samples(&self, name: &str, width: &str, which: &str) -> Result<PathBuf> {
         let (sh, folder) = (self.sh, self.scratch.join(name));
-        cmd!(
-            sh,
-            "cargo run --quiet --package mixskd-models --example samples -- {folder} {width} {which}"
-        )
-        .run()?;
+        let samples = self.built("mixskd-models", "--example", "samples")?;
+        cmd!(sh, "{samples} {folder} {width} {which}").run()?;
         Ok(folder)
     }
 
@@ -154,8 +151,8 @@ impl Checks<'_> {
     /// The real torchvision and timm, and photographs.
     fn torch(&self, samples: &Path) -> Result<Vec<Row>> {
         let (sh, python) = (self.sh, self.python);
-        let mixskd = self.built("mixskd-cli", "mixskd", &["--bin", "mixskd"])?;
-        let prepare = self.built("mixskd-data", "prepare", &["--example", "prepare"])?;
+        let mixskd = self.built("mixskd-cli", "--bin", "mixskd")?;
+        let prepare = self.built("mixskd-data", "--example", "prepare")?;
         let (scratch, rows) = (self.scratch.join("torch"), self.scratch.join("torch.json"));
         sh.create_dir(&scratch)?;
         cmd!(
@@ -173,7 +170,7 @@ impl Checks<'_> {
         let _python = sh.push_env("MIXSKD_PYTHON", self.python);
         let said = cmd!(
             sh,
-            "cargo test --quiet --package mixskd-models --test torchvision every_network_takes -- --nocapture"
+            "cargo test --quiet --package mixskd-models --package mixskd-cli --test torchvision every_network_takes -- --nocapture"
         )
         .read()?;
         let rows = rows::told(&said, "gradients", 1e-3);
@@ -184,11 +181,14 @@ impl Checks<'_> {
     }
 
     /// Builds a program of the workspace, and tells where cargo put it.
-    fn built(&self, package: &str, name: &str, which: &[&str]) -> Result<PathBuf> {
+    ///
+    /// The command line's package is named beside its own, so that cargo chooses the features of `cargo test --workspace` and builds
+    /// candle no second time.
+    fn built(&self, package: &str, kind: &str, name: &str) -> Result<PathBuf> {
         let sh = self.sh;
         let said = cmd!(
             sh,
-            "cargo build --quiet --package {package} {which...} --message-format json"
+            "cargo build --quiet --package {package} --package mixskd-cli {kind} {name} --message-format json"
         )
         .read()?;
         said.lines()
