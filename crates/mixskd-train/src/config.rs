@@ -8,7 +8,7 @@ use mixskd_data::{DataConfig, did_you_mean};
 use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::method::MethodConfig;
+use crate::method::{self, MethodConfig};
 use crate::{
     CheckpointEvery, DeviceKind, DistributionConfig, Error, InitConfig, OptimizerConfig, Precision,
     Result, ScheduleConfig,
@@ -328,6 +328,12 @@ impl TrainConfig {
         self.objective
             .validate()
             .map_err(|error| Error::from(error).with_key())?;
+        (method::spec(self.method.name())?.check_objective)(&self.method, &self.objective)?;
+        for augment in &self.data.augment {
+            augment
+                .build()
+                .map_err(|error| Error::from(error).with_key())?;
+        }
         self.schedule.build(self.optimizer.lr, self.run.epochs, 1)?;
         Ok(())
     }

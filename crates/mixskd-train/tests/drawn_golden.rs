@@ -208,7 +208,11 @@ fn check(
     close("mixed images", &mixes.images, &own["mixed"]);
 
     let output = method.step(&batch).unwrap();
-    let parts = below(&own, "part/");
+    let mut parts = below(&own, "part/");
+    if settings.contains(&"method.branches=false") {
+        let none = parts.remove("branch_probability").unwrap();
+        assert_eq!(none.to_vec1::<f64>().unwrap(), [0.0], "{case}");
+    }
     let named: BTreeSet<_> = output.parts.iter().map(|(part, _)| *part).collect();
     assert_eq!(named, parts.keys().map(String::as_str).collect(), "{case}");
     for (part, value) in &output.parts {
@@ -278,7 +282,9 @@ fn every_subset_of_the_terms_is_an_objective() {
             let settings: Vec<_> = settings.iter().map(String::as_str).collect();
             let (mut method, config, _) = build(&golden, case, "mixskd", &settings, DType::F32);
             let output = method.step(&batch).unwrap();
-            let kept: Vec<_> = (0..terms.len()).filter(|at| on(*at)).collect();
+            // Without branches there is no sum over them.
+            let there = |at: &usize| branches || terms[*at] != "branch_probability";
+            let kept: Vec<_> = (0..terms.len()).filter(|at| on(*at) && there(at)).collect();
             let named: Vec<_> = output.parts.iter().map(|(name, _)| *name).collect();
             assert_eq!(named, kept.iter().map(|at| terms[*at]).collect::<Vec<_>>());
             let sum = output
@@ -287,7 +293,11 @@ fn every_subset_of_the_terms_is_an_objective() {
                 .map(|(_, part)| part.to_scalar::<f32>().unwrap());
             let (sum, loss) = (sum.sum::<f32>(), output.loss.to_scalar::<f32>().unwrap());
             assert!((sum - loss).abs() < 1e-4, "{settings:?}: {sum}, not {loss}");
-            let reads = config.objective.reads();
+            let mut objective = config.objective;
+            if !branches {
+                objective.branch_probability = 0.0;
+            }
+            let reads = objective.reads();
             if reads.originals() && reads.mixes() {
                 for (name, part) in &output.parts {
                     let off = part.to_scalar::<f32>().unwrap() as f64;

@@ -129,6 +129,11 @@ fn what_remains_of_mixskd_is_the_simpler_method() {
     };
     let other = |method: &str, settings: &[&str]| train(dir.path(), method, settings).1;
     assert_eq!(off("task_original", &[]), other("ce", &[]));
+    // A sum over no branches reads no mixes.
+    assert_eq!(
+        off("task_original", &["objective.branch_probability=1"]),
+        other("ce", &[])
+    );
     assert_eq!(off("task_mix", &[]), other("mixup", &[]));
     for per in ["method.lambda_per=batch", "method.lambda_per=sample"] {
         assert_eq!(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
-use mixskd_train::{TrainConfig, Trainer, next_free};
+use mixskd_train::{TrainConfig, Trainer, method, next_free};
 
 use super::shared::{DataArgs, ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
@@ -124,6 +124,7 @@ impl Args {
             config.baseline.clone_from(name);
         }
         config.validate()?;
+        self.check_objective(&config)?;
         let out = self.out.clone().unwrap_or_else(|| {
             let model = &config.settings.model.name;
             next_free(Path::new("runs"), &format!("compare-{model}"))
@@ -167,9 +168,39 @@ impl Args {
         comparison.extend(&more)?;
         if !comparison.is_done() {
             // What every run would stumble over is told once.
-            Trainer::new(&comparison.config().settings)?;
+            let settings = &comparison.config().settings;
+            Trainer::new(settings).map_err(|error| {
+                if !matches!(error, mixskd_train::Error::Data(_)) {
+                    return Failure::from(error);
+                }
+                Failure::usage(
+                    format!(
+                        "{}/compare.toml: data.source: {}",
+                        out.display(),
+                        error.cause()
+                    ),
+                    "say where the same data lies now with --data DIR",
+                )
+            })?;
         }
         Ok(comparison)
+    }
+
+    /// Refuses a common term or weight that nothing compared would ever read.
+    fn check_objective(&self, config: &CompareConfig) -> Result<()> {
+        let of_objective = |set: &&String| TrainConfig::is_of_objective(set);
+        let Some(set) = self.set.iter().find(of_objective) else {
+            return Ok(());
+        };
+        for entry in &config.entries {
+            if method::spec(&entry.method)?.objective {
+                return Ok(());
+            }
+        }
+        Err(Failure::usage(
+            format!("--set {set}: none of what is compared has an objective to set"),
+            "leave it out, or compare mixskd as well",
+        ))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {

@@ -306,7 +306,9 @@ fn data_may_move_and_unfinished_runs_follow_it() {
     std::fs::create_dir(dir.path().join("new")).unwrap();
     std::fs::rename(dir.path().join("pets"), dir.path().join("new/pets")).unwrap();
     let resumed = run(dir.path(), "compare --out c --resume");
-    resumed.refused(2, "pets: there is no such folder", "");
+    let told = "compare.toml: data.source: ";
+    resumed.refused(2, told, "--data DIR");
+    assert!(resumed.stderr.contains("there is no such folder"));
     let other = "compare --out c --resume --data fashion-mnist-mini";
     run(dir.path(), other).refused(2, "its runs are of pets, 2 classes", "--out");
     let resumed = run(
@@ -360,6 +362,11 @@ fn what_cannot_be_compared_is_refused() {
         "own settings",
         "--entry",
     );
+    check(
+        "--methods ce,mixup --set objective.temperature=4",
+        "none of what is compared has an objective",
+        "mixskd",
+    );
     // What a comparison's file says may come from elsewhere.
     let flags = "--methods ce,mixup --seeds 1 --out d";
     run(dir.path(), &format!("{TINY} {flags}")).ok();
@@ -390,6 +397,26 @@ fn what_cannot_be_compared_is_refused() {
     .unwrap();
     let odd = run(dir.path(), "compare --out d --resume");
     assert!(odd.stderr.contains("top1 = 7.5"), "{}", odd.stderr);
+    // A damaged report is of a finished run, which has no checkpoint to go on from if it was brought: nothing is trained over it.
+    let mixup = report.parent().unwrap();
+    std::fs::write(&report, &told[..top1]).unwrap();
+    std::fs::remove_dir_all(mixup.join("checkpoints")).unwrap();
+    let metrics = std::fs::read(mixup.join("metrics.jsonl")).unwrap();
+    let cut = run(dir.path(), "compare --out d --resume");
+    assert_eq!(cut.status, 1, "{}", cut.stderr);
+    assert!(
+        cut.stderr.contains("report.json: cannot be read"),
+        "{}",
+        cut.stderr
+    );
+    assert!(std::fs::read(mixup.join("metrics.jsonl")).unwrap() == metrics);
+    // Neither a comparison nor empty: neither begun nor gone on with.
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    std::fs::write(dir.path().join("other/notes.txt"), "").unwrap();
+    let begun = run(dir.path(), &format!("{TINY} --methods ce --out other"));
+    begun.refused(2, "is not empty", "name another directory");
+    let resumed = run(dir.path(), "compare --out other --resume");
+    resumed.refused(2, "is no comparison", "name the comparison's directory");
     // A file is no directory.
     std::fs::write(dir.path().join("f"), "").unwrap();
     run(dir.path(), &format!("{TINY} --methods ce --out f")).refused(2, "is a file", "--out");

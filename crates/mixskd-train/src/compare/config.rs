@@ -114,16 +114,19 @@ impl CompareConfig {
     }
 
     pub(super) fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => unreadable(path, None, "is no text"),
+            _ => Error::file(path, "read")(error),
+        })?;
         let config: Self = toml::from_str(&text).map_err(|error| {
             let line = error
                 .span()
                 .map(|span| 1 + text[..span.start].matches('\n').count());
-            unreadable(path, line, error.message(), None)
+            unreadable(path, line, error.message())
         })?;
         config
             .validate()
-            .map_err(|error| unreadable(path, None, &error.cause(), error.hint()))?;
+            .map_err(|error| unreadable(path, None, &error.cause()))?;
         Ok(config)
     }
 
@@ -197,13 +200,13 @@ impl CompareConfig {
 }
 
 /// A comparison's file that says nothing sensible.
-fn unreadable(path: &Path, line: Option<usize>, message: &str, hint: Option<String>) -> Error {
+fn unreadable(path: &Path, line: Option<usize>, message: &str) -> Error {
     let mend = "mend it there; where that is not possible, begin with another --out: finished runs that are put into its runs/ are not repeated";
     let line = line.map_or_else(String::new, |line| format!(":{line}"));
     Error::Config {
         place: format!("{}{line}", path.display()),
         message: message.into(),
-        hint: hint.or_else(|| Some(mend.into())),
+        hint: Some(mend.into()),
     }
 }
 

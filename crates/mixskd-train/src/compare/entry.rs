@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::difference;
 use crate::config::unknown_name;
 use crate::{Error, Result, TrainConfig, method};
 
@@ -41,7 +42,8 @@ pub static ALL: &[EntrySpec] = &[
     EntrySpec {
         name: "soft-labels",
         method: "mixskd",
-        set: &["objective=soft-labels"],
+        // On top of the common objective, and not the whole of it by name.
+        set: &["objective.feature=0", "objective.adversarial=0"],
         summary: "MixSKD without the terms that compare feature maps",
     },
     EntrySpec {
@@ -168,16 +170,31 @@ impl Entry {
                     ),
                 });
             }
-            let undone =
-                |earlier: &&String| key == "objective" && TrainConfig::is_of_objective(earlier);
-            if let Some(earlier) = self.set[..at].iter().find(undone) {
-                return Err(Error::Config {
-                    place: format!("entry {}", self.name),
-                    message: format!(
-                        "{setting} replaces the whole objective, and so undoes {earlier}"
-                    ),
-                    hint: Some(format!("name it first: {setting},{earlier}")),
-                });
+            if key == "objective" {
+                let earlier = self.set[..at]
+                    .iter()
+                    .find(|earlier| TrainConfig::is_of_objective(earlier));
+                if let Some(earlier) = earlier {
+                    return Err(Error::Config {
+                        place: format!("entry {}", self.name),
+                        message: format!(
+                            "{setting} replaces the whole objective, and so undoes {earlier}"
+                        ),
+                        hint: Some(format!("name it first: {setting},{earlier}")),
+                    });
+                }
+                let of_objective = |key: &str| key.starts_with("objective.");
+                if let Some(own) = difference::first(common, &TrainConfig::default(), of_objective)?
+                {
+                    return Err(Error::Config {
+                        place: format!("entry {}", self.name),
+                        message: format!(
+                            "{setting} replaces the whole objective, and so undoes {} = {}, which is common to all",
+                            own.key, own.one
+                        ),
+                        hint: Some("name the weights that differ instead: objective.TERM=0".into()),
+                    });
+                }
             }
             let own = key == "data.augment"
                 || key.starts_with("method.") && key != "method.name"
@@ -191,10 +208,26 @@ impl Entry {
                     )),
                 });
             }
-            config = config.with(setting)?;
+            config = config.with(setting).map_err(|error| self.in_entry(error))?;
         }
-        config.validate()?;
+        config.validate().map_err(|error| self.in_entry(error))?;
         Ok(config)
+    }
+
+    /// `error` with the entry that it is about.
+    fn in_entry(&self, error: Error) -> Error {
+        match Error::with_key(error) {
+            Error::Config {
+                place,
+                message,
+                hint,
+            } => Error::Config {
+                place: format!("entry {}: {place}", self.name),
+                message,
+                hint,
+            },
+            other => other,
+        }
     }
 }
 
@@ -237,6 +270,8 @@ fn split_settings(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use mixskd_losses::ObjectiveConfig;
+
     use super::*;
 
     #[test]
@@ -305,5 +340,30 @@ mod tests {
             "name it first: objective=mixskd,objective.feature=0",
         );
         check("a=mixskd:method.map_mixing=box", "method.mixing=cutmix");
+        check("a=mixup:method.alpha=x", "entry a: method.alpha");
+        check("a=ce:data.augment=['cutuot']", "did you mean `cutout`");
+        check(
+            "a=mixskd:objective.task_original=0,objective.task_mix=0,objective.feature=0,objective.adversarial=0,objective.self_teacher_task=0,objective.backbone_probability=0,method.branches=false",
+            "nothing to learn",
+        );
+    }
+
+    #[test]
+    fn the_common_objective_is_that_of_every_entry() {
+        let common = TrainConfig::default()
+            .with("objective.temperature=4")
+            .unwrap();
+        let soft = Entry::named("soft-labels").unwrap().apply(&common).unwrap();
+        let expected = ObjectiveConfig {
+            temperature: 4.0,
+            ..ObjectiveConfig::preset("soft-labels").unwrap()
+        };
+        assert_eq!(soft.objective, expected);
+        let whole = Entry::parse("a=mixskd:objective=reference-cifar").unwrap();
+        let error = whole.apply(&common).unwrap_err().to_string();
+        assert!(
+            error.contains("undoes objective.temperature = 4"),
+            "{error}"
+        );
     }
 }

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, files};
 
-const FILE: &str = "equal-time.toml";
+pub(super) const FILE: &str = "equal-time.toml";
+
+/// More than anybody trains; where a plan has more, something else is wrong.
+const MOST_EPOCHS: usize = 1_000_000;
 
 /// How often all are timed, each once a round. The least time of an entry counts: other work on the machine only ever adds.
 const ROUNDS: usize = 3;
@@ -41,13 +44,22 @@ impl EqualTime {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file(&path, "read")(error)),
         };
-        toml::from_str(&text)
-            .map(Some)
-            .map_err(|error| Error::Config {
-                place: path.display().to_string(),
-                message: error.message().to_string(),
-                hint: Some("mend it, or take it away: the entries are then timed anew, and what is of other epochs then is run anew".into()),
-            })
+        let refuse = |message: String| {
+            Error::Config {
+            place: path.display().to_string(),
+            message,
+            hint: Some("mend it, or take it away: the entries are then timed anew, and what is of other epochs then is run anew".into()),
+        }
+        };
+        let plan: Self =
+            toml::from_str(&text).map_err(|error| refuse(error.message().to_string()))?;
+        let unfit = |epochs: &usize| !(1..=MOST_EPOCHS).contains(epochs);
+        match plan.epochs.iter().find(|(_, epochs)| unfit(epochs)) {
+            Some((name, epochs)) => Err(refuse(format!(
+                "{name} has {epochs} epochs, not 1 to {MOST_EPOCHS}"
+            ))),
+            None => Ok(Some(plan)),
+        }
     }
 
     /// Reads the plan of the entries called `names`, or makes it with `time`, which gives an entry's milliseconds per image.
@@ -95,7 +107,11 @@ impl EqualTime {
     /// For every entry the number of epochs that comes nearest to the time that `epochs` epochs take of the slowest.
     fn of(epochs: usize, times: BTreeMap<String, f64>) -> Self {
         let most = times.values().copied().fold(0.0, f64::max);
-        let fitting = |time: f64| (epochs as f64 * most / time.max(f64::MIN_POSITIVE)).round();
+        let fitting = |time: f64| {
+            (epochs as f64 * most / time.max(f64::MIN_POSITIVE))
+                .round()
+                .clamp(1.0, MOST_EPOCHS as f64)
+        };
         Self {
             epochs: times
                 .iter()
@@ -154,6 +170,15 @@ mod tests {
     fn a_plan_that_cannot_be_read_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(EqualTime::stored(dir.path()).unwrap(), None);
+        for epochs in ["0", "9000000000000"] {
+            let plan = format!("[milliseconds_per_image]\nce = 1.0\n[epochs]\nce = {epochs}\n");
+            std::fs::write(dir.path().join(FILE), plan).unwrap();
+            let error = EqualTime::stored(dir.path()).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("ce has {epochs} epochs")),
+                "{error}"
+            );
+        }
         std::fs::write(dir.path().join(FILE), "junk").unwrap();
         let error = EqualTime::settle(dir.path(), 2, &["ce"], &mut |_| Ok(1.0)).unwrap_err();
         assert!(error.to_string().contains(FILE) && error.hint().unwrap().contains("take it away"));

@@ -40,7 +40,7 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
             &format!("holds no {CONFIG}, so that nobody knows what it is"),
         ));
     }
-    let Some(mut report) = report(dir) else {
+    let Some(mut report) = report(dir)? else {
         return Ok(None);
     };
     let run = &expected.run;
@@ -48,8 +48,11 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
         || report.method != expected.method.name()
     {
         let of = format!(
-            "{REPORT} is of {}, seed {}, {} epochs",
-            report.method, report.seed, report.epochs
+            "{REPORT} is of {}, seed {}, {} epoch{}",
+            report.method,
+            report.seed,
+            report.epochs,
+            if report.epochs == 1 { "" } else { "s" }
         );
         return Err(foreign(dir, &of));
     }
@@ -151,10 +154,26 @@ fn impossible(report: &Report) -> Option<(&'static str, f64)> {
     })
 }
 
-/// The report of a run that has come to its end.
-pub(super) fn report(dir: &Path) -> Option<Report> {
-    let text = std::fs::read_to_string(dir.join(REPORT)).ok()?;
-    serde_json::from_str(&text).ok()
+/// The report of a run that has come to its end; `None` where it has not.
+///
+/// # Errors
+/// When there is one that cannot be read: the run is done, and must not be trained over.
+pub(super) fn report(dir: &Path) -> Result<Option<Report>> {
+    let path = dir.join(REPORT);
+    let refuse = |message: String| Error::RunDir {
+        path: path.clone(),
+        message: format!(
+            "cannot be read: {message}; mend it, or take the run's folder away, and the run is done anew"
+        ),
+        hint: None,
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| refuse(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refuse(error.to_string())),
+    }
 }
 
 /// What is read of a process that worked on a run.

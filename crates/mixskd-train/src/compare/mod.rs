@@ -121,9 +121,19 @@ impl Comparison {
             return Err(Error::RunDir {
                 path: dir.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
-                hint: Some(
-                    "go on with it by adding --resume, or name another directory with --out".into(),
-                ),
+                hint: Some(match () {
+                    () if dir.join(config::FILE).is_file() => {
+                        "go on with it by adding --resume, or name another directory with --out"
+                            .into()
+                    }
+                    () if dir.join("config.toml").is_file() => {
+                        format!(
+                            "it holds a run: `mixskd train --resume {}`; name another directory with --out",
+                            dir.display()
+                        )
+                    }
+                    () => "name another directory with --out".into(),
+                }),
             });
         }
         std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;
@@ -147,6 +157,8 @@ impl Comparison {
                 format!("it holds a run: `mixskd train --resume {}`", dir.display())
             } else if dir.is_file() {
                 "it is a file; name the comparison's directory with --out".into()
+            } else if is_occupied(dir) {
+                "name the comparison's directory with --out".into()
             } else {
                 "leave --resume out to begin one there".into()
             };
@@ -187,13 +199,15 @@ impl Comparison {
         let report = self
             .first_table()
             .iter()
-            .find_map(|t| found::report(&t.dir))?;
+            .find_map(|t| found::report(&t.dir).ok()?)?;
         Some((report.data, report.classes))
     }
 
     /// Whether nothing is left to train.
     pub fn is_done(&self) -> bool {
-        let done = |tasks: &[Task]| tasks.iter().all(|t| found::report(&t.dir).is_some());
+        // A report that cannot be read is a run that failed, and not one to train.
+        let left = |task: &Task| matches!(found::report(&task.dir), Ok(None));
+        let done = |tasks: &[Task]| !tasks.iter().any(left);
         if !done(&self.first_table()) || !self.config.equal_time {
             return done(&self.first_table());
         }
@@ -282,10 +296,14 @@ impl Comparison {
         }
         EqualTime::settle(&self.dir, run.epochs, &names, &mut |name| {
             let Some(entry) = self.config.entry(name) else {
-                return Err(Error::config(
-                    "equal-time.toml",
-                    format!("names {name}, which is not compared"),
-                ));
+                return Err(Error::Config {
+                    place: self.dir.join(equal_time::FILE).display().to_string(),
+                    message: format!("names {name}, which is not compared"),
+                    hint: Some(
+                        "add that entry, or take the file away: the entries are then timed anew"
+                            .into(),
+                    ),
+                });
             };
             let config = self.config.run_config(entry, run.seed, run.epochs)?;
             let step = runner.seconds_per_step(&config).map_err(|failure| {

@@ -90,7 +90,12 @@ impl Summary {
             notes.push("At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.".into());
         }
         if self.equal_time.is_empty() {
-            notes.push("Steps are equal in number, not in cost: --equal-time adds a table at equal training time.".into());
+            let other = if self.equal_time_asked {
+                "the table at equal training time is still to come"
+            } else {
+                "--equal-time adds a table at equal training time"
+            };
+            notes.push(format!("Steps are equal in number, not in cost: {other}."));
         }
         let conditions = self.conditions();
         if conditions.len() > 1 {

@@ -42,7 +42,7 @@ pub struct RunRecord {
     pub samples_per_s: f64,
     /// Seconds of training and evaluation.
     pub seconds: f64,
-    /// Largest resident memory of the run's process in bytes, where the system tells.
+    /// Largest resident memory of the processes that worked on the run in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
     /// Processes that worked on it: more than 1 where it was interrupted; `None` where that was not recorded.
     pub sessions: Option<usize>,
@@ -115,6 +115,9 @@ pub struct Summary {
     pub missing: usize,
     /// The same of the second table, once its epochs are settled.
     pub equal_time_missing: usize,
+    /// Whether a second table is to come.
+    #[serde(skip)]
+    pub(super) equal_time_asked: bool,
 }
 
 impl Summary {
@@ -137,6 +140,7 @@ impl Summary {
             failures: Vec::new(),
             missing: 0,
             equal_time_missing: 0,
+            equal_time_asked: config.equal_time,
         }
     }
 
@@ -333,25 +337,33 @@ mod tests {
     }
 
     #[test]
-    fn the_charts_bars_are_as_long_as_the_deviations() {
+    fn the_charts_bars_reach_a_deviation_up_and_down() {
         let dir = tempfile::tempdir().unwrap();
-        let (wide, narrow) = ([0.3, 0.7], [0.45, 0.55]);
+        // Means of 0.5 and 0.6.
+        let (wide, narrow) = ([0.3, 0.7], [0.55, 0.65]);
         let runs = [(0, wide), (1, narrow)]
             .map(|(entry, top1)| [done(entry, 0, top1[0]), done(entry, 1, top1[1])]);
         output::write(dir.path(), &summary(&runs.concat())).unwrap();
         let svg = std::fs::read_to_string(dir.path().join("compare.svg")).unwrap();
         // `<path d="Mx highVlowM…h10…"`: only error bars end in strokes of ten pixels.
-        let length = |line: &str| {
+        let ends = |line: &str| {
             let (high, low) = line.split_once('V').unwrap();
             let high: f64 = high.rsplit_once(' ').unwrap().1.parse().unwrap();
-            low.split_once('M').unwrap().0.parse::<f64>().unwrap() - high
+            (high, low.split_once('M').unwrap().0.parse::<f64>().unwrap())
         };
         let bars = svg.lines().filter(|line| line.contains("h10M"));
-        let lengths: Vec<f64> = bars.map(length).collect();
-        assert_eq!(lengths.len(), 2, "{svg}");
-        assert!(lengths[1] > 1.0, "{lengths:?}");
-        // Deviations of 0.2 and 0.05 times the root of 2, drawn to a tenth of a pixel.
-        assert!((lengths[0] / lengths[1] - 4.0).abs() < 0.05, "{lengths:?}");
+        let bars: Vec<(f64, f64)> = bars.map(ends).collect();
+        let [wide, narrow] = &bars[..] else {
+            panic!("{svg}");
+        };
+        let pixels = |bar: &(f64, f64)| bar.1 - bar.0;
+        let middle = |bar: &(f64, f64)| f64::midpoint(bar.0, bar.1);
+        // What a tenth takes, drawn to a tenth of a pixel; deviations of 0.2 and 0.05 times the root of 2, up and down.
+        let tenth = middle(wide) - middle(narrow);
+        assert!(tenth > 10.0, "{bars:?}");
+        let root = std::f64::consts::SQRT_2;
+        assert!((pixels(wide) / tenth - 4.0 * root).abs() < 0.1, "{bars:?}");
+        assert!((pixels(narrow) / tenth - root).abs() < 0.05, "{bars:?}");
     }
 
     #[test]

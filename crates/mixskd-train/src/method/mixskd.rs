@@ -24,6 +24,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
     source: "Yang et al., MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition, ECCV 2022",
     settings: SettingsSpec::of::<Parts>(),
     objective: true,
+    check_objective: |config, objective| Parts::objective(&config.typed()?, objective).map(drop),
     build: |inputs| Ok(Box::new(MixSkd::new(inputs)?)),
     ..MethodSpec::PLAIN
 };
@@ -68,6 +69,27 @@ impl Default for Parts {
     }
 }
 
+impl Parts {
+    /// The objective as far as these parts have it: no sum over branches that are not there.
+    ///
+    /// # Errors
+    /// When nothing of it is left.
+    fn objective(&self, asked: &ObjectiveConfig) -> Result<ObjectiveConfig> {
+        let mut objective = *asked;
+        if !self.branches {
+            objective.branch_probability = 0.0;
+        }
+        let reads = objective.reads();
+        if reads.originals() || reads.mixes() {
+            return Ok(objective);
+        }
+        Err(Error::config(
+            "objective",
+            "has every weight at 0, or that of branches alone where there are none: there is nothing to learn",
+        ))
+    }
+}
+
 impl Settings for Parts {
     fn validate(&self) -> Result<()> {
         if self.map_mixing == MapMix::Box && self.mixing == Operator::Mixup {
@@ -86,18 +108,8 @@ impl MixSkd {
     fn new(inputs: &MethodInputs) -> Result<Self> {
         inputs.objective.validate()?;
         let parts: Parts = inputs.settings()?;
-        let mut objective = *inputs.objective;
-        if !parts.branches {
-            // A sum over branches, of which there are none.
-            objective.branch_probability = 0.0;
-        }
+        let objective = parts.objective(inputs.objective)?;
         let reads = objective.reads();
-        if !reads.originals() && !reads.mixes() {
-            return Err(Error::config(
-                "objective",
-                "has every weight at 0, or that of branches alone where there are none: there is nothing to learn",
-            ));
-        }
         let network = Deep::new(inputs, (!parts.branches).then_some(0))?;
         let builder = inputs.builder();
         let channels = network.backbone.stage_channels();
@@ -118,7 +130,7 @@ impl MixSkd {
                 )?)
             })
             .collect::<Result<_>>()?;
-        if !inputs.objective.discriminator.trains_discriminators() {
+        if !objective.discriminator.trains_discriminators() {
             inputs.store.freeze("discriminators");
         }
         Ok(Self {
@@ -134,7 +146,7 @@ impl MixSkd {
                 operator: parts.mixing,
                 maps: parts.map_mixing,
             },
-            objective: *inputs.objective,
+            objective,
         })
     }
 

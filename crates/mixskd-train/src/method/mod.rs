@@ -248,6 +248,8 @@ pub struct MethodSpec {
     pub batch: fn(&MethodConfig) -> Result<BatchNeeds>,
     /// Whether it reads the MixSKD objective.
     pub objective: bool,
+    /// Whether something of the MixSKD objective is left to learn with its settings; methods without it take any.
+    pub check_objective: fn(&MethodConfig, &ObjectiveConfig) -> Result<()>,
     /// Makes it.
     pub build: fn(&MethodInputs) -> Result<Box<dyn Method>>,
 }
@@ -261,6 +263,7 @@ impl MethodSpec {
         settings: SettingsSpec::of::<NoSettings>(),
         batch: |_| Ok(BatchNeeds::Anchors),
         objective: false,
+        check_objective: |_, _| Ok(()),
         build: |_| {
             Err(crate::Error::config(
                 "method.name",
