@@ -118,22 +118,19 @@ impl Comparison {
         }
         // The beginnings of a run count as nothing to a run, but are something to a comparison.
         if is_occupied(dir) || dir.join("config.toml").exists() {
+            let another = "name another directory with --out";
+            let hint = if dir.join(config::FILE).is_file() {
+                format!("go on with it by adding --resume, or {another}")
+            } else if dir.join("config.toml").is_file() {
+                let run = dir.display();
+                format!("it holds a run: `mixskd train --resume {run}`; {another}")
+            } else {
+                another.into()
+            };
             return Err(Error::RunDir {
                 path: dir.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
-                hint: Some(match () {
-                    () if dir.join(config::FILE).is_file() => {
-                        "go on with it by adding --resume, or name another directory with --out"
-                            .into()
-                    }
-                    () if dir.join("config.toml").is_file() => {
-                        format!(
-                            "it holds a run: `mixskd train --resume {}`; name another directory with --out",
-                            dir.display()
-                        )
-                    }
-                    () => "name another directory with --out".into(),
-                }),
+                hint: Some(hint),
             });
         }
         std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;

@@ -86,17 +86,11 @@ impl Summary {
             }),
             "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
         ];
-        if !self.equal_time.is_empty() {
-            notes.push("At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.".into());
-        }
-        if self.equal_time.is_empty() {
-            let other = if self.equal_time_asked {
-                "the table at equal training time is still to come"
-            } else {
-                "--equal-time adds a table at equal training time"
-            };
-            notes.push(format!("Steps are equal in number, not in cost: {other}."));
-        }
+        notes.push(match (self.equal_time.is_empty(), self.equal_time_asked) {
+            (false, _) => "At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.",
+            (true, true) => "Steps are equal in number, not in cost: the table at equal training time is still to come.",
+            (true, false) => "Steps are equal in number, not in cost: --equal-time adds a table at equal training time.",
+        }.into());
         let conditions = self.conditions();
         if conditions.len() > 1 {
             let told: Vec<_> = conditions

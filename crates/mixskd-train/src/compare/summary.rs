@@ -394,6 +394,12 @@ mod tests {
         );
         assert_eq!(cell(2, "seconds"), "8");
         let page = read("compare.md");
+        assert!(page.contains("--equal-time adds a table"), "{page}");
+        let asked = Summary {
+            equal_time_asked: true,
+            ..summary.clone()
+        };
+        assert!(asked.markdown().contains("is still to come"));
         for part in [
             "| 62.50 ± 17.68 |",
             "| -25.00 (n = 1) |",
