@@ -1,8 +1,9 @@
-//! Kullback–Leibler divergence from a detached teacher at a temperature.
+//! Kullback–Leibler divergence from a teacher at a temperature.
 
 use candle_core::Tensor;
 
-use crate::precision::raised;
+use crate::log_softmax::log_softmax;
+use crate::precision::{compute_dtype, doubled, raised};
 use crate::{Result, check};
 
 /// `KL_T(student ‖ teacher) = T²·mean_i Σ_c p_ic·(log p_ic − log q_ic)`, `p = softmax(teacher / T)`,
@@ -28,4 +29,34 @@ pub fn kl_divergence(student: &Tensor, teacher: &Tensor, temperature: f64) -> Re
         &teacher,
         temperature,
     )?)
+}
+
+/// The value of [`kl_divergence`], with a gradient for both sides: the teacher is pulled to the student as well.
+///
+/// Reduction and temperature scaling: as in [`kl_divergence`]. Detached: nothing. Computed in f64.
+///
+/// # Shapes
+/// - `student`, `teacher`: `[batch, class]`, logits
+/// - result: `[]`
+///
+/// # Errors
+/// When a shape does not fit or `temperature` is not a finite number above 0.
+pub fn kl_divergence_attached(
+    student: &Tensor,
+    teacher: &Tensor,
+    temperature: f64,
+) -> Result<Tensor> {
+    let (batch, classes) = check::logits("kl_divergence_attached", "student", student)?;
+    check::exactly(
+        "kl_divergence_attached",
+        "teacher",
+        teacher,
+        &[batch, classes],
+    )?;
+    check::temperature(temperature)?;
+    let log_q = log_softmax(&(doubled(student)? / temperature)?)?;
+    let log_p = log_softmax(&(doubled(teacher)? / temperature)?)?;
+    let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum_all()?;
+    let scaled = (divergence * (temperature * temperature / batch as f64))?;
+    Ok(scaled.to_dtype(compute_dtype(student.dtype()))?)
 }

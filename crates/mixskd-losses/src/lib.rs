@@ -62,7 +62,7 @@ pub use feature_mse::feature_mse;
 pub use focal_loss::focal_loss;
 pub use gradient_reversal::gradient_reversal;
 pub use hand_made_teacher::hand_made_teacher;
-pub use kl_divergence::kl_divergence;
+pub use kl_divergence::{kl_divergence, kl_divergence_attached};
 pub use label_smoothing::label_smoothing;
 pub use mix_cross_entropy::mix_cross_entropy;
 #[doc(no_inline)]

@@ -14,8 +14,8 @@ use common::{check_close, flat, outputs_from, scalar};
 use mixskd_losses::{
     ObjectiveConfig, attention_distance, attention_distillation, cross_entropy, discriminator_loss,
     ensemble_targets, entropy, feature_mse, focal_loss, hand_made_teacher, kernel_mmd,
-    kl_divergence, kl_from_targets, label_smoothing, mix_cross_entropy, mutual_kl, objective,
-    scalar_mean_difference, soft_cross_entropy, virtual_softmax,
+    kl_divergence, kl_divergence_attached, kl_from_targets, label_smoothing, mix_cross_entropy,
+    mutual_kl, objective, scalar_mean_difference, soft_cross_entropy, virtual_softmax,
 };
 
 const LISTS: [&str; 7] = [
@@ -222,6 +222,9 @@ fn check_methods(dtype: DType) {
             "kl_from_targets" => {
                 kl_from_targets(&get("student"), &get("targets"), number("temperature"))
             }
+            "kl_divergence_attached" => {
+                kl_divergence_attached(&get("student"), &get("teacher"), number("temperature"))
+            }
             "ensemble_targets" => {
                 let targets = ensemble_targets(
                     &get("features"),
@@ -239,7 +242,7 @@ fn check_methods(dtype: DType) {
         case.check(&loss.unwrap());
         terms.insert(term);
     }
-    assert_eq!(terms.len(), 12, "{terms:?}");
+    assert_eq!(terms.len(), 13, "{terms:?}");
 }
 
 #[test]

@@ -115,6 +115,11 @@ def ensemble_targets(features, logits, omega, temperature):
     return (1 - omega) * torch.linalg.inv(torch.eye(len(x)) - omega * a) @ F.softmax(logits / temperature, 1)
 
 
+def kl_divergence_attached(student, teacher, temperature):
+    q, p = F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
+    return temperature**2 * F.kl_div(q, p, reduction="batchmean")
+
+
 def kl_from_targets(student, targets, temperature):
     q = F.log_softmax(student / temperature, 1)
     return temperature**2 * F.kl_div(q, targets.detach(), reduction="batchmean")
@@ -187,9 +192,17 @@ def on_features():
         put(f"{key}/value", ensemble_targets(**inputs))
 
 
+def on_pairs():
+    for batch, classes in [(1, 2), (4, 5), (7, 10)]:
+        for temperature in (1.0, 4.0):
+            case(f"kl_divergence_attached/{batch}x{classes}-T{temperature:g}", kl_divergence_attached, student=normal(batch, classes, scale=3.0),
+                 teacher=normal(batch, classes, scale=3.0), temperature=scalar(temperature))
+
+
 if __name__ == "__main__":
     on_logits()
     on_features()
+    on_pairs()
     folder = Path(__file__).parent
     save_file(STORE, folder / "methods.safetensors")
     print(f"{folder / 'methods.safetensors'}: {len(STORE)} tensors")

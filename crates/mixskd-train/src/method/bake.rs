@@ -2,7 +2,7 @@
 
 use mixskd_data::BatchNeeds;
 use mixskd_kernels::global_avg_pool2d;
-use mixskd_losses::{cross_entropy, ensemble_targets, kl_from_targets};
+use mixskd_losses::{cross_entropy, ensemble_targets, kl_divergence, kl_from_targets};
 use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ struct Ensembling {
     temperature: f64,
     /// Weight of the divergence.
     weight: f64,
+    /// The targets, probabilities already, go through another softmax at T, as in the code of the MixSKD paper's table: hardly more than uniform ones are left.
+    soften_targets: bool,
 }
 
 impl Default for Ensembling {
@@ -45,6 +47,7 @@ impl Default for Ensembling {
             omega: 0.5,
             temperature: 4.0,
             weight: 1.0,
+            soften_targets: false,
         }
     }
 }
@@ -60,7 +63,8 @@ impl Settings for Ensembling {
 
 /// `CE(z, y) + weight·T²·mean Σ_c q_c·(log q_c − log p_T,c)` over anchors and companions alike, which go through the network as one
 /// batch; `Q = (1−ω)(I − ωA)⁻¹·softmax(z/T)`: [`mixskd_losses::ensemble_targets`]. As published, the companions' labels count too:
-/// a step sees M + 1 times as many labelled images as another method's, and costs as much.
+/// a step sees M + 1 times as many labelled images as another method's, and costs as much. The targets are probabilities, in the authors' code too;
+/// in that of the MixSKD paper's table they are taken for logits (`soften_targets`).
 struct Bake {
     backbone: Box<dyn Backbone>,
     settings: Ensembling,
@@ -89,7 +93,12 @@ impl Method for Bake {
         let features = global_avg_pool2d(&stages[stages.len() - 1])?;
         let logits = self.backbone.classifier().forward(&features)?;
         let targets = ensemble_targets(&features, &logits, omega, temperature)?;
-        let taught = kl_from_targets(&logits, &targets, temperature)?;
+        let divergence = if self.settings.soften_targets {
+            kl_divergence
+        } else {
+            kl_from_targets
+        };
+        let taught = divergence(&logits, &targets, temperature)?;
         let terms = [
             ("task", 1.0, cross_entropy(&logits, &batch.labels)?),
             ("ensemble", self.settings.weight, taught),

@@ -1,7 +1,7 @@
 //! FRSKD: a self-teacher refines the backbone's feature maps, and teaches it maps and predictions.
 
 use candle_core::Tensor;
-use mixskd_losses::{attention_distance, cross_entropy, kl_divergence};
+use mixskd_losses::{attention_distance, cross_entropy, kl_divergence, kl_divergence_attached};
 use mixskd_models::{Backbone, BiFpn, Cost, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,8 @@ struct Refinement {
     temperature: f64,
     /// Weight of the divergence.
     weight: f64,
+    /// The divergence pulls the self-teacher to the network too, as in the code of the MixSKD paper's table.
+    mutual: bool,
     /// Weight of the attention distances.
     attention_weight: f64,
 }
@@ -35,6 +37,7 @@ impl Default for Refinement {
         Self {
             temperature: 4.0,
             weight: 2.0,
+            mutual: false,
             attention_weight: 100.0,
         }
     }
@@ -49,7 +52,8 @@ impl Settings for Refinement {
 }
 
 /// `CE(z, y) + CE(h, y) + weight·KL_T(z ‖ sg h) + attention_weight·Σ_k d(F_k, sg T_k)`: h and `T_k` are the logits and refined maps of a
-/// [`BiFpn`] over the backbone's maps `F_k`, d the [`mixskd_losses::attention_distance`].
+/// [`BiFpn`] over the backbone's maps `F_k`, d the [`mixskd_losses::attention_distance`]. The teacher is detached here as in the authors' code;
+/// in that of the MixSKD paper's table it is not (`mutual`).
 struct Frskd {
     backbone: Box<dyn Backbone>,
     teacher: BiFpn,
@@ -83,7 +87,12 @@ impl Method for Frskd {
         for (own, better) in stages.iter().zip(&refined) {
             attention = (attention + attention_distance(own, better)?)?;
         }
-        let probability = kl_divergence(&logits, &taught, self.settings.temperature)?;
+        let divergence = if self.settings.mutual {
+            kl_divergence_attached
+        } else {
+            kl_divergence
+        };
+        let probability = divergence(&logits, &taught, self.settings.temperature)?;
         let terms = [
             ("task", 1.0, task),
             (

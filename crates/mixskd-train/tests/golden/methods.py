@@ -8,7 +8,8 @@ FRSKD's pyramid; `backbone.fc.bias` is 0); `images` [16, 16, 16, 3], `labels` [1
 companions, of which a method takes what it needs; `past` [4, class], predictions of an earlier epoch. `METHOD/part/TERM`, `METHOD/total`,
 [1], float64: terms before their weights. `METHOD/grad/NAME`, float64: gradients of some parameters.
 
-Settings: cifar_resnet18 at width 0.03125 on images of 16 pixels, 5 classes; every method at its defaults; epoch 1 (from 0) of 4.
+Settings: cifar_resnet18 at width 0.03125 on images of 16 pixels, 5 classes; every method at its defaults, or METHOD is `name+key=value`;
+epoch 1 (from 0) of 4.
 """
 
 from pathlib import Path
@@ -179,7 +180,7 @@ def ddgsd(n, x, y, past):
     return {"task": (1, F.cross_entropy(z, y)), "probability": (1, kl(a, b) + kl(b, a)), "discrepancy": (5e-4, mmd)}
 
 
-def bake(n, x, y, past):
+def bake(n, x, y, past, again=lambda targets: targets):
     f = pooled(n.backbone.stages(x)[-1])
     z = n.backbone.fc(f)
     with torch.no_grad():
@@ -188,11 +189,15 @@ def bake(n, x, y, past):
         similarity.fill_diagonal_(-torch.inf)
         a = F.softmax(similarity, 1)
         targets = 0.5 * torch.linalg.solve(torch.eye(len(g), dtype=g.dtype) - 0.5 * a, F.softmax(z / T, 1))
-    ensemble = T**2 * F.kl_div(F.log_softmax(z / T, 1), targets, reduction="batchmean")
+    ensemble = T**2 * F.kl_div(F.log_softmax(z / T, 1), again(targets), reduction="batchmean")
     return {"task": (1, F.cross_entropy(z, y)), "ensemble": (1, ensemble)}
 
 
-def frskd(n, x, y, past):
+def bake_softened(n, x, y, past):
+    return bake(n, x, y, past, lambda targets: F.softmax(targets / T, 1))
+
+
+def frskd(n, x, y, past, teacher=torch.Tensor.detach):
     maps = n.backbone.stages(x)
     z = n.backbone.fc(pooled(maps[-1]))
     refined, h = n.teacher(maps)
@@ -202,15 +207,20 @@ def frskd(n, x, y, past):
     return {
         "task": (1, F.cross_entropy(z, y)),
         "self_teacher_task": (1, F.cross_entropy(h, y)),
-        "probability": (2, kl(z, h)),
+        "probability": (2, T**2 * F.kl_div(F.log_softmax(z / T, 1), F.softmax(teacher(h) / T, 1), reduction="batchmean")),
         "attention": (100, sum(F.mse_loss(phi(a), phi(b.detach())) for a, b in zip(maps, refined))),
     }
+
+
+def frskd_mutual(n, x, y, past):
+    return frskd(n, x, y, past, lambda h: h)
 
 
 METHODS = {
     "ce": (ce, 1), "label-smoothing": (label_smoothing, 1), "focal": (focal, 1), "max-entropy": (max_entropy, 1),
     "virtual-softmax": (virtual_softmax, 1), "tf-kd": (tf_kd, 1), "cs-kd": (cs_kd, 2), "ps-kd": (ps_kd, 1),
     "byot": (byot, 1), "dks": (dks, 1), "sad": (sad, 1), "ddgsd": (ddgsd, 2), "bake": (bake, 4), "frskd": (frskd, 1),
+    "bake+soften_targets=true": (bake_softened, 4), "frskd+mutual=true": (frskd_mutual, 1),
 }  # fmt: skip
 SHOWN = [
     "backbone.conv1.weight", "backbone.layer2.0.conv1.weight", "backbone.layer4.1.bn2.weight", "backbone.fc.weight",
