@@ -75,6 +75,7 @@ fn every_preset_is_valid_finite_and_the_weighted_sum_of_its_parts() {
     let names: Vec<_> = ALL.iter().map(|preset| preset.name).collect();
     let known = [
         "mixskd",
+        "agreement",
         "soft-labels",
         "reference-cifar",
         "reference-imagenet",
@@ -135,6 +136,15 @@ fn soft_labels_are_the_paper_without_feature_maps() {
     let expected: Vec<_> = paper.weights().filter(off).collect();
     assert_eq!(ours.weights().collect::<Vec<_>>(), expected);
     assert!(paper.reads().discriminators && !ours.reads().discriminators);
+}
+
+#[test]
+fn agreement_is_that_of_branches_alone() {
+    let agreement = ObjectiveConfig::preset("agreement").unwrap();
+    let terms: Vec<_> = agreement.weights().collect();
+    let expected = ["task_original", "task_mix", "branch_probability"];
+    assert_eq!(terms, expected.map(|name| (name, 1.0)));
+    assert!(!agreement.reads().maps());
 }
 
 #[test]
@@ -307,7 +317,7 @@ fn an_unknown_preset_gets_the_nearest_name() {
     assert_eq!(
         error,
         "unknown objective `reference-cifer`\nhint: did you mean `reference-cifar`? \
-         known: mixskd, soft-labels, reference-cifar, reference-imagenet"
+         known: mixskd, agreement, soft-labels, reference-cifar, reference-imagenet"
     );
 }
 

@@ -23,7 +23,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to compare: methods, or cutout, random-erasing, autoaugment, randaugment, augmix, trivialaugment, soft-labels
+    /// What to compare: methods, or cutout, random-erasing, autoaugment, randaugment, augmix, trivialaugment, agreement, soft-labels
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     methods: Vec<String>,
     /// One more, with settings of its own; may be repeated

@@ -40,9 +40,20 @@ pub struct EntrySpec {
 /// Names that stand for a method with settings. Every method is an entry under its own name as well.
 pub static ALL: &[EntrySpec] = &[
     EntrySpec {
-        name: "soft-labels",
+        name: "agreement",
         method: "mixskd",
         // On top of the common objective, and not the whole of it by name.
+        set: &[
+            "objective.feature=0",
+            "objective.adversarial=0",
+            "objective.self_teacher_task=0",
+            "objective.backbone_probability=0",
+        ],
+        summary: "MixSKD whose branches agree on two images and their mix, without self-teacher and feature maps",
+    },
+    EntrySpec {
+        name: "soft-labels",
+        method: "mixskd",
         set: &["objective.feature=0", "objective.adversarial=0"],
         summary: "MixSKD without the terms that compare feature maps",
     },
@@ -353,12 +364,14 @@ mod tests {
         let common = TrainConfig::default()
             .with("objective.temperature=4")
             .unwrap();
-        let soft = Entry::named("soft-labels").unwrap().apply(&common).unwrap();
-        let expected = ObjectiveConfig {
-            temperature: 4.0,
-            ..ObjectiveConfig::preset("soft-labels").unwrap()
-        };
-        assert_eq!(soft.objective, expected);
+        for name in ["agreement", "soft-labels"] {
+            let named = Entry::named(name).unwrap().apply(&common).unwrap();
+            let expected = ObjectiveConfig {
+                temperature: 4.0,
+                ..ObjectiveConfig::preset(name).unwrap()
+            };
+            assert_eq!(named.objective, expected, "{name}");
+        }
         let whole = Entry::parse("a=mixskd:objective=reference-cifar").unwrap();
         let error = whole.apply(&common).unwrap_err().to_string();
         assert!(
