@@ -243,7 +243,10 @@ impl Trainer {
     }
 
     /// Gives the error of weights that a run at its beginning needs and that could not be had.
-    fn require_start(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When `init.weights` is no file, no weights, or does not fit the network.
+    pub fn require_start(&mut self) -> Result<()> {
         self.start = Ok(std::mem::replace(&mut self.start, Ok(None))?);
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::shared::{DataArgs, ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::signals::{self, Request};
+use crate::summary::shell_word;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -218,10 +219,13 @@ impl Args {
     fn settings(&self, base: TrainConfig) -> Result<TrainConfig> {
         let config = self.common(base)?;
         let place = config.distribution.first_place();
-        let trainer = Trainer::at(&config, place).map_err(|error| match &self.config {
+        let in_file = |error| match &self.config {
             Some(path) => config.in_file(path, error),
             None => error,
-        })?;
+        };
+        let mut trainer = Trainer::at(&config, place).map_err(in_file)?;
+        // Every run would stumble over them, and could not be given others.
+        trainer.require_start().map_err(in_file)?;
         Ok(trainer.config().clone())
     }
 
@@ -413,7 +417,7 @@ fn failures(summary: &Summary) -> Result<()> {
         },
         Some(format!(
             "mend what stands above, then try them again with `mixskd compare --out {} --resume`",
-            summary.dir.display()
+            shell_word(&summary.dir.display().to_string())
         )),
     ))
 }

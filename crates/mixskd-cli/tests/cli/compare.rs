@@ -334,6 +334,16 @@ fn what_cannot_be_compared_is_refused() {
         assert!(!dir.path().join("c").exists(), "{flags}");
     };
     check("--methods ce,mixpu", "mixpu", "`mixup`");
+    check(
+        "--entry a=mixpu",
+        "--entry a=mixpu: there is no method",
+        "`mixup`",
+    );
+    check(
+        "--methods ce --set init.weights=nowhere.safetensors",
+        "nowhere.safetensors: there is no such file",
+        ".safetensors",
+    );
     check("", "nothing to compare", "--methods");
     check(
         "--methods ce --entry box=mixskd:method.map_mixing=box",

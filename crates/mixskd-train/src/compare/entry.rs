@@ -101,6 +101,11 @@ impl Entry {
     /// # Errors
     /// When there is none; the error names the nearest.
     pub fn named(name: &str) -> Result<Self> {
+        Self::known(name, "--methods")
+    }
+
+    /// [`named`](Self::named), asked for at `place`.
+    fn known(name: &str, place: &str) -> Result<Self> {
         if let Some(spec) = ALL.iter().find(|spec| spec.name == name) {
             return Ok(Self {
                 name: name.into(),
@@ -113,7 +118,7 @@ impl Entry {
             .map(|spec| spec.name)
             .chain(ALL.iter().map(|spec| spec.name));
         if !known.clone().any(|known| known == name) {
-            return Err(unknown_name("--methods", "method", name, known));
+            return Err(unknown_name(place, "method", name, known));
         }
         Ok(Self {
             name: name.into(),
@@ -137,8 +142,9 @@ impl Entry {
         };
         let (name, rest) = text.split_once('=').ok_or_else(refuse)?;
         let (method, settings) = rest.split_once(':').unwrap_or((rest, ""));
-        check_name(name, &format!("--entry {text}"))?;
-        let mut entry = Self::named(method)?;
+        let place = format!("--entry {text}");
+        check_name(name, &place)?;
+        let mut entry = Self::known(method, &place)?;
         entry.name = name.into();
         for setting in split_settings(settings) {
             if !setting.contains('=') {

@@ -53,6 +53,11 @@ impl EqualTime {
         };
         let plan: Self =
             toml::from_str(&text).map_err(|error| refuse(error.message().to_string()))?;
+        let impossible = |time: &f64| !time.is_finite() || *time <= 0.0;
+        let times = plan.milliseconds_per_image.iter();
+        if let Some((name, time)) = times.clone().find(|(_, time)| impossible(time)) {
+            return Err(refuse(format!("{name} takes {time} ms an image")));
+        }
         let unfit = |epochs: &usize| !(1..=MOST_EPOCHS).contains(epochs);
         match plan.epochs.iter().find(|(_, epochs)| unfit(epochs)) {
             Some((name, epochs)) => Err(refuse(format!(
@@ -178,6 +183,12 @@ mod tests {
                 error.contains(&format!("ce has {epochs} epochs")),
                 "{error}"
             );
+        }
+        for time in ["0.0", "-1.0", "nan", "inf"] {
+            let plan = format!("[milliseconds_per_image]\nce = {time}\n[epochs]\nce = 2\n");
+            std::fs::write(dir.path().join(FILE), plan).unwrap();
+            let error = EqualTime::stored(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("ce takes"), "{error}");
         }
         std::fs::write(dir.path().join(FILE), "junk").unwrap();
         let error = EqualTime::settle(dir.path(), 2, &["ce"], &mut |_| Ok(1.0)).unwrap_err();
