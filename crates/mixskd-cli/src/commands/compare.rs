@@ -88,7 +88,7 @@ impl Args {
             threads: self.threads.count(),
             child: Arc::default(),
         };
-        runner.listen()?;
+        runner.listen(comparison.dir())?;
         let mut seen = 0;
         let summary = comparison.run(&mut runner, &mut |event| {
             if matches!(event, Event::Finished { .. }) {
@@ -273,9 +273,18 @@ struct Child {
 
 impl Processes {
     /// From now on the run gets the signals that this process gets, and no other run begins.
-    fn listen(&self) -> Result<()> {
+    fn listen(&self, dir: &Path) -> Result<()> {
         let child = Arc::clone(&self.child);
+        let dir = shell_word(&dir.display().to_string());
         signals::watch(move |request| {
+            if request == Request::Now {
+                let hint = format!(
+                    "go on with `mixskd compare --out {dir} --resume`: the run begins again at its newest checkpoint"
+                );
+                let failure =
+                    Failure::stopped("stopped at once, in the middle of a step", Some(hint));
+                signals::tell(move || failure.print());
+            }
             let mut child = lock(&child);
             if request == Request::Stop && std::mem::replace(&mut child.stop, true) {
                 // The child was asked already.

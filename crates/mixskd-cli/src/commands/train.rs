@@ -384,28 +384,20 @@ fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
     signals::watch(move |request| match request {
         Request::Stop => {
             control.stop();
-            tell(|| eprintln!("stopping after this step; the same signal again stops at once"));
+            signals::tell(|| {
+                eprintln!("stopping after this step; the same signal again stops at once")
+            });
         }
         Request::Now => {
             let hint = dir.as_ref().map(|dir| {
                 format!("go on from the newest checkpoint with `mixskd train --resume {dir}`")
             });
-            tell(move || {
+            signals::tell(move || {
                 Failure::stopped("stopped at once, in the middle of a step", hint).print();
             });
         }
         Request::Checkpoint => control.checkpoint(),
     })
-}
-
-/// Says something without waiting for ever: a stderr that nobody reads must not keep the next signal from being heard.
-fn tell(say: impl FnOnce() + Send + 'static) {
-    let (done, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        say();
-        let _ = done.send(());
-    });
-    let _ = told.recv_timeout(std::time::Duration::from_millis(200));
 }
 
 /// What was typed, as a shell would take it again.

@@ -19,3 +19,13 @@ pub(crate) enum Request {
     /// SIGUSR1: write a checkpoint and go on.
     Checkpoint,
 }
+
+/// Says something without waiting for ever: a stderr that nobody reads must not keep the next signal from being heard.
+pub(crate) fn tell(say: impl FnOnce() + Send + 'static) {
+    let (done, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        say();
+        let _ = done.send(());
+    });
+    let _ = told.recv_timeout(std::time::Duration::from_millis(200));
+}

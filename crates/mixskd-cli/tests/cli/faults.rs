@@ -263,6 +263,20 @@ fn compare_passes_a_signal_on_and_leaves_no_process_behind() {
 }
 
 #[test]
+fn the_same_signal_again_stops_a_comparison_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 16);
+    let slow = "--data pets --methods ce --seeds 1 --width 1 --batch 16 --set run.image_size=64 --set schedule.warmup_epochs=0";
+    let child = start(dir.path(), &format!("compare {slow} --threads 1 --out c"));
+    let first = dir.path().join("c/runs/ce-seed-0/run.json");
+    wait_for("first step", || first.exists());
+    signal(child.id(), "INT");
+    std::thread::sleep(Duration::from_millis(50));
+    signal(child.id(), "INT");
+    end(child).refused(130, "stopped at once", "`mixskd compare --out c --resume`");
+}
+
+#[test]
 fn a_signal_to_the_whole_group_stops_a_comparison_in_order() {
     stop_a_comparison(signal_group);
 }

@@ -172,6 +172,11 @@ impl Comparison {
         })
     }
 
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What is compared.
     pub fn config(&self) -> &CompareConfig {
         &self.config
