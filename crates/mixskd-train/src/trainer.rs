@@ -243,12 +243,10 @@ impl Trainer {
     }
 
     /// Gives the error of weights that a run at its beginning needs and that could not be had.
-    ///
     /// # Errors
     /// When `init.weights` is no file, no weights, or does not fit the network.
     pub fn require_start(&mut self) -> Result<()> {
-        self.start = Ok(std::mem::replace(&mut self.start, Ok(None))?);
-        Ok(())
+        std::mem::replace(&mut self.start, Ok(None)).map(|start| self.start = Ok(start))
     }
 
     /// What became of the weights that the run starts from, and a word where they want other data: lines for the user. None where it

@@ -385,7 +385,7 @@ fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
         Request::Stop => {
             control.stop();
             signals::tell(|| {
-                eprintln!("stopping after this step; the same signal again stops at once")
+                eprintln!("stopping after this step; the same signal again stops at once");
             });
         }
         Request::Now => {
