@@ -3,8 +3,9 @@
 use candle_core::{D, DType, Device, Tensor};
 use mixskd_kernels::linear;
 
+use crate::kl_divergence::from_logarithms;
 use crate::log_softmax::log_softmax;
-use crate::precision::{compute_dtype, doubled};
+use crate::precision::doubled;
 use crate::{Error, Result, check};
 
 /// BAKE's soft targets `Q = (1 − ω)·(I − ω·A)⁻¹·softmax(logits / T)` (Ge et al., Self-distillation with Batch Knowledge
@@ -127,10 +128,7 @@ pub fn kl_from_targets(student: &Tensor, targets: &Tensor, temperature: f64) -> 
     let (batch, classes) = check::logits("kl_from_targets", "student", student)?;
     check::exactly("kl_from_targets", "targets", targets, &[batch, classes])?;
     check::temperature(temperature)?;
-    let log_q = log_softmax(&(doubled(student)? / temperature)?)?;
     let targets = doubled(&targets.detach())?;
     let log_t = targets.maximum(1e-37)?.log()?;
-    let divergence = (targets * (log_t - log_q)?)?.sum_all()?;
-    let scaled = (divergence * (temperature * temperature / batch as f64))?;
-    Ok(scaled.to_dtype(compute_dtype(student.dtype()))?)
+    from_logarithms(student, &targets, &log_t, temperature)
 }

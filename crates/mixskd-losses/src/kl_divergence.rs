@@ -54,9 +54,19 @@ pub fn kl_divergence_attached(
         &[batch, classes],
     )?;
     check::temperature(temperature)?;
-    let log_q = log_softmax(&(doubled(student)? / temperature)?)?;
     let log_p = log_softmax(&(doubled(teacher)? / temperature)?)?;
-    let divergence = (log_p.exp()? * (&log_p - log_q)?)?.sum_all()?;
-    let scaled = (divergence * (temperature * temperature / batch as f64))?;
+    from_logarithms(student, &log_p.exp()?, &log_p, temperature)
+}
+
+/// `T²·mean_i Σ_c p_ic·(log p_ic − log q_ic)`, `q = softmax(student / T)`, p and its logarithm in [`doubled`]'s type.
+pub(crate) fn from_logarithms(
+    student: &Tensor,
+    p: &Tensor,
+    log_p: &Tensor,
+    temperature: f64,
+) -> Result<Tensor> {
+    let log_q = log_softmax(&(doubled(student)? / temperature)?)?;
+    let divergence = (p * (log_p - log_q)?)?.sum_all()?;
+    let scaled = (divergence * (temperature * temperature / student.dim(0)? as f64))?;
     Ok(scaled.to_dtype(compute_dtype(student.dtype()))?)
 }
