@@ -272,6 +272,11 @@ impl RunDir {
         self.checkpoints().ok()?.pop()
     }
 
+    /// Whether there is a checkpoint, whole or not, whoever holds the directory.
+    pub(crate) fn has_checkpoint(&self) -> bool {
+        self.checkpoints().is_ok_and(|found| !found.is_empty())
+    }
+
     /// Checkpoint files, oldest first.
     fn checkpoints(&self) -> Result<Vec<PathBuf>> {
         let dir = self.path.join("checkpoints");

@@ -138,6 +138,11 @@ impl Args {
         let mut comparison = Comparison::open(out)?;
         let mut more = comparison.config().clone();
         more.settings = self.common(more.settings)?;
+        if let Some(weights) = &mut more.settings.init.weights
+            && let Ok(absolute) = std::fs::canonicalize(&*weights)
+        {
+            *weights = absolute;
+        }
         let first = more.settings.run.seed;
         let seeds = u64::from(self.seeds.unwrap_or(0));
         more.seeds = (first..first.saturating_add(seeds)).collect();
@@ -148,7 +153,7 @@ impl Args {
         }
         if self.data.names_source() {
             // The same data in another place.
-            let trainer = Trainer::new(&more.settings)?;
+            let trainer = Trainer::for_resume(&more.settings)?;
             let (data, classes) = (&trainer.dataset().name, trainer.dataset().classes.len());
             if let Some((of, its)) = comparison.data_of_runs()
                 && (&of, its) != (data, classes)
@@ -170,19 +175,23 @@ impl Args {
         if !comparison.is_done() {
             // What every run would stumble over is told once.
             let settings = &comparison.config().settings;
-            Trainer::new(settings).map_err(|error| {
+            let moved = |error: mixskd_train::Error, key: &str, hint: &str| {
+                let place = format!("{}/compare.toml: {key}", out.display());
+                Failure::usage(format!("{place}{}", error.cause()), hint)
+            };
+            let mut trainer = Trainer::for_resume(settings).map_err(|error| {
                 if !matches!(error, mixskd_train::Error::Data(_)) {
-                    return Failure::from(error);
+                    return error.into();
                 }
-                Failure::usage(
-                    format!(
-                        "{}/compare.toml: data.source: {}",
-                        out.display(),
-                        error.cause()
-                    ),
-                    "say where the same data lies now with --data DIR",
-                )
+                let hint = "say where the same data lies now with --data DIR";
+                moved(error, "data.source: ", hint)
             })?;
+            if comparison.has_runs_to_begin() {
+                trainer.require_start().map_err(|error| {
+                    let hint = "say where the same weights lie now with --set init.weights=FILE";
+                    moved(error, "", hint)
+                })?;
+            }
         }
         Ok(comparison)
     }

@@ -122,6 +122,21 @@ fn equal_time_leaves_the_costliest_its_epochs_and_the_other_no_fewer() {
     assert!(!again.stderr.contains("timing"), "{}", again.stderr);
     let after = std::fs::read(dir.path().join("c/equal-time.toml")).unwrap();
     assert_eq!(before, after);
+
+    // An entry that is added is yet to be timed: until it is, the second table is not final. Its run ends the comparison, so the files tell.
+    std::fs::rename(dir.path().join("gone"), dir.path().join("pets")).unwrap();
+    let one = "[milliseconds_per_image]\nce = 1.0\nnobody = 2.0\n[epochs]\nce = 2\nnobody = 2\n";
+    std::fs::write(dir.path().join("c/equal-time.toml"), one).unwrap();
+    run(dir.path(), "compare --out c --resume --threads 1").refused(
+        2,
+        "names nobody",
+        "add that entry",
+    );
+    let told = std::fs::read_to_string(dir.path().join("c/compare.md")).unwrap();
+    assert!(
+        told.contains("1 run at equal time is still to do"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -323,6 +338,54 @@ fn data_may_move_and_unfinished_runs_follow_it() {
         "compare --out c --resume --methods cutout --threads 1",
     )
     .ok();
+}
+
+#[test]
+fn starting_weights_may_move_but_not_become_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    image_folder(dir.path(), 4);
+    let begin = |out: &str, more: &str| {
+        run(
+            dir.path(),
+            &format!("{TINY} --seeds 1 --methods ce --out {out} {more}"),
+        )
+        .ok();
+    };
+    begin("first", "");
+    std::fs::copy(
+        at("first/runs/ce-seed-0/model.safetensors"),
+        at("start.safetensors"),
+    )
+    .unwrap();
+    begin("c", "--set init.weights=start.safetensors");
+    std::fs::rename(at("start.safetensors"), at("moved.safetensors")).unwrap();
+    // A run that has begun needs them no longer; one that has not says where to name them.
+    let more = "compare --out c --resume --threads 1";
+    run(dir.path(), more).ok();
+    run(dir.path(), &format!("{more} --methods mixup")).refused(
+        2,
+        "compare.toml: init.weights",
+        "--set init.weights=FILE",
+    );
+    let moved = run(
+        dir.path(),
+        &format!("{more} --set init.weights=moved.safetensors --json"),
+    )
+    .ok();
+    assert_eq!(moved.json()["equal_epochs"][1]["runs"], 1);
+    // Others in their place would not compare.
+    std::fs::write(at("other.safetensors"), b"other weights").unwrap();
+    run(
+        dir.path(),
+        &format!("{more} --set init.weights=other.safetensors"),
+    )
+    .refused(2, "was begun with init.weights", "another comparison");
+    run(
+        dir.path(),
+        &format!("{more} --set init.weights=gone.safetensors"),
+    )
+    .refused(2, "there is no file gone.safetensors", "leave it out");
 }
 
 #[test]

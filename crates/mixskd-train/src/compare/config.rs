@@ -144,9 +144,14 @@ impl CompareConfig {
                     .into(),
             ),
         };
-        // Entries have their own method and each run its own seed; the data may have moved.
-        let counts =
-            |key: &str| key != "data.source" && key != "run.seed" && !key.starts_with("method.");
+        // Entries have their own method and each run its own seed; data and starting weights may have moved.
+        let moved = self.weights_moved(more)?;
+        let counts = |key: &str| {
+            key != "data.source"
+                && key != "run.seed"
+                && !key.starts_with("method.")
+                && !(moved && key == "init.weights")
+        };
         if let Some(found) = difference::first(&self.settings, &more.settings, counts)? {
             return Err(refuse(format!(
                 "was begun with {} = {}; {} is asked for",
@@ -159,6 +164,8 @@ impl CompareConfig {
             .data
             .source
             .clone_from(&more.settings.data.source);
+        let weights = &mut extended.settings.init.weights;
+        weights.clone_from(&more.settings.init.weights);
         for entry in &more.entries {
             match self.entry(&entry.name) {
                 Some(known) if self.is_same(known, entry)? => {}
@@ -181,6 +188,29 @@ impl CompareConfig {
         extended.validate()?;
         *self = extended;
         Ok(())
+    }
+
+    /// Whether both start from weights, and those of `more` can be the same: the file is no longer where it was, or holds the same bytes.
+    fn weights_moved(&self, more: &Self) -> Result<bool> {
+        let (Some(was), Some(is)) = (&self.settings.init.weights, &more.settings.init.weights)
+        else {
+            return Ok(false);
+        };
+        if was == is || !was.is_file() {
+            return Ok(true);
+        }
+        if !is.is_file() {
+            return Err(Error::Config {
+                place: "init.weights".into(),
+                message: format!("there is no file {}", is.display()),
+                hint: Some(format!(
+                    "leave it out, the runs start from {}",
+                    was.display()
+                )),
+            });
+        }
+        let read = |path: &Path| std::fs::read(path).map_err(Error::file(path, "read"));
+        Ok(read(was)? == read(is)?)
     }
 
     /// The configuration of one run. With other epochs than the common ones the schedule is stretched along.

@@ -205,6 +205,15 @@ impl Comparison {
         Some((report.data, report.classes))
     }
 
+    /// Whether a run is left that has not begun, and so needs the weights that all start from.
+    pub fn has_runs_to_begin(&self) -> bool {
+        let begun = |task: &Task| {
+            let done = !matches!(found::report(&task.dir), Ok(None));
+            done || RunDir::of_first(&task.dir).has_checkpoint()
+        };
+        self.config.equal_time || !self.first_table().iter().all(begun)
+    }
+
     /// Whether nothing is left to train.
     pub fn is_done(&self) -> bool {
         // A report that cannot be read is a run that failed, and not one to train.
@@ -247,7 +256,8 @@ impl Comparison {
             if let Some(plan) = &early {
                 let tasks = self.second_table(plan);
                 let mut second = self.shared(plan, done);
-                let all = tasks.len() + second.len();
+                // Those of entries that the plan does not know, too, which are yet to be timed.
+                let all = self.config.entries.len() * self.config.seeds.len();
                 let there = tasks
                     .iter()
                     .filter_map(|task| self.look(task, done.first()).ok()?);
