@@ -118,23 +118,28 @@ impl GpuStepper {
                 meanwhile();
                 shape.outcome(&readings)
             }
-            State::Rehearsing(_) => match Captured::new(method, optimizer, batch, lr, &device) {
-                Ok(captured) => {
-                    let outcome = captured.launch(method, optimizer, meanwhile)?;
-                    self.state = State::Captured(Box::new(captured));
-                    Ok(outcome)
+            State::Rehearsing(_) => {
+                let captured = Captured::new(method, optimizer, batch, lr, &device);
+                // A graph may get its memory no sooner than with its first launch; where that is refused, nothing has been done.
+                match captured.and_then(|captured| captured.start().map(|()| captured)) {
+                    Ok(captured) => {
+                        let outcome = captured.finish(method, optimizer, meanwhile)?;
+                        self.state = State::Captured(Box::new(captured));
+                        Ok(outcome)
+                    }
+                    Err(error) => {
+                        self.notices.push(format!(
+                            "the step could not be captured as a CUDA graph and is launched kernel by kernel: {error}"
+                        ));
+                        self.state = State::Direct;
+                        launch(method, optimizer, batch, lr, meanwhile)
+                    }
                 }
-                Err(error) => {
-                    self.notices.push(format!(
-                        "the step could not be captured as a CUDA graph and is launched kernel by kernel: {error}"
-                    ));
-                    self.state = State::Direct;
-                    launch(method, optimizer, batch, lr, meanwhile)
-                }
-            },
+            }
             State::Captured(captured) => {
                 captured.fill(batch, lr)?;
-                captured.launch(method, optimizer, meanwhile)
+                captured.start()?;
+                captured.finish(method, optimizer, meanwhile)
             }
         }
     }
@@ -285,14 +290,21 @@ impl Captured {
         Ok(())
     }
 
-    fn launch(
+    /// Has the GPU begin, where there is a graph.
+    fn start(&self) -> Result<()> {
+        self.graph
+            .as_ref()
+            .map_or(Ok(()), |graph| Ok(graph.launch()?))
+    }
+
+    /// What the step that was begun came to; without a graph it is done now.
+    fn finish(
         &self,
         method: &mut dyn Method,
         optimizer: &Sgd,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<GpuOutcome> {
-        if let Some(graph) = &self.graph {
-            graph.launch()?;
+        if self.graph.is_some() {
             meanwhile();
             // Loss and hits beside the terms, and a verdict of two.
             let count = self.shape.names.len() + 4;

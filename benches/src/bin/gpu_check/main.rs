@@ -12,7 +12,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -39,15 +39,37 @@ pub(crate) struct Options {
     skip_speed: bool,
     only_speed: bool,
     pub(crate) emulate: bool,
+    /// When to begin no further check: what is left belongs to the speed.
+    pub(crate) checks_end: Instant,
     /// When to begin nothing new any more.
     pub(crate) deadline: Instant,
 }
 
 impl Options {
+    /// Whether no further check is to begin.
+    pub(crate) fn checks_late(&self) -> bool {
+        Instant::now() > self.checks_end
+    }
+
     /// Whether nothing new is to begin.
     pub(crate) fn is_late(&self) -> bool {
         Instant::now() > self.deadline
     }
+}
+
+/// The greater of two errors; what is no number is greater than any.
+pub(crate) fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b <= a { a } else { b }
+}
+
+/// What `check` comes to; a panic in it, or in a library below, is an error like another, and the other checks go on.
+pub(crate) fn guarded<T>(check: impl FnOnce() -> Result<T>) -> Result<T> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        bail!("panicked: {}", text.unwrap_or_default())
+    })
 }
 
 fn main() -> ExitCode {
@@ -80,6 +102,7 @@ fn options(args: &[String]) -> Result<Options> {
         skip_speed: false,
         only_speed: false,
         emulate: false,
+        checks_end: Instant::now(),
         deadline: Instant::now(),
     };
     let mut seconds = SECONDS;
@@ -97,7 +120,13 @@ fn options(args: &[String]) -> Result<Options> {
             other => bail!("{other} is no option\nhint: {USAGE}"),
         }
     }
-    options.deadline += std::time::Duration::from_secs(seconds);
+    options.deadline += Duration::from_secs(seconds);
+    let checks = if options.skip_speed {
+        seconds
+    } else {
+        seconds / 2
+    };
+    options.checks_end += Duration::from_secs(checks);
     Ok(options)
 }
 
@@ -109,7 +138,7 @@ fn check(options: &Options) -> Result<bool> {
         table.left_out("kernel", "--only-speed");
         table.left_out("run", "--only-speed");
     } else {
-        parity::run(&gpu, &mut table);
+        parity::run(&gpu, options, &mut table);
         runs::run(options, &mut table);
     }
     if options.skip_speed {
@@ -154,5 +183,27 @@ impl Drop for OnGpu {
     fn drop(&mut self) {
         #[cfg(feature = "emulator")]
         mixskd_kernels::emulate_gpu(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_the_worst() {
+        let of = |errors: &[f64]| errors.iter().copied().fold(0.0, worse);
+        assert_eq!(of(&[0.5, 0.25]), 0.5);
+        for errors in [[f64::NAN, 0.5], [0.5, f64::NAN]] {
+            assert!(of(&errors).is_nan());
+        }
+        assert!(of(&[f64::INFINITY, 1.0]).is_infinite());
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let error = guarded::<()>(|| panic!("of {}", "a library")).unwrap_err();
+        assert_eq!(error.to_string(), "panicked: of a library");
+        assert_eq!(guarded(|| Ok(1)).unwrap(), 1);
     }
 }

@@ -11,8 +11,8 @@ use mixskd_kernels::{
     soft_cross_entropy,
 };
 
-use crate::OnGpu;
 use crate::table::Table;
+use crate::{LATE, OnGpu, Options, guarded, worse};
 
 /// What the project asks of a GPU's kernels, relative to the length of the result.
 fn bound(dtype: DType) -> f64 {
@@ -128,13 +128,17 @@ fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 /// Compares everything.
-pub(crate) fn run(gpu: &Device, table: &mut Table) {
+pub(crate) fn run(gpu: &Device, options: &Options, table: &mut Table) {
+    let in_time = || {
+        anyhow::ensure!(!options.checks_late(), LATE);
+        Ok(())
+    };
     match cases() {
         Ok(cases) => {
             for case in cases {
                 for dtype in [DType::F32, DType::BF16] {
                     let name = format!("{}, {}", case.name, dtype.as_str());
-                    match compare(&case, gpu, dtype) {
+                    match in_time().and_then(|()| guarded(|| compare(&case, gpu, dtype))) {
                         Ok(error) => table.error("kernel", &name, error, bound(dtype)),
                         Err(error) => table.broken("kernel", &name, &error),
                     }
@@ -150,7 +154,7 @@ pub(crate) fn run(gpu: &Device, table: &mut Table) {
         ("batches of images", images),
     ];
     for (name, check) in others {
-        match check(gpu) {
+        match in_time().and_then(|()| guarded(|| check(gpu))) {
             Ok(error) => table.error("kernel", name, error, bound(DType::F32)),
             Err(error) => table.broken("kernel", name, &error),
         }
@@ -166,7 +170,7 @@ fn compare(case: &Case, gpu: &Device, dtype: DType) -> Result<f64> {
         let got = case.on(gpu, dtype, taped)?;
         drop(on_gpu);
         for (got, expected) in got.iter().zip(&expected) {
-            worst = worst.max(distance(got, expected)?);
+            worst = worse(worst, distance(got, expected)?);
         }
     }
     Ok(worst)
@@ -388,8 +392,8 @@ fn updates(gpu: &Device) -> Result<f64> {
     }
     let mut worst = 0f64;
     for ((p, _, v), (ep, _, ev)) in got.iter().zip(&expected) {
-        worst = worst.max(distance(&p.to_device(&Device::Cpu)?, ep)?);
-        worst = worst.max(distance(&v.to_device(&Device::Cpu)?, ev)?);
+        worst = worse(worst, distance(&p.to_device(&Device::Cpu)?, ep)?);
+        worst = worse(worst, distance(&v.to_device(&Device::Cpu)?, ev)?);
     }
     Ok(worst)
 }

@@ -7,15 +7,28 @@ use candle_core::Device;
 use mixskd_kernels::set_cudnn_benchmark;
 use mixskd_train::method;
 use mixskd_train::{Control, Observer, RunDir, StepEvent, TrainConfig, Trainer};
+use serde_json::{Value, json};
 
 use crate::table::Table;
-use crate::{LATE, OnGpu, Options};
+use crate::{LATE, OnGpu, Options, guarded, worse};
 
 /// What a run leaves.
 struct Ran {
     losses: Vec<f64>,
     weights: Vec<u8>,
     captured: bool,
+    /// What it told besides: why a step was not captured, for one.
+    notices: Vec<String>,
+}
+
+/// Keeps what a run tells.
+#[derive(Default)]
+struct Notices(Vec<String>);
+
+impl Observer for Notices {
+    fn notice(&mut self, text: &str) {
+        self.0.push(text.into());
+    }
 }
 
 /// The same where every thread of a GPU is taken in turn.
@@ -61,7 +74,7 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn config(&self, settings: &[&str], on_gpu: bool) -> Result<TrainConfig> {
-        if self.options.is_late() {
+        if self.options.checks_late() {
             bail!(LATE);
         }
         let mut config = TrainConfig::default();
@@ -86,18 +99,21 @@ impl Runner<'_> {
 
     /// A run to its end.
     fn run(&self, settings: &[&str], on_gpu: bool) -> Result<Ran> {
-        let config = self.config(settings, on_gpu)?;
-        let _on_gpu = on_gpu.then(|| OnGpu::new(&Device::Cpu));
-        let out = self.folder();
-        let mut trainer = Trainer::new(&config)?;
-        let run = RunDir::create(&out, trainer.config())?;
-        trainer.run(&run, &mut ())?;
-        read(&out, trainer.has_captured_step())
+        guarded(|| {
+            let config = self.config(settings, on_gpu)?;
+            let _on_gpu = on_gpu.then(|| OnGpu::new(&Device::Cpu));
+            let out = self.folder();
+            let mut trainer = Trainer::new(&config)?;
+            let run = RunDir::create(&out, trainer.config())?;
+            let mut notices = Notices::default();
+            trainer.run(&run, &mut notices)?;
+            read(&out, trainer.has_captured_step(), notices)
+        })
     }
 
     /// The same, stopped in the middle of an epoch and taken up again.
     fn interrupted(&self, settings: &[&str]) -> Result<Ran> {
-        Self::go_on(&self.stopped(settings)?)
+        guarded(|| Self::go_on(&self.stopped(settings)?))
     }
 
     /// Where a run lies that was stopped in the middle of an epoch.
@@ -125,9 +141,10 @@ impl Runner<'_> {
         set_cudnn_benchmark(&Device::Cpu, false)?;
         let (run, config) = RunDir::open(out)?;
         let mut trainer = Trainer::for_resume(&config)?;
-        trainer.resume(&run, &mut ())?;
-        trainer.run(&run, &mut ())?;
-        read(out, trainer.has_captured_step())
+        let mut notices = Notices::default();
+        trainer.resume(&run, &mut notices)?;
+        trainer.run(&run, &mut notices)?;
+        read(out, trainer.has_captured_step(), notices)
     }
 }
 
@@ -160,7 +177,7 @@ impl Observer for StopAt {
     }
 }
 
-fn read(out: &Path, captured: bool) -> Result<Ran> {
+fn read(out: &Path, captured: bool, notices: Notices) -> Result<Ran> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl"))?;
     let loss = |line: &str| -> Result<f64> {
         let record: serde_json::Value = serde_json::from_str(line)?;
@@ -170,17 +187,21 @@ fn read(out: &Path, captured: bool) -> Result<Ran> {
         losses: text.lines().map(loss).collect::<Result<_>>()?,
         weights: std::fs::read(out.join("model.safetensors"))?,
         captured,
+        notices: notices.0,
     })
 }
 
-/// The greatest relative difference of two curves.
+/// The greatest relative difference of two curves; no number where one of them is longer.
 fn far(a: &Ran, b: &Ran) -> f64 {
+    if a.losses.len() != b.losses.len() || a.losses.is_empty() {
+        return f64::NAN;
+    }
     let errors = a
         .losses
         .iter()
         .zip(&b.losses)
         .map(|(a, b)| (a - b).abs() / b.abs());
-    errors.fold(0.0, f64::max)
+    errors.fold(0.0, worse)
 }
 
 /// Every check of whole runs.
@@ -206,7 +227,16 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         match (runner.run(&settings, true), runner.run(&settings, false)) {
             (Ok(on_gpu), Ok(on_cpu)) => {
                 let name = format!("{}: loss beside the CPU's", spec.name);
-                table.error("run", &name, far(&on_gpu, &on_cpu), 3e-2);
+                table.error_of(
+                    "run",
+                    &name,
+                    far(&on_gpu, &on_cpu),
+                    3e-2,
+                    &json!([on_gpu.losses, on_cpu.losses]),
+                );
+                for notice in &on_gpu.notices {
+                    table.figure("note", spec.name, notice.clone(), Value::Null);
+                }
                 if CAPTURED.contains(&spec.name) && !options.emulate {
                     let name = format!("{}: its step", spec.name);
                     table.fact("run", &name, "captured as a graph".into(), on_gpu.captured);
@@ -251,11 +281,12 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         runner.run(&with(&["run.precision=bf16"]), true),
     );
     // Timed anew, other algorithms may win: a run has to go on with its own.
-    let stopped = runner.stopped(&with(&["run.cudnn_benchmark=true"]));
+    let stopped = guarded(|| runner.stopped(&with(&["run.cudnn_benchmark=true"])));
     let twice = stopped.and_then(|first| {
         let second = runner.folder();
         copy(&first, &second)?;
-        Ok((Runner::go_on(&first), Runner::go_on(&second)))
+        let both = [&first, &second].map(|run| guarded(|| Runner::go_on(run)));
+        Ok(both.into())
     });
     let (first, second) = match twice {
         Ok(both) => both,
@@ -289,7 +320,10 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         let settings: Vec<&str> = real.iter().copied().chain([precision.as_str()]).collect();
         let label = format!("{name}: loss curve beside f32's");
         match (&float, runner.run(&settings, true)) {
-            (Ok(float), Ok(other)) => table.error("run", &label, far(&other, float), bound),
+            (Ok(float), Ok(other)) => {
+                let curves = json!([other.losses, float.losses]);
+                table.error_of("run", &label, far(&other, float), bound, &curves);
+            }
             (Err(error), _) => table.broken("run", &label, &anyhow::anyhow!("{error:#}")),
             (_, Err(error)) => table.broken("run", &label, &error),
         }

@@ -45,14 +45,26 @@ impl Table {
         }
     }
 
-    /// A number that must not be above its bound.
+    /// A number that must not be above its bound; what is no number fails.
     pub(crate) fn error(&mut self, group: &'static str, name: &str, error: f64, bound: f64) {
+        self.error_of(group, name, error, bound, &Value::Null);
+    }
+
+    /// The same, with what it was made of.
+    pub(crate) fn error_of(
+        &mut self,
+        group: &'static str,
+        name: &str,
+        error: f64,
+        bound: f64,
+        of: &Value,
+    ) {
         self.add(Row {
             group,
             name: name.into(),
             value: format!("{error:.2e} (at most {bound:.0e})"),
             passed: Some(error <= bound),
-            data: json!({ "error": error, "bound": bound }),
+            data: json!({ "error": error, "bound": bound, "of": of }),
         });
     }
 

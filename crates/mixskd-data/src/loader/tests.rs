@@ -416,7 +416,8 @@ fn windows_say_what_batches_show() {
                 .iter()
                 .zip(&expected)
                 .map(|(a, b)| (a - b).abs())
-                .fold(0.0, f32::max);
+                .max_by(f32::total_cmp)
+                .unwrap();
             assert!(far < 1e-3, "{needs:?}: {far}");
         }
         assert!(outside > 0);

@@ -26,8 +26,9 @@ fn h100() -> Target {
 /// Batch and side, channels in and out, window, step, groups.
 type Shape = (usize, usize, usize, usize, usize, usize, usize);
 
-/// The convolutions of MixSKD's CIFAR ResNet-18 at 64 + 64 images, of evaluation at 250, of ResNet-50, and grouped ones.
-const SHAPES: [Shape; 22] = [
+/// The convolutions of MixSKD's CIFAR ResNet-18 at 64 + 64 images, of evaluation at 250, of ResNet-50, grouped ones, and those of
+/// gpu-check: narrow networks, pictures of one channel, and channels that are no multiple of anything.
+const SHAPES: [Shape; 37] = [
     (128, 32, 3, 64, 3, 1, 1),
     (128, 32, 64, 64, 3, 1, 1),
     (128, 32, 64, 128, 3, 2, 1),
@@ -50,6 +51,21 @@ const SHAPES: [Shape; 22] = [
     (64, 14, 256, 256, 3, 1, 32),
     (64, 28, 144, 144, 3, 1, 144),
     (8, 28, 2, 2, 3, 1, 1),
+    (32, 28, 1, 8, 3, 1, 1),
+    (32, 28, 8, 8, 3, 1, 1),
+    (32, 28, 8, 16, 3, 2, 1),
+    (32, 28, 8, 16, 1, 2, 1),
+    (32, 4, 256, 64, 1, 1, 1),
+    (16, 28, 1, 8, 3, 1, 1),
+    (50, 28, 1, 8, 3, 1, 1),
+    (50, 4, 64, 64, 3, 1, 1),
+    (128, 28, 1, 32, 3, 1, 1),
+    (250, 28, 1, 32, 3, 1, 1),
+    (250, 28, 32, 32, 3, 1, 1),
+    (4, 40, 3, 64, 7, 2, 1),
+    (8, 9, 24, 24, 3, 1, 24),
+    (8, 9, 24, 48, 3, 2, 3),
+    (3, 7, 5, 11, 3, 1, 1),
 ];
 
 fn convolution(shape: Shape, element: Element, arithmetic: Arithmetic) -> Convolution {
