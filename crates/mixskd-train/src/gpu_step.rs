@@ -129,7 +129,7 @@ impl GpuStepper {
                     }
                     Err(error) => {
                         self.notices.push(format!(
-                            "the step could not be captured as a CUDA graph and is launched kernel by kernel: {error}"
+                            "the step could not be captured or launched as a CUDA graph and is launched kernel by kernel: {error}"
                         ));
                         self.state = State::Direct;
                         launch(method, optimizer, batch, lr, meanwhile)

@@ -421,9 +421,10 @@ mod tests {
             }
         }
         let check = |got: &Tensor, expected: &Tensor, what: &str| {
-            let difference = (got - expected).unwrap().abs().unwrap().max_all().unwrap();
-            let difference = difference.to_scalar::<f32>().unwrap();
-            assert!(difference < 1e-6, "{what}: {difference}");
+            let difference = (got - expected).unwrap().flatten_all().unwrap();
+            for difference in difference.to_vec1::<f32>().unwrap() {
+                assert!(difference.abs() < 1e-6, "{what}: {difference}");
+            }
         };
         let average = updater.average.unwrap().state();
         for (name, parameter) in &parameters {

@@ -175,23 +175,20 @@ impl Args {
         if !comparison.is_done() {
             // What every run would stumble over is told once.
             let settings = &comparison.config().settings;
-            let moved = |error: mixskd_train::Error, key: &str, hint: &str| {
+            let in_file = |error: &mixskd_train::Error, key: &str, hint: &str| {
                 let place = format!("{}/compare.toml: {key}", out.display());
                 Failure::usage(format!("{place}{}", error.cause()), hint)
             };
-            let mut trainer = Trainer::for_resume(settings).map_err(|error| {
+            Trainer::for_resume(settings).map_err(|error| {
                 if !matches!(error, mixskd_train::Error::Data(_)) {
                     return error.into();
                 }
                 let hint = "say where the same data lies now with --data DIR";
-                moved(error, "data.source: ", hint)
+                in_file(&error, "data.source: ", hint)
             })?;
-            if comparison.has_runs_to_begin() {
-                trainer.require_start().map_err(|error| {
-                    let hint = "say where the same weights lie now with --set init.weights=FILE";
-                    moved(error, "", hint)
-                })?;
-            }
+            comparison
+                .check_weights()
+                .map_err(|error| in_file(&error, "", &error.hint().unwrap_or_default()))?;
         }
         Ok(comparison)
     }

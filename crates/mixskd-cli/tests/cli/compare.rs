@@ -368,24 +368,28 @@ fn starting_weights_may_move_but_not_become_others() {
         "compare.toml: init.weights",
         "--set init.weights=FILE",
     );
+    // Others in their place would not compare, wherever the first ones are, and leave nothing behind.
+    let before = std::fs::read(at("c/compare.toml")).unwrap();
+    begin("second", "--set run.seed=1");
+    std::fs::copy(
+        at("second/runs/ce-seed-1/model.safetensors"),
+        at("other.safetensors"),
+    )
+    .unwrap();
+    let named = |file: &str| format!("{more} --set init.weights={file}");
+    let not_it = "is not the file that the comparison was begun with";
+    run(dir.path(), &named("other.safetensors")).refused(2, not_it, "the same weights");
+    run(dir.path(), &named("gone.safetensors")).refused(2, "is no file", "the same weights");
+    assert_eq!(std::fs::read(at("c/compare.toml")).unwrap(), before);
+    std::fs::copy(at("other.safetensors"), at("start.safetensors")).unwrap();
+    run(dir.path(), more).refused(2, not_it, "the same weights");
     let moved = run(
         dir.path(),
-        &format!("{more} --set init.weights=moved.safetensors --json"),
+        &format!("{} --json", named("moved.safetensors")),
     )
     .ok();
     assert_eq!(moved.json()["equal_epochs"][1]["runs"], 1);
-    // Others in their place would not compare.
-    std::fs::write(at("other.safetensors"), b"other weights").unwrap();
-    run(
-        dir.path(),
-        &format!("{more} --set init.weights=other.safetensors"),
-    )
-    .refused(2, "was begun with init.weights", "another comparison");
-    run(
-        dir.path(),
-        &format!("{more} --set init.weights=gone.safetensors"),
-    )
-    .refused(2, "there is no file gone.safetensors", "leave it out");
+    run(dir.path(), &named("other.safetensors")).refused(2, not_it, "the same weights");
 }
 
 #[test]

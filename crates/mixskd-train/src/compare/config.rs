@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{Entry, difference};
 use crate::{Error, Result, ScheduleConfig, TrainConfig};
@@ -20,6 +21,9 @@ pub struct CompareConfig {
     pub baseline: String,
     /// Whether each entry is also given the time that the costliest takes.
     pub equal_time: bool,
+    /// SHA-256 of the file that all runs start from, `init.weights`, so that it may move and no other takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_sha256: Option<String>,
     /// What is compared.
     pub entries: Vec<Entry>,
     /// The settings common to all; its method and seed are the entries'.
@@ -37,6 +41,7 @@ impl CompareConfig {
             seeds: (first..first.saturating_add(seeds as u64)).collect(),
             baseline: entries.first().map_or(String::new(), |e| e.name.clone()),
             equal_time: false,
+            weights_sha256: None,
             entries,
             settings,
         };
@@ -145,7 +150,16 @@ impl CompareConfig {
             ),
         };
         // Entries have their own method and each run its own seed; data and starting weights may have moved.
-        let moved = self.weights_moved(more)?;
+        let (was, is) = (&self.settings.init.weights, &more.settings.init.weights);
+        let moved = match is {
+            Some(is) if was.is_some() && self.weights_sha256.is_some() => {
+                if was.as_ref() != Some(is) {
+                    self.check_weights(is)?;
+                }
+                true
+            }
+            _ => false,
+        };
         let counts = |key: &str| {
             key != "data.source"
                 && key != "run.seed"
@@ -190,27 +204,31 @@ impl CompareConfig {
         Ok(())
     }
 
-    /// Whether both start from weights, and those of `more` can be the same: the file is no longer where it was, or holds the same bytes.
-    fn weights_moved(&self, more: &Self) -> Result<bool> {
-        let (Some(was), Some(is)) = (&self.settings.init.weights, &more.settings.init.weights)
-        else {
-            return Ok(false);
+    /// Notes which weights all runs start from.
+    pub(super) fn know_weights(&mut self) -> Result<()> {
+        let weights = self.settings.init.weights.as_deref();
+        self.weights_sha256 = weights.map(sha256).transpose()?;
+        Ok(())
+    }
+
+    /// Whether `weights` are what the comparison was begun with; where nobody noted those, so they are held to be.
+    pub(super) fn check_weights(&self, weights: &Path) -> Result<()> {
+        let refuse = |message: &str| {
+            Error::Config {
+            place: "init.weights".into(),
+            message: format!("`{}` {message}", weights.display()),
+            hint: Some("say where the same weights lie now with --set init.weights=FILE, or begin another comparison with another --out".into()),
+        }
         };
-        if was == is || !was.is_file() {
-            return Ok(true);
+        if !weights.is_file() {
+            return Err(refuse("is no file"));
         }
-        if !is.is_file() {
-            return Err(Error::Config {
-                place: "init.weights".into(),
-                message: format!("there is no file {}", is.display()),
-                hint: Some(format!(
-                    "leave it out, the runs start from {}",
-                    was.display()
-                )),
-            });
+        match &self.weights_sha256 {
+            Some(known) if *known != sha256(weights)? => {
+                Err(refuse("is not the file that the comparison was begun with"))
+            }
+            _ => Ok(()),
         }
-        let read = |path: &Path| std::fs::read(path).map_err(Error::file(path, "read"));
-        Ok(read(was)? == read(is)?)
     }
 
     /// The configuration of one run. With other epochs than the common ones the schedule is stretched along.
@@ -227,6 +245,14 @@ impl CompareConfig {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// SHA-256 of a file, in hexadecimal.
+fn sha256(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path).map_err(Error::file(path, "read"))?;
+    std::io::copy(&mut file, &mut hash).map_err(Error::file(path, "read"))?;
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// A comparison's file that says nothing sensible.

@@ -133,10 +133,12 @@ impl Comparison {
                 hint: Some(hint),
             });
         }
+        let mut config = config.clone();
+        config.know_weights()?;
         std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;
         let comparison = Self {
             dir: dir.to_path_buf(),
-            config: config.clone(),
+            config,
             _lock: lock(dir)?,
         };
         comparison.write_config()?;
@@ -205,13 +207,33 @@ impl Comparison {
         Some((report.data, report.classes))
     }
 
-    /// Whether a run is left that has not begun, and so needs the weights that all start from.
-    pub fn has_runs_to_begin(&self) -> bool {
+    /// Refuses starting weights that are missing or not those that the comparison was begun with, where a run is left that has not begun.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_weights(&self) -> Result<()> {
+        match &self.config.settings.init.weights {
+            Some(weights) if self.has_runs_to_begin() => self.config.check_weights(weights),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_runs_to_begin(&self) -> bool {
         let begun = |task: &Task| {
             let done = !matches!(found::report(&task.dir), Ok(None));
             done || RunDir::of_first(&task.dir).has_checkpoint()
         };
-        self.config.equal_time || !self.first_table().iter().all(begun)
+        let second_begun = || {
+            let plan = EqualTime::stored(&self.dir).ok().flatten();
+            plan.filter(|plan| plan.knows(&self.names()))
+                .is_some_and(|plan| self.second_table(&plan).iter().all(begun))
+        };
+        !self.first_table().iter().all(begun) || (self.config.equal_time && !second_begun())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let entries = self.config.entries.iter();
+        entries.map(|entry| entry.name.as_str()).collect()
     }
 
     /// Whether nothing is left to train.
@@ -222,12 +244,7 @@ impl Comparison {
         if !done(&self.first_table()) || !self.config.equal_time {
             return done(&self.first_table());
         }
-        let names: Vec<&str> = self
-            .config
-            .entries
-            .iter()
-            .map(|e| e.name.as_str())
-            .collect();
+        let names = self.names();
         // What cannot be read is told when it is needed.
         let plan = EqualTime::stored(&self.dir).ok().flatten();
         plan.is_some_and(|plan| plan.knows(&names) && done(&self.second_table(&plan)))
@@ -246,6 +263,8 @@ impl Comparison {
         let mut summary = Summary::new(&self.dir, &self.config);
         let mut done = Vec::new();
         let tasks = self.first_table();
+        // Either table's, those of entries that are yet to be timed, too.
+        let all = tasks.len();
         // What is there of the second table stays in the files while the first is added to.
         let early = match EqualTime::stored(&self.dir)? {
             Some(plan) if self.config.equal_time => Some(plan),
@@ -256,8 +275,6 @@ impl Comparison {
             if let Some(plan) = &early {
                 let tasks = self.second_table(plan);
                 let mut second = self.shared(plan, done);
-                // Those of entries that the plan does not know, too, which are yet to be timed.
-                let all = self.config.entries.len() * self.config.seeds.len();
                 let there = tasks
                     .iter()
                     .filter_map(|task| self.look(task, done.first()).ok()?);
@@ -273,7 +290,6 @@ impl Comparison {
         observer(&Event::EqualTime(&plan.epochs()));
         let tasks = self.second_table(&plan);
         let mut second = self.shared(&plan, &done);
-        let all = tasks.len() + second.len();
         self.do_all(&tasks, runner, observer, &mut second, |second, failures| {
             summary.fill_equal_time(&self.config, second, failures, all);
             output::write(&self.dir, &summary)

@@ -113,7 +113,7 @@ pub struct Summary {
     pub failures: Vec<Failure>,
     /// Runs of the first table that are neither done nor failed.
     pub missing: usize,
-    /// The same of the second table, once its epochs are settled.
+    /// The same of the second table, once the epochs of some of its runs are settled; those of entries that are yet to be timed count.
     pub equal_time_missing: usize,
     /// Whether a second table is to come.
     #[serde(skip)]

@@ -29,14 +29,9 @@ fn below(
 /// Largest difference relative to the largest value of the tensor.
 fn relative(ours: &Tensor, theirs: &Tensor) -> f64 {
     let max = |t: Tensor| {
-        t.abs()
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .max(0)
-            .unwrap()
-            .to_scalar::<f64>()
-            .unwrap()
+        let values = t.abs().unwrap().flatten_all().unwrap().to_vec1::<f64>();
+        // In the total order NaN is above all numbers.
+        values.unwrap().into_iter().max_by(f64::total_cmp).unwrap()
     };
     let (ours, theirs) = (
         ours.to_dtype(DType::F64).unwrap(),
