@@ -96,7 +96,7 @@ def main():
         torch.cuda.empty_cache()
     if report is None:
         report = measure(args, False)
-        report["notices"] = [failure] if failure else []
+    report["notices"] = [failure] if failure else []
     report["torch"] = torch.__version__
     report["gpu"] = torch.cuda.get_device_name()
     print(json.dumps(report))

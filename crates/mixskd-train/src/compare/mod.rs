@@ -103,6 +103,11 @@ struct Task {
     dir: PathBuf,
 }
 
+/// Whether a run is not one to train: done, or failed in that its report cannot be read.
+fn is_over(task: &Task) -> bool {
+    !matches!(found::report(&task.dir), Ok(None))
+}
+
 impl Comparison {
     /// Makes the directory and writes what is compared into it.
     ///
@@ -219,35 +224,25 @@ impl Comparison {
     }
 
     fn has_runs_to_begin(&self) -> bool {
-        let begun = |task: &Task| {
-            let done = !matches!(found::report(&task.dir), Ok(None));
-            done || RunDir::of_first(&task.dir).has_checkpoint()
-        };
-        let second_begun = || {
-            let plan = EqualTime::stored(&self.dir).ok().flatten();
-            plan.filter(|plan| plan.knows(&self.names()))
-                .is_some_and(|plan| self.second_table(&plan).iter().all(begun))
-        };
-        !self.first_table().iter().all(begun) || (self.config.equal_time && !second_begun())
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let entries = self.config.entries.iter();
-        entries.map(|entry| entry.name.as_str()).collect()
+        !self.holds_for_all(|task| is_over(task) || RunDir::of_first(&task.dir).has_checkpoint())
     }
 
     /// Whether nothing is left to train.
     pub fn is_done(&self) -> bool {
-        // A report that cannot be read is a run that failed, and not one to train.
-        let left = |task: &Task| matches!(found::report(&task.dir), Ok(None));
-        let done = |tasks: &[Task]| !tasks.iter().any(left);
-        if !done(&self.first_table()) || !self.config.equal_time {
-            return done(&self.first_table());
+        self.holds_for_all(is_over)
+    }
+
+    /// Whether `holds` is true of every run of the tables asked for; false while the second has entries yet to be timed.
+    fn holds_for_all(&self, holds: impl Fn(&Task) -> bool) -> bool {
+        let first = self.first_table().iter().all(&holds);
+        if !first || !self.config.equal_time {
+            return first;
         }
-        let names = self.names();
+        let entries = self.config.entries.iter();
+        let names: Vec<&str> = entries.map(|entry| entry.name.as_str()).collect();
         // What cannot be read is told when it is needed.
         let plan = EqualTime::stored(&self.dir).ok().flatten();
-        plan.is_some_and(|plan| plan.knows(&names) && done(&self.second_table(&plan)))
+        plan.is_some_and(|plan| plan.knows(&names) && self.second_table(&plan).iter().all(&holds))
     }
 
     /// Does every run that is not done yet, all entries of one seed before the next seed, and writes tables and chart after
