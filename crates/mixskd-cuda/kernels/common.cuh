@@ -8,8 +8,12 @@
 #include <cuda_bf16.h>
 #include <math_constants.h>
 #define REGISTER(name)
+// So many turns of the loop that follows at once: their reads are on their way together.
+#define UNROLL(turns) _Pragma(STRING(unroll turns))
+#define STRING(text) #text
 #else
 #include "../emulator/host.h"
+#define UNROLL(turns)
 #endif
 
 typedef unsigned char u8;

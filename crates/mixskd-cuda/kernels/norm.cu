@@ -18,6 +18,7 @@ __device__ void norm_partial(const T *x, float *partial, u32 rows, u32 channels,
         // Around the slab's first row sums are small, and so exact.
         Pack<T, V> row = load<T, V>(x + (u64)first * channels + c);
         for (u32 k = 0; k < V; k++) shift[k] = widen(row.v[k]);
+        UNROLL(4)
         for (u32 r = first + line; r < end; r += lines) {
             row = load<T, V>(x + (u64)r * channels + c);
             for (u32 k = 0; k < V; k++) {
@@ -32,25 +33,25 @@ __device__ void norm_partial(const T *x, float *partial, u32 rows, u32 channels,
         sums[1][threadIdx.x * V + k] = q[k];
     }
     __syncthreads();
-    if (line == 0 && c < channels) {
-        float n = (float)(end - first);
-        for (u32 k = 0; k < V; k++) {
-            float sum = 0, square = 0;
-            for (u32 l = 0; l < lines; l++) {
-                sum += sums[0][(l * lanes + lane) * V + k];
-                square += sums[1][(l * lanes + lane) * V + k];
-            }
-            float *out = partial + (u64)blockIdx.y * 2 * channels + c + k;
-            out[0] = shift[k] + sum / n;
-            out[channels] = fmaxf(square - sum * sum / n, 0.0f);
+    // A thread a channel from here on.
+    u32 width = lanes * V, own = blockIdx.x * width + threadIdx.x;
+    if (threadIdx.x < width && own < channels) {
+        float n = (float)(end - first), sum = 0, square = 0;
+        UNROLL(4)
+        for (u32 at = threadIdx.x; at < BLOCK * V; at += width) {
+            sum += sums[0][at];
+            square += sums[1][at];
         }
+        float *out = partial + (u64)blockIdx.y * 2 * channels + own;
+        out[0] = widen(x[(u64)first * channels + own]) + sum / n;
+        out[channels] = fmaxf(square - sum * sum / n, 0.0f);
     }
 }
 #define PARAMETERS(T) (const T *x, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes)
 PACKED(norm_partial, PARAMETERS, (x, partial, rows, channels, slab, lanes))
 #undef PARAMETERS
 
-constexpr u32 WIDTH = 32;
+constexpr u32 WIDTH = 8;
 constexpr u32 DEPTH = BLOCK / WIDTH;
 
 // Adds up what the threads of one channel hold, in the order of their depth.
@@ -71,6 +72,7 @@ extern "C" __global__ void norm_finish(const float *partial, float *mean, float 
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
     double sum = 0;
     if (c < channels) {
+        UNROLL(8)
         for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
             double n = min(slab, rows - s * slab);
             sum += n * partial[(u64)s * 2 * channels + c];
@@ -79,6 +81,7 @@ extern "C" __global__ void norm_finish(const float *partial, float *mean, float 
     double centre = column_sum(sum) / rows;
     double m2 = 0;
     if (c < channels) {
+        UNROLL(8)
         for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
             double n = min(slab, rows - s * slab);
             double d = partial[(u64)s * 2 * channels + c] - centre;
@@ -124,29 +127,42 @@ extern "C" __global__ void norm_running(const __grid_constant__ Layers layers, f
 }
 REGISTER(norm_running)
 
-// y = act(weight · (x − mean) · inv_std + bias + residual). Grid: packs / BLOCK.
+// y = act(weight · (x − mean) · inv_std + bias + residual). Grid: (tiles, slabs).
 template <class T, u32 V>
 __device__ void norm_apply(const T *x, const T *residual, const float *weight, const float *bias, const float *mean,
-                           const float *inv_std, T *y, u32 packs, u32 channels, u32 relu) {
-    u64 i = thread_index();
-    if (i >= packs) return;
-    u32 c = (u32)(i % (channels / V)) * V;
-    Pack<T, V> in = load<T, V>(x + i * V), add = in, out;
-    if (residual) add = load<T, V>(residual + i * V);
+                           const float *inv_std, T *y, u32 rows, u32 channels, u32 slab, u32 lanes, u32 relu) {
+    u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
+    u32 c = (blockIdx.x * lanes + lane) * V;
+    if (c >= channels) return;
+    u32 first = blockIdx.y * slab;
+    u32 end = min(first + slab, rows);
+    float centre[V], scale[V], shift[V];
     for (u32 k = 0; k < V; k++) {
-        float scale = weight[c + k] * inv_std[c + k];
-        float value = fmaf(widen(in.v[k]) - mean[c + k], scale, bias[c + k]);
-        if (residual) value += widen(add.v[k]);
-        // Written so that NaN passes.
-        if (relu && value < 0) value = 0;
-        out.v[k] = narrow<T>(value);
+        centre[k] = mean[c + k];
+        scale[k] = weight[c + k] * inv_std[c + k];
+        shift[k] = bias[c + k];
     }
-    store<T, V>(y + i * V, out);
+    UNROLL(4)
+    for (u32 r = first + line; r < end; r += lines) {
+        u64 at = (u64)r * channels + c;
+        Pack<T, V> in = load<T, V>(x + at), add = in, out;
+        if (residual) add = load<T, V>(residual + at);
+        for (u32 k = 0; k < V; k++) {
+            float value = fmaf(widen(in.v[k]) - centre[k], scale[k], shift[k]);
+            if (residual) value += widen(add.v[k]);
+            // Written so that NaN passes.
+            if (relu && value < 0) value = 0;
+            out.v[k] = narrow<T>(value);
+        }
+        store<T, V>(y + at, out);
+    }
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *x, const T *residual, const float *weight, const float *bias, const float *mean, const float *inv_std,  \
-     T *y, u32 packs, u32 channels, u32 relu)
-PACKED(norm_apply, PARAMETERS, (x, residual, weight, bias, mean, inv_std, y, packs, channels, relu))
+    (const T *__restrict__ x, const T *__restrict__ residual, const float *__restrict__ weight,                       \
+     const float *__restrict__ bias, const float *__restrict__ mean, const float *__restrict__ inv_std,               \
+     T *__restrict__ y, u32 rows, u32 channels, u32 slab, u32 lanes, u32 relu)
+PACKED(norm_apply, PARAMETERS,
+       (x, residual, weight, bias, mean, inv_std, y, rows, channels, slab, lanes, relu))
 #undef PARAMETERS
 
 // Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU where `y` is given. Grid: (tiles, slabs).
@@ -158,9 +174,11 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const
     u32 c = (blockIdx.x * lanes + lane) * V;
     u32 first = blockIdx.y * slab;
     u32 end = min(first + slab, rows);
-    float s[V], p[V];
+    float s[V], p[V], centre[V];
     for (u32 k = 0; k < V; k++) s[k] = p[k] = 0;
     if (c < channels) {
+        for (u32 k = 0; k < V; k++) centre[k] = mean[c + k];
+        UNROLL(4)
         for (u32 r = first + line; r < end; r += lines) {
             u64 at = (u64)r * channels + c;
             Pack<T, V> in = load<T, V>(x + at), g = load<T, V>(dy + at), out = g;
@@ -168,7 +186,7 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const
             for (u32 k = 0; k < V; k++) {
                 float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
                 s[k] += value;
-                p[k] = fmaf(value, widen(in.v[k]) - mean[c + k], p[k]);
+                p[k] = fmaf(value, widen(in.v[k]) - centre[k], p[k]);
             }
         }
     }
@@ -177,17 +195,17 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const
         sums[1][threadIdx.x * V + k] = p[k];
     }
     __syncthreads();
-    if (line == 0 && c < channels) {
-        for (u32 k = 0; k < V; k++) {
-            float sum = 0, product = 0;
-            for (u32 l = 0; l < lines; l++) {
-                sum += sums[0][(l * lanes + lane) * V + k];
-                product += sums[1][(l * lanes + lane) * V + k];
-            }
-            float *out = partial + (u64)blockIdx.y * 2 * channels + c + k;
-            out[0] = sum;
-            out[channels] = product;
+    u32 width = lanes * V, own = blockIdx.x * width + threadIdx.x;
+    if (threadIdx.x < width && own < channels) {
+        float sum = 0, product = 0;
+        UNROLL(4)
+        for (u32 at = threadIdx.x; at < BLOCK * V; at += width) {
+            sum += sums[0][at];
+            product += sums[1][at];
         }
+        float *out = partial + (u64)blockIdx.y * 2 * channels + own;
+        out[0] = sum;
+        out[channels] = product;
     }
 }
 #define PARAMETERS(T)                                                                                                 \
@@ -204,6 +222,7 @@ extern "C" __global__ void norm_backward_finish(const float *partial, const floa
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
     double sum = 0, product = 0;
     if (c < channels) {
+        UNROLL(8)
         for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
             sum += partial[(u64)s * 2 * channels + c];
             product += partial[((u64)s * 2 + 1) * channels + c];
@@ -223,27 +242,41 @@ extern "C" __global__ void norm_backward_finish(const float *partial, const floa
 }
 REGISTER(norm_backward_finish)
 
-// dx and, where wanted, the residual's gradient g. Grid: packs / BLOCK.
+// dx and, where wanted, the residual's gradient g. Grid: (tiles, slabs).
 template <class T, u32 V>
 __device__ void norm_backward_apply(const T *x, const T *y, const T *dy, const float *mean, const float *coefficients,
-                                    T *dx, T *d_residual, u32 packs, u32 channels) {
-    u64 i = thread_index();
-    if (i >= packs) return;
-    u32 c = (u32)(i % (channels / V)) * V;
-    Pack<T, V> in = load<T, V>(x + i * V), g = load<T, V>(dy + i * V), out = g;
-    if (y) out = load<T, V>(y + i * V);
+                                    T *dx, T *d_residual, u32 rows, u32 channels, u32 slab, u32 lanes) {
+    u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
+    u32 c = (blockIdx.x * lanes + lane) * V;
+    if (c >= channels) return;
+    u32 first = blockIdx.y * slab;
+    u32 end = min(first + slab, rows);
+    float centre[V], scale[V], slope[V], shift[V];
     for (u32 k = 0; k < V; k++) {
-        float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
-        g.v[k] = narrow<T>(value);
-        float slope = coefficients[channels + c + k], shift = coefficients[2 * channels + c + k];
-        float line = fmaf(slope, widen(in.v[k]) - mean[c + k], shift);
-        out.v[k] = narrow<T>(fmaf(coefficients[c + k], value, line));
+        centre[k] = mean[c + k];
+        scale[k] = coefficients[c + k];
+        slope[k] = coefficients[channels + c + k];
+        shift[k] = coefficients[2 * channels + c + k];
     }
-    if (dx) store<T, V>(dx + i * V, out);
-    if (d_residual) store<T, V>(d_residual + i * V, g);
+    UNROLL(4)
+    for (u32 r = first + line; r < end; r += lines) {
+        u64 at = (u64)r * channels + c;
+        Pack<T, V> in = load<T, V>(x + at), g = load<T, V>(dy + at), out = g;
+        if (y) out = load<T, V>(y + at);
+        for (u32 k = 0; k < V; k++) {
+            float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
+            g.v[k] = narrow<T>(value);
+            float line_at = fmaf(slope[k], widen(in.v[k]) - centre[k], shift[k]);
+            out.v[k] = narrow<T>(fmaf(scale[k], value, line_at));
+        }
+        if (dx) store<T, V>(dx + at, out);
+        if (d_residual) store<T, V>(d_residual + at, g);
+    }
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *x, const T *y, const T *dy, const float *mean, const float *coefficients, T *dx, T *d_residual,         \
-     u32 packs, u32 channels)
-PACKED(norm_backward_apply, PARAMETERS, (x, y, dy, mean, coefficients, dx, d_residual, packs, channels))
+    (const T *__restrict__ x, const T *__restrict__ y, const T *__restrict__ dy, const float *__restrict__ mean,      \
+     const float *__restrict__ coefficients, T *__restrict__ dx, T *__restrict__ d_residual, u32 rows, u32 channels,  \
+     u32 slab, u32 lanes)
+PACKED(norm_backward_apply, PARAMETERS,
+       (x, y, dy, mean, coefficients, dx, d_residual, rows, channels, slab, lanes))
 #undef PARAMETERS

@@ -39,11 +39,13 @@ template <class T> __device__ u32 first_maximum(const T *image, Window w, u32 oy
 template <class T>
 __device__ void pool_forward(const T *x, T *y, u32 outputs, u32 in_h, u32 in_w, u32 out_h, u32 out_w, u32 channels,
                              u32 kernel, u32 stride, u32 padding, u32 mean) {
-    u64 i = thread_index();
-    if (i >= outputs) return;
+    u64 thread = thread_index();
+    if (thread >= outputs) return;
     Window w = {in_h, in_w, out_h, out_w, channels, kernel, stride, padding};
-    u32 c = (u32)(i % channels), ox = (u32)(i / channels % out_w), oy = (u32)(i / channels / out_w % out_h);
-    const T *image = x + i / channels / out_w / out_h * in_h * in_w * channels;
+    // Divisions of 64 bits take several times as long.
+    u32 i = (u32)thread, pixel = i / channels, row = pixel / out_w, b = row / out_h;
+    u32 c = i - pixel * channels, ox = pixel - row * out_w, oy = row - b * out_h;
+    const T *image = x + (u64)b * in_h * in_w * channels;
     float value = 0;
     if (mean) {
         for (u32 py = window_start(oy, stride, padding); py < window_end(oy, stride, padding, kernel, in_h); py++)
@@ -66,12 +68,12 @@ BOTH(pool_forward, PARAMETERS,
 template <class T>
 __device__ void pool_backward(const T *x, const T *dy, T *dx, u32 inputs, u32 in_h, u32 in_w, u32 out_h, u32 out_w,
                               u32 channels, u32 kernel, u32 stride, u32 padding, u32 mean) {
-    u64 i = thread_index();
-    if (i >= inputs) return;
+    u64 thread = thread_index();
+    if (thread >= inputs) return;
     Window w = {in_h, in_w, out_h, out_w, channels, kernel, stride, padding};
-    u32 c = (u32)(i % channels), px = (u32)(i / channels % in_w), py = (u32)(i / channels / in_w % in_h);
-    u64 b = i / channels / in_w / in_h;
-    const T *image = x + b * in_h * in_w * channels;
+    u32 i = (u32)thread, pixel = i / channels, row = pixel / in_w, b = row / in_h;
+    u32 c = i - pixel * channels, px = pixel - row * in_w, py = row - b * in_h;
+    const T *image = x + (u64)b * in_h * in_w * channels;
     // Windows that hold the pixel: at·stride − padding ≤ p < at·stride − padding + kernel.
     u32 oy0 = py + padding >= kernel ? (py + padding - kernel) / stride + 1 : 0;
     u32 ox0 = px + padding >= kernel ? (px + padding - kernel) / stride + 1 : 0;
@@ -79,7 +81,7 @@ __device__ void pool_backward(const T *x, const T *dy, T *dx, u32 inputs, u32 in
     float sum = 0;
     for (u32 oy = oy0; oy < oy1; oy++)
         for (u32 ox = ox0; ox < ox1; ox++) {
-            float g = widen(dy[((b * out_h + oy) * out_w + ox) * channels + c]);
+            float g = widen(dy[(((u64)b * out_h + oy) * out_w + ox) * channels + c]);
             if (mean) {
                 sum += g;
             } else {
@@ -119,9 +121,10 @@ BOTH(global_pool, PARAMETERS, (x, y, pixels, channels))
 
 // Grid: inputs / BLOCK.
 template <class T> __device__ void global_pool_backward(const T *dy, T *dx, u32 inputs, u32 pixels, u32 channels) {
-    u64 i = thread_index();
-    if (i >= inputs) return;
-    u64 from = i / channels / pixels * channels + i % channels;
+    u64 thread = thread_index();
+    if (thread >= inputs) return;
+    u32 i = (u32)thread, pixel = i / channels;
+    u64 from = (u64)(pixel / pixels) * channels + (i - pixel * channels);
     dx[i] = narrow<T>(widen(dy[from]) / (float)pixels);
 }
 #define PARAMETERS(T) (const T *dy, T *dx, u32 inputs, u32 pixels, u32 channels)

@@ -50,30 +50,40 @@ __device__ void interpolate_backward(const T *dy, const u32 *partner, const floa
 BOTH(interpolate_backward, PARAMETERS, (dy, partner, lambda, dx, batch, length, scale))
 #undef PARAMETERS
 
-// One weight of many: [out, in, taps] in float, and [out, taps, in] in the activations' type.
+// One weight of many: [out, in, taps] in float, and [out, taps, in] in the activations' type. Blocks from `first` on are its own,
+// `share` pairs of output and input channel each.
 struct Turn {
     const void *from;
     void *to;
-    u32 len, in;
+    u32 pairs, in;
     u32 taps, first;
+    u32 share, unused;
 };
-constexpr u32 TURNS = 120;
+constexpr u32 TURNS = 96;
 struct Turns {
     Turn slot[TURNS];
 };
-// Elements of a block.
-constexpr u32 TURNED = 2048;
+// Elements of a block, at most.
+constexpr u32 TURNED = 2304;
 
-// From the first form to the second. Grid: the blocks of all weights.
+// The pairs of a block.
+__device__ inline u32 own_pairs(const Turn &own, u32 *start) {
+    *start = (blockIdx.x - own.first) * own.share;
+    return min(own.share, own.pairs - *start);
+}
+
+// From the first form to the second. What a block has is read and written in order, and turned in between. Grid: the blocks of all weights.
 template <class T> __device__ void taps_first(const Turns &turns, u32 entries) {
+    __shared__ float turned[TURNED];
     const Turn &own = turns.slot[own_entry(turns, entries)];
     const float *from = (const float *)own.from;
     T *to = (T *)own.to;
-    u32 in = own.in, taps = own.taps;
-    u64 start = (u64)(blockIdx.x - own.first) * TURNED;
-    for (u64 i = start + threadIdx.x; i < start + TURNED && i < own.len; i += BLOCK) {
-        u64 c = i % in, tap = i / in % taps, o = i / in / taps;
-        to[i] = narrow<T>(from[(o * in + c) * taps + tap]);
+    u32 in = own.in, taps = own.taps, start, pairs = own_pairs(own, &start);
+    for (u32 i = threadIdx.x; i < pairs * taps; i += BLOCK) turned[i] = from[(u64)start * taps + i];
+    __syncthreads();
+    for (u32 pair = threadIdx.x; pair < pairs; pair += BLOCK) {
+        u32 o = (start + pair) / in, c = (start + pair) - o * in;
+        for (u32 tap = 0; tap < taps; tap++) to[((u64)o * taps + tap) * in + c] = narrow<T>(turned[pair * taps + tap]);
     }
 }
 #define PARAMETERS(T) (const __grid_constant__ Turns turns, u32 entries)
@@ -81,15 +91,17 @@ BOTH(taps_first, PARAMETERS, (turns, entries))
 
 // The way back, for gradients. Grid: the blocks of all weights.
 template <class T> __device__ void taps_last(const Turns &turns, u32 entries) {
+    __shared__ float turned[TURNED];
     const Turn &own = turns.slot[own_entry(turns, entries)];
     const T *from = (const T *)own.from;
     float *to = (float *)own.to;
-    u32 in = own.in, taps = own.taps;
-    u64 start = (u64)(blockIdx.x - own.first) * TURNED;
-    for (u64 i = start + threadIdx.x; i < start + TURNED && i < own.len; i += BLOCK) {
-        u64 tap = i % taps, c = i / taps % in, o = i / taps / in;
-        to[i] = widen(from[(o * taps + tap) * in + c]);
+    u32 in = own.in, taps = own.taps, start, pairs = own_pairs(own, &start);
+    for (u32 pair = threadIdx.x; pair < pairs; pair += BLOCK) {
+        u32 o = (start + pair) / in, c = (start + pair) - o * in;
+        for (u32 tap = 0; tap < taps; tap++) turned[pair * taps + tap] = widen(from[((u64)o * taps + tap) * in + c]);
     }
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < pairs * taps; i += BLOCK) to[(u64)start * taps + i] = turned[i];
 }
 BOTH(taps_last, PARAMETERS, (turns, entries))
 #undef PARAMETERS
@@ -101,10 +113,10 @@ template <class T>
 __device__ void batch_images(const u8 *images, const u32 *index, const int *top, const int *left, const u32 *flip,
                              const float *mean, const float *inv_std, T *to, u32 count, u32 in_h, u32 in_w, u32 out_h,
                              u32 out_w, u32 channels, u32 black) {
-    u64 i = thread_index();
-    if (i >= count) return;
-    u32 c = (u32)(i % channels), x = (u32)(i / channels % out_w), y = (u32)(i / channels / out_w % out_h);
-    u32 b = (u32)(i / channels / out_w / out_h);
+    u64 thread = thread_index();
+    if (thread >= count) return;
+    u32 i = (u32)thread, pixel = i / channels, row = pixel / out_w, b = row / out_h;
+    u32 c = i - pixel * channels, x = pixel - row * out_w, y = row - b * out_h;
     if (flip[b]) x = out_w - 1 - x;
     int from_y = (int)y + top[b], from_x = (int)x + left[b];
     bool inside = from_y >= 0 && from_y < (int)in_h && from_x >= 0 && from_x < (int)in_w;

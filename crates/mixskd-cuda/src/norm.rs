@@ -1,14 +1,18 @@
 //! Batch norm with the residual sum and ReLU that follow it.
 
-use crate::engine::{args, blocks, count, word};
+use crate::engine::{BLOCK, args, blocks, count, word};
 use crate::{Address, Element, Engine, Result};
 
 /// Slabs of rows that are summed side by side, at most.
 const SLABS: usize = 256;
 /// Rows of a slab, at least.
 const ROWS: usize = 64;
+/// Packs of channels side by side in a block, at most.
+const LANES: usize = 32;
 /// Channels that a block of the finishing kernels has.
-const WIDTH: usize = 32;
+const WIDTH: usize = 8;
+/// Blocks of a kernel that goes over a map element by element, about.
+const BLOCKS: usize = 1024;
 
 /// `[rows, channels]`, rows being batch · height · width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +49,7 @@ impl Shape {
 
     fn cut(self, width: usize) -> Cut {
         let packs = self.channels / width;
-        let lanes = packs.next_power_of_two().min(WIDTH);
+        let lanes = packs.next_power_of_two().min(LANES);
         Cut {
             lanes,
             tiles: packs.div_ceil(lanes),
@@ -54,12 +58,18 @@ impl Shape {
         }
     }
 
-    fn packed(self, name: &str, width: usize) -> String {
-        format!("{name}_{}_{width}", self.element.suffix())
+    /// The same for kernels that only go over the map: slabs are whole lines of a block.
+    fn pieces(self, width: usize) -> Cut {
+        let mut cut = self.cut(width);
+        let lines = BLOCK / cut.lanes;
+        let slab = (self.rows * cut.tiles).div_ceil(BLOCKS);
+        cut.slab = slab.next_multiple_of(lines);
+        cut.slabs = self.rows.div_ceil(cut.slab);
+        cut
     }
 
-    fn packs(self, width: usize) -> Result<u32> {
-        count("map", self.rows * self.channels / width)
+    fn packed(self, name: &str, width: usize) -> String {
+        format!("{name}_{}_{width}", self.element.suffix())
     }
 }
 
@@ -139,15 +149,16 @@ pub unsafe fn forward(
     y: Address,
 ) -> Result<()> {
     let width = shape.element.width(shape.channels, &[x, residual, y]);
-    let packs = shape.packs(width)?;
-    let channels = count("map", shape.channels)?;
+    let cut = shape.pieces(width);
+    let (rows, channels) = (count("map", shape.rows)?, count("map", shape.channels)?);
+    let (slab, lanes) = (cut.slab as u32, cut.lanes as u32);
     // SAFETY: the caller's promise.
     unsafe {
         engine.launch(
             &shape.packed("norm_apply", width),
-            blocks("map", packs as usize)?,
+            (cut.tiles as u32, cut.slabs as u32),
             args![
-                x, residual, weight, bias, mean, inv_std, y, packs, channels, relu
+                x, residual, weight, bias, mean, inv_std, y, rows, channels, slab, lanes, relu
             ],
         )
     }
@@ -242,10 +253,10 @@ pub unsafe fn backward(
         if to.dx == crate::NULL && to.d_residual == crate::NULL {
             return Ok(());
         }
-        let packs = shape.packs(width)?;
+        let cut = shape.pieces(width);
         engine.launch(
             &shape.packed("norm_backward_apply", width),
-            blocks("map", packs as usize)?,
+            (cut.tiles as u32, cut.slabs as u32),
             args![
                 x,
                 y,
@@ -254,8 +265,10 @@ pub unsafe fn backward(
                 coefficients,
                 to.dx,
                 to.d_residual,
-                packs,
-                channels
+                rows,
+                channels,
+                cut.slab as u32,
+                cut.lanes as u32
             ],
         )
     }

@@ -92,27 +92,36 @@ pub struct Turn {
 }
 
 /// Entries of a launch's table of weights.
-const TURNS: usize = 120;
-/// Elements of a block, as the kernels have it.
-const TURNED: usize = 2048;
+const TURNS: usize = 96;
+/// Words of an entry.
+const WORDS: usize = 5;
+/// Elements of a block, at most, as the kernels have it.
+const TURNED: usize = 2304;
 
 fn turn(engine: &dyn Engine, name: &str, element: Element, all: &[Turn]) -> Result<()> {
     let name = format!("{name}_{}", element.suffix());
+    let size = |size| count("weight", size);
     for turns in all.chunks(TURNS) {
-        let mut table = Vec::with_capacity(TURNS * 4);
+        let mut table = Vec::with_capacity(TURNS * WORDS);
         let mut blocks = 0;
         for turn in turns {
-            let len = turn.out * turn.input * turn.taps;
-            let sizes = [len, turn.input, turn.taps, blocks].map(|size| count("weight", size));
-            let [len_word, input, taps, first] = sizes;
+            if turn.taps > TURNED {
+                return Err(Error::Launch {
+                    kernel: name,
+                    message: format!("a window of {} pixels, {TURNED} at most", turn.taps),
+                });
+            }
+            let (pairs, share) = (turn.out * turn.input, TURNED / turn.taps.max(1));
             table.extend([turn.from, turn.to]);
-            table.extend([word(len_word?, input?), word(taps?, first?)]);
-            blocks += len.div_ceil(TURNED);
+            table.push(word(size(pairs)?, size(turn.input)?));
+            table.push(word(size(turn.taps)?, size(blocks)?));
+            table.push(word(size(share)?, 0));
+            size(pairs * turn.taps)?;
+            blocks += pairs.div_ceil(share);
         }
-        table.resize(TURNS * 4, 0);
-        let grid = (count("weight", blocks)?, 1);
+        table.resize(TURNS * WORDS, 0);
         // SAFETY: the promise of both callers' callers.
-        unsafe { engine.launch(&name, grid, args![table, count("weight", turns.len())?]) }?;
+        unsafe { engine.launch(&name, (size(blocks)?, 1), args![table, size(turns.len())?]) }?;
     }
     Ok(())
 }
