@@ -5,3 +5,4 @@
 #include "pool.cu"
 #include "loss.cu"
 #include "update.cu"
+#include "sum.cu"

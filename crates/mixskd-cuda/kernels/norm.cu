@@ -4,6 +4,20 @@
 // numbers a channel each, and the pairs joined in order in double precision (Chan, Golub & LeVeque 1979).
 #include "common.cuh"
 
+// Rows that a thread reads before it works on the first of them.
+constexpr u32 ROWS = 4;
+// Where there are several maps to read.
+constexpr u32 FEW = 2;
+
+// V neighbouring numbers of an array of channels.
+template <u32 V> __device__ inline void load_channels(float (&to)[V], const float *from) {
+    constexpr u32 W = V < 4 ? V : 4;
+    for (u32 k = 0; k < V; k += W) {
+        Pack<float, W> some = load<float, W>(from + k);
+        for (u32 i = 0; i < W; i++) to[k + i] = some.v[i];
+    }
+}
+
 // Writes the slab's mean and sum of squared deviations. Grid: (tiles, slabs).
 template <class T, u32 V>
 __device__ void norm_partial(const T *x, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes) {
@@ -18,13 +32,17 @@ __device__ void norm_partial(const T *x, float *partial, u32 rows, u32 channels,
         // Around the slab's first row sums are small, and so exact.
         Pack<T, V> row = load<T, V>(x + (u64)first * channels + c);
         for (u32 k = 0; k < V; k++) shift[k] = widen(row.v[k]);
-        UNROLL(4)
-        for (u32 r = first + line; r < end; r += lines) {
-            row = load<T, V>(x + (u64)r * channels + c);
-            for (u32 k = 0; k < V; k++) {
-                float d = widen(row.v[k]) - shift[k];
-                s[k] += d;
-                q[k] = fmaf(d, d, q[k]);
+        for (u32 r = first + line; r < end; r += ROWS * lines) {
+            Pack<T, V> in[ROWS];
+            for (u32 j = 0; j < ROWS; j++)
+                if (r + j * lines < end) in[j] = load<T, V>(x + (u64)(r + j * lines) * channels + c);
+            for (u32 j = 0; j < ROWS; j++) {
+                if (r + j * lines >= end) break;
+                for (u32 k = 0; k < V; k++) {
+                    float d = widen(in[j].v[k]) - shift[k];
+                    s[k] += d;
+                    q[k] = fmaf(d, d, q[k]);
+                }
             }
         }
     }
@@ -53,6 +71,8 @@ PACKED(norm_partial, PARAMETERS, (x, partial, rows, channels, slab, lanes))
 
 constexpr u32 WIDTH = 8;
 constexpr u32 DEPTH = BLOCK / WIDTH;
+// Slabs that a thread of the finishing kernels has, at most: all of them are read before the first is added.
+constexpr u32 EACH = 8;
 
 // Adds up what the threads of one channel hold, in the order of their depth.
 __device__ inline double column_sum(double value) {
@@ -70,23 +90,21 @@ __device__ inline double column_sum(double value) {
 extern "C" __global__ void norm_finish(const float *partial, float *mean, float *var, float *inv_std, u32 rows,
                                        u32 channels, u32 slab, u32 slabs, float eps) {
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
-    double sum = 0;
-    if (c < channels) {
-        UNROLL(8)
-        for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
-            double n = min(slab, rows - s * slab);
-            sum += n * partial[(u64)s * 2 * channels + c];
-        }
+    float means[EACH], squares[EACH], counts[EACH];
+    for (u32 i = 0; i < EACH; i++) {
+        u32 s = threadIdx.x / WIDTH + i * DEPTH;
+        bool is_there = c < channels && s < slabs;
+        means[i] = is_there ? partial[(u64)s * 2 * channels + c] : 0.0f;
+        squares[i] = is_there ? partial[((u64)s * 2 + 1) * channels + c] : 0.0f;
+        counts[i] = is_there ? (float)min(slab, rows - s * slab) : 0.0f;
     }
+    double sum = 0;
+    for (u32 i = 0; i < EACH; i++) sum += (double)counts[i] * means[i];
     double centre = column_sum(sum) / rows;
     double m2 = 0;
-    if (c < channels) {
-        UNROLL(8)
-        for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
-            double n = min(slab, rows - s * slab);
-            double d = partial[(u64)s * 2 * channels + c] - centre;
-            m2 += partial[((u64)s * 2 + 1) * channels + c] + n * d * d;
-        }
+    for (u32 i = 0; i < EACH; i++) {
+        double d = means[i] - centre;
+        m2 += squares[i] + (double)counts[i] * d * d;
     }
     double variance = column_sum(m2) / rows;
     if (threadIdx.x < WIDTH && c < channels) {
@@ -136,25 +154,32 @@ __device__ void norm_apply(const T *x, const T *residual, const float *weight, c
     if (c >= channels) return;
     u32 first = blockIdx.y * slab;
     u32 end = min(first + slab, rows);
-    float centre[V], scale[V], shift[V];
-    for (u32 k = 0; k < V; k++) {
-        centre[k] = mean[c + k];
-        scale[k] = weight[c + k] * inv_std[c + k];
-        shift[k] = bias[c + k];
-    }
-    UNROLL(4)
-    for (u32 r = first + line; r < end; r += lines) {
-        u64 at = (u64)r * channels + c;
-        Pack<T, V> in = load<T, V>(x + at), add = in, out;
-        if (residual) add = load<T, V>(residual + at);
-        for (u32 k = 0; k < V; k++) {
-            float value = fmaf(widen(in.v[k]) - centre[k], scale[k], shift[k]);
-            if (residual) value += widen(add.v[k]);
-            // Written so that NaN passes.
-            if (relu && value < 0) value = 0;
-            out.v[k] = narrow<T>(value);
+    float centre[V], scale[V], shift[V], inverse[V];
+    load_channels<V>(centre, mean + c);
+    load_channels<V>(scale, weight + c);
+    load_channels<V>(inverse, inv_std + c);
+    load_channels<V>(shift, bias + c);
+    for (u32 k = 0; k < V; k++) scale[k] *= inverse[k];
+    for (u32 r = first + line; r < end; r += FEW * lines) {
+        Pack<T, V> in[FEW], add[FEW];
+        for (u32 j = 0; j < FEW; j++) {
+            if (r + j * lines >= end) break;
+            u64 at = (u64)(r + j * lines) * channels + c;
+            in[j] = load<T, V>(x + at);
+            if (residual) add[j] = load<T, V>(residual + at);
         }
-        store<T, V>(y + at, out);
+        for (u32 j = 0; j < FEW; j++) {
+            if (r + j * lines >= end) break;
+            Pack<T, V> out;
+            for (u32 k = 0; k < V; k++) {
+                float value = fmaf(widen(in[j].v[k]) - centre[k], scale[k], shift[k]);
+                if (residual) value += widen(add[j].v[k]);
+                // Written so that NaN passes.
+                if (relu && value < 0) value = 0;
+                out.v[k] = narrow<T>(value);
+            }
+            store<T, V>(y + (u64)(r + j * lines) * channels + c, out);
+        }
     }
 }
 #define PARAMETERS(T)                                                                                                 \
@@ -165,28 +190,57 @@ PACKED(norm_apply, PARAMETERS,
        (x, residual, weight, bias, mean, inv_std, y, rows, channels, slab, lanes, relu))
 #undef PARAMETERS
 
-// Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU where `y` is given. Grid: (tiles, slabs).
+// What a ReLU lets through, by its output `y`; without one, but with `bias`, by the output made again of `x` as norm_apply made it,
+// which saves reading it; without either there was none.
+struct Relu {
+    const float *weight, *inv_std, *bias;
+};
+template <u32 V> struct Lines {
+    float centre[V], scale[V], shift[V];
+    __device__ Lines(const float *mean, Relu relu, u32 c) {
+        load_channels<V>(centre, mean + c);
+        if (!relu.bias) return;
+        float inverse[V];
+        load_channels<V>(scale, relu.weight + c);
+        load_channels<V>(inverse, relu.inv_std + c);
+        load_channels<V>(shift, relu.bias + c);
+        for (u32 k = 0; k < V; k++) scale[k] *= inverse[k];
+    }
+    template <class T> __device__ T output(T x, u32 k) const {
+        return narrow<T>(fmaf(widen(x) - centre[k], scale[k], shift[k]));
+    }
+};
+
+// Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU. Grid: (tiles, slabs).
 template <class T, u32 V>
-__device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const float *mean, float *partial, u32 rows,
-                                      u32 channels, u32 slab, u32 lanes) {
+__device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const float *mean, Relu relu, float *partial,
+                                      u32 rows, u32 channels, u32 slab, u32 lanes) {
     __shared__ float sums[2][BLOCK * V];
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
     u32 first = blockIdx.y * slab;
     u32 end = min(first + slab, rows);
-    float s[V], p[V], centre[V];
+    float s[V], p[V];
     for (u32 k = 0; k < V; k++) s[k] = p[k] = 0;
     if (c < channels) {
-        for (u32 k = 0; k < V; k++) centre[k] = mean[c + k];
-        UNROLL(4)
-        for (u32 r = first + line; r < end; r += lines) {
-            u64 at = (u64)r * channels + c;
-            Pack<T, V> in = load<T, V>(x + at), g = load<T, V>(dy + at), out = g;
-            if (y) out = load<T, V>(y + at);
-            for (u32 k = 0; k < V; k++) {
-                float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
-                s[k] += value;
-                p[k] = fmaf(value, widen(in.v[k]) - centre[k], p[k]);
+        Lines<V> lines_of(mean, relu, c);
+        for (u32 r = first + line; r < end; r += FEW * lines) {
+            Pack<T, V> in[FEW], g[FEW], out[FEW];
+            for (u32 j = 0; j < FEW; j++) {
+                if (r + j * lines >= end) break;
+                u64 at = (u64)(r + j * lines) * channels + c;
+                in[j] = load<T, V>(x + at);
+                g[j] = load<T, V>(dy + at);
+                if (y) out[j] = load<T, V>(y + at);
+            }
+            for (u32 j = 0; j < FEW; j++) {
+                if (r + j * lines >= end) break;
+                for (u32 k = 0; k < V; k++) {
+                    if (!y && relu.bias) out[j].v[k] = lines_of.output(in[j].v[k], k);
+                    float value = (y || relu.bias) && !(widen(out[j].v[k]) > 0) ? 0.0f : widen(g[j].v[k]);
+                    s[k] += value;
+                    p[k] = fmaf(value, widen(in[j].v[k]) - lines_of.centre[k], p[k]);
+                }
             }
         }
     }
@@ -209,9 +263,10 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const
     }
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *x, const T *y, const T *dy, const float *mean, float *partial, u32 rows, u32 channels, u32 slab,        \
-     u32 lanes)
-PACKED(norm_backward_partial, PARAMETERS, (x, y, dy, mean, partial, rows, channels, slab, lanes))
+    (const T *x, const T *y, const T *dy, const float *mean, const float *weight, const float *inv_std,               \
+     const float *bias, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes)
+PACKED(norm_backward_partial, PARAMETERS,
+       (x, y, dy, mean, Relu{weight, inv_std, bias}, partial, rows, channels, slab, lanes))
 #undef PARAMETERS
 
 // The parameters' gradients, and the lines `dx = scale·g + slope·(x − mean) + shift` as `coefficients` [3, channels].
@@ -220,13 +275,17 @@ extern "C" __global__ void norm_backward_finish(const float *partial, const floa
                                                 float *d_params, float *coefficients, u32 rows, u32 channels,
                                                 u32 slabs, u32 own) {
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
+    float sums[EACH], products[EACH];
+    for (u32 i = 0; i < EACH; i++) {
+        u32 s = threadIdx.x / WIDTH + i * DEPTH;
+        bool is_there = c < channels && s < slabs;
+        sums[i] = is_there ? partial[(u64)s * 2 * channels + c] : 0.0f;
+        products[i] = is_there ? partial[((u64)s * 2 + 1) * channels + c] : 0.0f;
+    }
     double sum = 0, product = 0;
-    if (c < channels) {
-        UNROLL(8)
-        for (u32 s = threadIdx.x / WIDTH; s < slabs; s += DEPTH) {
-            sum += partial[(u64)s * 2 * channels + c];
-            product += partial[((u64)s * 2 + 1) * channels + c];
-        }
+    for (u32 i = 0; i < EACH; i++) {
+        sum += sums[i];
+        product += products[i];
     }
     sum = column_sum(sum);
     product = column_sum(product);
@@ -244,39 +303,48 @@ REGISTER(norm_backward_finish)
 
 // dx and, where wanted, the residual's gradient g. Grid: (tiles, slabs).
 template <class T, u32 V>
-__device__ void norm_backward_apply(const T *x, const T *y, const T *dy, const float *mean, const float *coefficients,
-                                    T *dx, T *d_residual, u32 rows, u32 channels, u32 slab, u32 lanes) {
+__device__ void norm_backward_apply(const T *x, const T *y, const T *dy, const float *mean, Relu relu,
+                                    const float *coefficients, T *dx, T *d_residual, u32 rows, u32 channels, u32 slab,
+                                    u32 lanes) {
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
     if (c >= channels) return;
     u32 first = blockIdx.y * slab;
     u32 end = min(first + slab, rows);
-    float centre[V], scale[V], slope[V], shift[V];
-    for (u32 k = 0; k < V; k++) {
-        centre[k] = mean[c + k];
-        scale[k] = coefficients[c + k];
-        slope[k] = coefficients[channels + c + k];
-        shift[k] = coefficients[2 * channels + c + k];
-    }
-    UNROLL(4)
-    for (u32 r = first + line; r < end; r += lines) {
-        u64 at = (u64)r * channels + c;
-        Pack<T, V> in = load<T, V>(x + at), g = load<T, V>(dy + at), out = g;
-        if (y) out = load<T, V>(y + at);
-        for (u32 k = 0; k < V; k++) {
-            float value = y && !(widen(out.v[k]) > 0) ? 0.0f : widen(g.v[k]);
-            g.v[k] = narrow<T>(value);
-            float line_at = fmaf(slope[k], widen(in.v[k]) - centre[k], shift[k]);
-            out.v[k] = narrow<T>(fmaf(scale[k], value, line_at));
+    Lines<V> lines_of(mean, relu, c);
+    float scale[V], slope[V], shift[V];
+    load_channels<V>(scale, coefficients + c);
+    load_channels<V>(slope, coefficients + channels + c);
+    load_channels<V>(shift, coefficients + 2 * channels + c);
+    for (u32 r = first + line; r < end; r += FEW * lines) {
+        Pack<T, V> in[FEW], g[FEW], out[FEW];
+        for (u32 j = 0; j < FEW; j++) {
+            if (r + j * lines >= end) break;
+            u64 at = (u64)(r + j * lines) * channels + c;
+            in[j] = load<T, V>(x + at);
+            g[j] = load<T, V>(dy + at);
+            if (y) out[j] = load<T, V>(y + at);
         }
-        if (dx) store<T, V>(dx + at, out);
-        if (d_residual) store<T, V>(d_residual + at, g);
+        for (u32 j = 0; j < FEW; j++) {
+            if (r + j * lines >= end) break;
+            u64 at = (u64)(r + j * lines) * channels + c;
+            for (u32 k = 0; k < V; k++) {
+                if (!y && relu.bias) out[j].v[k] = lines_of.output(in[j].v[k], k);
+                float value = (y || relu.bias) && !(widen(out[j].v[k]) > 0) ? 0.0f : widen(g[j].v[k]);
+                g[j].v[k] = narrow<T>(value);
+                float line_at = fmaf(slope[k], widen(in[j].v[k]) - lines_of.centre[k], shift[k]);
+                out[j].v[k] = narrow<T>(fmaf(scale[k], value, line_at));
+            }
+            if (dx) store<T, V>(dx + at, out[j]);
+            if (d_residual) store<T, V>(d_residual + at, g[j]);
+        }
     }
 }
 #define PARAMETERS(T)                                                                                                 \
     (const T *__restrict__ x, const T *__restrict__ y, const T *__restrict__ dy, const float *__restrict__ mean,      \
+     const float *__restrict__ weight, const float *__restrict__ inv_std, const float *__restrict__ bias,             \
      const float *__restrict__ coefficients, T *__restrict__ dx, T *__restrict__ d_residual, u32 rows, u32 channels,  \
      u32 slab, u32 lanes)
 PACKED(norm_backward_apply, PARAMETERS,
-       (x, y, dy, mean, coefficients, dx, d_residual, rows, channels, slab, lanes))
+       (x, y, dy, mean, Relu{weight, inv_std, bias}, coefficients, dx, d_residual, rows, channels, slab, lanes))
 #undef PARAMETERS

@@ -16,6 +16,7 @@ pub mod norm;
 pub mod optim;
 pub mod pool;
 mod span;
+pub mod sum;
 pub mod update;
 
 #[cfg(feature = "emulator")]

@@ -3,10 +3,10 @@
 use crate::engine::{BLOCK, args, blocks, count, word};
 use crate::{Address, Element, Engine, Result};
 
-/// Slabs of rows that are summed side by side, at most.
+/// Slabs of rows that are summed side by side, at most: as many as the finishing kernels have room for.
 const SLABS: usize = 256;
-/// Rows of a slab, at least.
-const ROWS: usize = 64;
+/// Blocks of a kernel that adds up, about.
+const SUMMING: usize = 512;
 /// Packs of channels side by side in a block, at most.
 const LANES: usize = 32;
 /// Channels that a block of the finishing kernels has.
@@ -33,14 +33,25 @@ struct Cut {
     slabs: usize,
 }
 
+/// Packs of channels side by side in a block.
+fn lanes(packs: usize) -> usize {
+    packs.next_power_of_two().min(LANES)
+}
+
 impl Shape {
     /// Floats of scratch memory that [`statistics`] and [`backward`] need.
     pub fn scratch(self) -> usize {
         2 * self.slabs() * self.channels
     }
 
+    /// Depends on the shape alone, as the order of sums does.
     fn slab(self) -> usize {
-        self.rows.div_ceil(SLABS).max(ROWS)
+        let packs = self.channels / self.element.width(self.channels, &[]);
+        let lanes = lanes(packs);
+        let blocks = (self.rows * packs.div_ceil(lanes)).div_ceil(SUMMING);
+        // Two rows for a thread, at least.
+        let least = 2 * BLOCK / lanes;
+        self.rows.div_ceil(SLABS).max(blocks).max(least)
     }
 
     fn slabs(self) -> usize {
@@ -49,7 +60,7 @@ impl Shape {
 
     fn cut(self, width: usize) -> Cut {
         let packs = self.channels / width;
-        let lanes = packs.next_power_of_two().min(LANES);
+        let lanes = lanes(packs);
         Cut {
             lanes,
             tiles: packs.div_ceil(lanes),
@@ -148,7 +159,9 @@ pub unsafe fn forward(
     relu: bool,
     y: Address,
 ) -> Result<()> {
-    let width = shape.element.width(shape.channels, &[x, residual, y]);
+    // Parameters are read in packs of 16 bytes too.
+    let all = [x, residual, y, weight, bias, mean, inv_std];
+    let width = shape.element.width(shape.channels, &all);
     let cut = shape.pieces(width);
     let (rows, channels) = (count("map", shape.rows)?, count("map", shape.channels)?);
     let (slab, lanes) = (cut.slab as u32, cut.lanes as u32);
@@ -169,12 +182,15 @@ pub unsafe fn forward(
 pub struct Incoming {
     /// The input, `[rows, channels]`.
     pub x: Address,
-    /// The output where a ReLU followed, else [`NULL`](crate::NULL).
+    /// The output where a ReLU followed and it is to be read, else [`NULL`](crate::NULL).
     pub y: Address,
     /// The output's gradient.
     pub dy: Address,
     /// Weight of each channel.
     pub weight: Address,
+    /// Bias of each channel where a ReLU followed whose output is made again instead of read, else [`NULL`](crate::NULL). There was no
+    /// residual then.
+    pub bias: Address,
     /// Mean of each channel.
     pub mean: Address,
     /// `1 / √(variance + eps)` of each channel.
@@ -212,11 +228,20 @@ pub unsafe fn backward(
     to: Outgoing,
 ) -> Result<()> {
     let maps = [from.x, from.y, from.dy, to.dx, to.d_residual];
-    let width = shape.element.width(shape.channels, &maps);
+    let floats = [
+        from.weight,
+        from.bias,
+        from.mean,
+        from.inv_std,
+        to.coefficients,
+    ];
+    let all: Vec<Address> = maps.into_iter().chain(floats).collect();
+    let width = shape.element.width(shape.channels, &all);
     let cut = shape.cut(width);
     let (rows, channels) = (count("map", shape.rows)?, count("map", shape.channels)?);
     let (slab, slabs) = (cut.slab as u32, cut.slabs as u32);
     let Incoming { x, y, dy, mean, .. } = from;
+    let (weight, inv_std, bias) = (from.weight, from.inv_std, from.bias);
     let (scratch, coefficients) = (to.scratch, to.coefficients);
     // SAFETY: the caller's promise.
     unsafe {
@@ -228,6 +253,9 @@ pub unsafe fn backward(
                 y,
                 dy,
                 mean,
+                weight,
+                inv_std,
+                bias,
                 scratch,
                 rows,
                 channels,
@@ -262,6 +290,9 @@ pub unsafe fn backward(
                 y,
                 dy,
                 mean,
+                weight,
+                inv_std,
+                bias,
                 coefficients,
                 to.dx,
                 to.d_residual,

@@ -67,11 +67,14 @@ impl Pool {
     /// # Errors
     /// When the launch fails.
     pub unsafe fn forward(&self, engine: &dyn Engine, x: Address, y: Address) -> Result<()> {
-        let name = format!("pool_forward_{}", self.element.suffix());
-        let mut all = args![x, y, count("map", self.outputs())?].to_vec();
+        let width = self.element.width(self.channels, &[x, y]);
+        let name = format!("pool_forward_{}_{width}", self.element.suffix());
+        count("map", self.outputs())?;
+        let packs = self.outputs() / width;
+        let mut all = args![x, y, count("map", packs)?].to_vec();
         all.extend(self.sizes()?);
         // SAFETY: the caller's promise.
-        unsafe { engine.launch(&name, blocks("map", self.outputs())?, &all) }
+        unsafe { engine.launch(&name, blocks("map", packs)?, &all) }
     }
 
     /// The input's gradient.
@@ -88,11 +91,14 @@ impl Pool {
         dy: Address,
         dx: Address,
     ) -> Result<()> {
-        let name = format!("pool_backward_{}", self.element.suffix());
-        let mut all = args![x, dy, dx, count("map", self.inputs())?].to_vec();
+        let width = self.element.width(self.channels, &[x, dy, dx]);
+        let name = format!("pool_backward_{}_{width}", self.element.suffix());
+        count("map", self.inputs())?;
+        let packs = self.inputs() / width;
+        let mut all = args![x, dy, dx, count("map", packs)?].to_vec();
         all.extend(self.sizes()?);
         // SAFETY: the caller's promise.
-        unsafe { engine.launch(&name, blocks("map", self.inputs())?, &all) }
+        unsafe { engine.launch(&name, blocks("map", packs)?, &all) }
     }
 }
 
@@ -107,9 +113,15 @@ pub struct GlobalPool {
     pub channels: usize,
     /// Type of the maps.
     pub element: Element,
+    /// Type of the means: the maps' or float.
+    pub means: Element,
 }
 
 impl GlobalPool {
+    fn name(&self, kernel: &str) -> String {
+        format!("{kernel}_{}_{}", self.element.suffix(), self.means.suffix())
+    }
+
     /// `y` from `x`.
     ///
     /// # Safety
@@ -118,9 +130,9 @@ impl GlobalPool {
     /// # Errors
     /// When the launch fails.
     pub unsafe fn forward(&self, engine: &dyn Engine, x: Address, y: Address) -> Result<()> {
-        let name = format!("global_pool_{}", self.element.suffix());
         let (pixels, channels) = (count("map", self.pixels)?, count("map", self.channels)?);
         let grid = (channels.div_ceil(32), count("batch", self.batch)?);
+        let name = self.name("global_pool");
         // SAFETY: the caller's promise.
         unsafe { engine.launch(&name, grid, args![x, y, pixels, channels]) }
     }
@@ -133,15 +145,18 @@ impl GlobalPool {
     /// # Errors
     /// When the launch fails.
     pub unsafe fn backward(&self, engine: &dyn Engine, dy: Address, dx: Address) -> Result<()> {
-        let name = format!("global_pool_backward_{}", self.element.suffix());
+        let width = self.element.width(self.channels, &[dx]);
+        let name = format!("{}_{width}", self.name("global_pool_backward"));
         let inputs = self.batch * self.pixels * self.channels;
+        count("map", inputs)?;
+        let packs = inputs / width;
         let (pixels, channels) = (count("map", self.pixels)?, count("map", self.channels)?);
         // SAFETY: the caller's promise.
         unsafe {
             engine.launch(
                 &name,
-                blocks("map", inputs)?,
-                args![dy, dx, count("map", inputs)?, pixels, channels],
+                blocks("map", packs)?,
+                args![dy, dx, count("map", packs)?, pixels, channels],
             )
         }
     }

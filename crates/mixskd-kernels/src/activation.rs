@@ -7,10 +7,24 @@ use crate::par::{self, Shared};
 use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose};
+use crate::{Result, compose, gpu};
 
 /// Values a task handles; a constant, so that tasks do not depend on the number of threads.
 const BLOCK: usize = 1 << 14;
+
+/// `max(x, 0)`.
+///
+/// # Shapes
+/// any; the result has the input's
+///
+/// # Errors
+/// candle's.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    match gpu::relu(x)? {
+        Some(y) => Ok(y),
+        None => Ok(x.relu()?),
+    }
+}
 
 /// `x · σ(x)` with `σ(x) = 1 / (1 + e⁻ˣ)` (SiLU, also called swish).
 ///

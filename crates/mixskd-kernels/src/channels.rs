@@ -23,13 +23,48 @@ pub fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (batch, h, w, _) = shape::nhwc("concat_channels", "left map", a)?;
     let (_, _, _, right) = shape::nhwc("concat_channels", "right map", b)?;
     shape::exactly("concat_channels", "right map", b, &[batch, h, w, right])?;
-    if let Some(y) = gpu::concat_channels(a, b)? {
+    if let Some(y) = gpu::join_channels(&[a, b])? {
         return Ok(y);
     }
     if !storage::has_kernel(&[a, b]) || a.elem_count() * b.elem_count() == 0 {
         return compose::concat_channels(a, b);
     }
     Ok(record::apply2(&a.contiguous()?, &b.contiguous()?, Concat)?)
+}
+
+/// The channels of the first of several maps, then those of the second, and so on.
+///
+/// # Shapes
+/// each `[batch, height, width, its channels]` → `[batch, height, width, all channels]`
+///
+/// # Errors
+/// When the maps differ in batch or size, or there is none.
+pub fn join_channels(maps: &[&Tensor]) -> Result<Tensor> {
+    if let Some(first) = maps.first() {
+        let (batch, h, w, _) = shape::nhwc("join_channels", "map", first)?;
+        for map in maps {
+            let (_, _, _, own) = shape::nhwc("join_channels", "map", map)?;
+            shape::exactly("join_channels", "map", map, &[batch, h, w, own])?;
+        }
+    }
+    match gpu::join_channels(maps)? {
+        Some(y) => Ok(y),
+        None => Ok(Tensor::cat(maps, 3)?),
+    }
+}
+
+/// Samples `at … at + count − 1`.
+///
+/// # Shapes
+/// `[batch, …]` → `[count, …]`
+///
+/// # Errors
+/// When there are not so many.
+pub fn samples(x: &Tensor, at: usize, count: usize) -> Result<Tensor> {
+    match gpu::samples(x, at, count)? {
+        Some(y) => Ok(y),
+        None => Ok(x.narrow(0, at, count)?),
+    }
 }
 
 /// `a + b`, of two maps.

@@ -56,9 +56,11 @@ mod shape;
 mod simd;
 mod storage;
 
-pub use activation::{relu6, silu};
+pub use activation::{relu, relu6, silu};
 pub use attention::attention_pool2d;
-pub use channels::{add, concat_channels, shuffle_channels, slice_channels};
+pub use channels::{
+    add, concat_channels, join_channels, samples, shuffle_channels, slice_channels,
+};
 pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
 pub use conv_norm::conv_norm_train;
 pub use error::{Error, Result};
@@ -78,8 +80,10 @@ pub use loss::{
 };
 pub use mix::interpolate;
 pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train, move_running};
-pub use on_gpu::{ParameterUpdate, count_hits, judge, sgd_steps};
+pub use on_gpu::{
+    ParameterUpdate, collect, count_hits, discriminator_loss, judge, sgd_steps, weighted_sum,
+};
 pub use optim::{SgdConfig, sgd_step};
-pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool2d, max_pool2d};
+pub use pool::{Pool2dConfig, avg_pool2d, global_avg_pool2d, global_avg_pool2d_as, max_pool2d};
 pub use record::backward;
 pub use simd::instruction_set;

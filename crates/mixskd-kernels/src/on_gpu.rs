@@ -55,3 +55,34 @@ pub fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
 pub fn count_hits(logits: &Tensor, targets: &Tensor) -> Result<Option<Tensor>> {
     gpu::count_hits(logits, targets)
 }
+
+/// `Σ weight · x` of float32 scalars, as one operation forward and one back.
+///
+/// # Shapes
+/// each and the result: `[]`
+///
+/// # Errors
+/// When a launch fails.
+pub fn weighted_sum(all: &[(&Tensor, f64)]) -> Result<Option<Tensor>> {
+    gpu::weighted_sum(all)
+}
+
+/// All values of small float32 `tensors`, one after the other, without a gradient.
+///
+/// # Errors
+/// When the launch fails.
+pub fn collect(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
+    gpu::collect(tensors)
+}
+
+/// `½·mean softplus(s·a) + ½·mean softplus(−s·b)`, `s` being −1 for the first logit of a sample and 1 for a second: the binary
+/// cross-entropy of a discriminator's logits on two batches.
+///
+/// # Shapes
+/// `a`, `b`: `[batch, 1]` or `[batch, 2]`, float32; result `[]`
+///
+/// # Errors
+/// When a launch fails.
+pub fn discriminator_loss(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
+    gpu::discriminator_loss(a, b)
+}

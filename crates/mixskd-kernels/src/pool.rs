@@ -1,7 +1,7 @@
 //! Pooling.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 
 use crate::par::{self, Shared};
 use crate::record;
@@ -82,7 +82,7 @@ pub fn avg_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
 /// When the input is not four-dimensional.
 pub fn global_avg_pool2d(x: &Tensor) -> Result<Tensor> {
     let (b, h, w, c) = shape::nhwc("global_avg_pool2d", "input", x)?;
-    if let Some(y) = gpu::global_avg_pool2d(x)? {
+    if let Some(y) = gpu::global_avg_pool2d(x, false)? {
         return Ok(y);
     }
     if !storage::has_kernel(&[x]) || x.elem_count() == 0 {
@@ -103,6 +103,23 @@ pub fn global_avg_pool2d(x: &Tensor) -> Result<Tensor> {
         reduction: Reduction::Mean,
     };
     Ok(record::apply1(&x.contiguous()?, op)?.reshape((b, c))?)
+}
+
+/// [`global_avg_pool2d`], the means of type `dtype`.
+///
+/// # Shapes
+/// `[batch, height, width, channel]` → `[batch, channel]`
+///
+/// # Errors
+/// When the input is not four-dimensional.
+pub fn global_avg_pool2d_as(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() != dtype
+        && dtype == DType::F32
+        && let Some(y) = gpu::global_avg_pool2d(x, true)?
+    {
+        return Ok(y);
+    }
+    Ok(global_avg_pool2d(x)?.to_dtype(dtype)?)
 }
 
 struct Pool {

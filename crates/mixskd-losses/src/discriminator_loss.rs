@@ -40,6 +40,9 @@ pub fn discriminator_loss(interpolated: &Tensor, mixed: &Tensor) -> Result<Tenso
         }
     };
     let (interpolated, mixed) = (raised(interpolated)?, raised(mixed)?);
+    if let Some(loss) = mixskd_kernels::discriminator_loss(&interpolated, &mixed)? {
+        return Ok(loss);
+    }
     let sign = Tensor::new(sign, interpolated.device())?.to_dtype(interpolated.dtype())?;
     let yes = softplus(&interpolated.broadcast_mul(&sign)?)?.mean_all()?;
     let no = softplus(&mixed.broadcast_mul(&sign.neg()?)?)?.mean_all()?;

@@ -1,6 +1,7 @@
 //! Mean squared difference of feature maps.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use mixskd_kernels::has_gpu_kernels;
 
 use crate::precision::raised;
 use crate::{Error, Result, check};
@@ -26,5 +27,9 @@ pub fn feature_mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         });
     }
     check::exactly("feature_mse", "b", b, a.dims())?;
+    // A GPU's kernel adds in float whatever it reads.
+    if a.dtype() == DType::BF16 && b.dtype() == DType::BF16 && has_gpu_kernels(a.device()) {
+        return Ok(mixskd_kernels::mse(a, b)?);
+    }
     Ok(mixskd_kernels::mse(&raised(a)?, &raised(b)?)?)
 }

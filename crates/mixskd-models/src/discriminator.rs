@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use mixskd_kernels::relu;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::Linear;
@@ -53,7 +54,7 @@ impl Discriminator {
     /// # Errors
     /// When the map does not fit.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        let hidden = self.hidden.forward_pooled(features)?.relu()?;
+        let hidden = relu(&self.hidden.forward_pooled(features)?)?;
         self.output.forward(&hidden)
     }
 

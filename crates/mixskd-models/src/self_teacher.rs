@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mixskd_kernels::Conv2dConfig;
+use mixskd_kernels::{Conv2dConfig, join_channels};
 
 use crate::layers::{Conv2d, ConvInit, Layer, Linear};
 use crate::{Cost, Error, Mode, Result, StageShape};
@@ -53,7 +53,7 @@ impl SelfTeacher {
                 got: format!("{} maps", features.len()),
             });
         }
-        let all = Tensor::cat(features, 3)?;
+        let all = join_channels(&features.iter().collect::<Vec<_>>())?;
         let fused = self.conv.forward(&all, mode)?;
         self.classifier.forward_pooled(&fused)
     }

@@ -1,7 +1,7 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
 use candle_core::{DType, Device, Tensor, Var};
-use mixskd_kernels::{StepGraph, Tape, count_hits, gpu_notices, judge, rehearse};
+use mixskd_kernels::{StepGraph, Tape, collect, count_hits, gpu_notices, judge, rehearse};
 
 use crate::gradients::Gradients;
 use crate::method::{Method, StepOutput, TrainBatch};
@@ -209,7 +209,9 @@ fn gather(output: &StepOutput, gradients: &Gradients) -> Result<(Tensor, Tensor,
         names: output.parts.iter().map(|(name, _)| *name).collect(),
         samples: output.targets.elem_count(),
     };
-    Ok((Tensor::cat(&numbers, 0)?, verdict, shape))
+    let all = collect(&numbers.iter().collect::<Vec<_>>())?;
+    let all = all.ok_or_else(|| no_kernel("so many readings"))?;
+    Ok((all, verdict, shape))
 }
 
 fn no_kernel(what: &str) -> Error {

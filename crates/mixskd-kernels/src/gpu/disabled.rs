@@ -129,12 +129,17 @@ impl Uploads {
 nothing! {
     conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
     batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);
-    concat_channels(&Tensor, &Tensor) -> Tensor;
+    join_channels(&[&Tensor]) -> Tensor;
     add(&Tensor, &Tensor) -> Tensor;
     move_running([&Var; 2], &BatchStats, f64) -> ();
     batch_norm_eval(&Tensor, [&Tensor; 4], f64, Option<&Tensor>, bool) -> Tensor;
     pool2d(&Tensor, Pool2dConfig, Reduction) -> Tensor;
-    global_avg_pool2d(&Tensor) -> Tensor;
+    global_avg_pool2d(&Tensor, bool) -> Tensor;
+    relu(&Tensor) -> Tensor;
+    samples(&Tensor, usize, usize) -> Tensor;
+    weighted_sum(&[(&Tensor, f64)]) -> Tensor;
+    collect(&[&Tensor]) -> Tensor;
+    discriminator_loss(&Tensor, &Tensor) -> Tensor;
     linear(&Tensor, &Tensor, Option<&Tensor>) -> Tensor;
     label_loss(&Tensor, &Tensor, Pairs<'_>) -> Tensor;
     soft_loss(&Tensor, &Tensor) -> Tensor;

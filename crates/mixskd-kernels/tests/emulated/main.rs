@@ -7,6 +7,7 @@ mod array;
 #[path = "../common/mod.rs"]
 mod common;
 mod optim;
+mod sum;
 
 use array::{Array, INCOMING, check, float, incoming, one, rounded, var};
 use candle_core::{DType, Device, Tensor, Var};
@@ -95,9 +96,10 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
         .unwrap();
         let from = norm::Incoming {
             x: ax.at(),
-            y: if relu { ay.at() } else { NULL },
+            y: if relu && residual { ay.at() } else { NULL },
             dy: ady.at(),
             weight: aw.at(),
+            bias: if relu && !residual { ab.at() } else { NULL },
             mean: am.at(),
             inv_std: ai.at(),
             own,
@@ -250,6 +252,7 @@ fn pools() {
         let dy = rounded(y.dims(), 4, element);
         let gradients = (&y * &dy).unwrap().sum_all().unwrap().backward().unwrap();
         let pool = GlobalPool {
+            means: element,
             batch: 3,
             pixels: 20,
             channels: 37,

@@ -50,25 +50,40 @@ pub fn objective(
         lambda,
         temperature: config.temperature,
     };
-    let mut total: Option<Tensor> = None;
+    let mut weights = Vec::with_capacity(TERMS.len());
     let mut parts = Vec::with_capacity(TERMS.len());
     for term in &TERMS {
         let weight = (term.weight)(config);
         if weight > 0.0 {
-            let part = (term.value)(&step)?;
-            // Each operation on a scalar is a launch on a GPU, forward and back.
-            let own = if weight.to_bits() == 1f64.to_bits() {
-                part.clone()
-            } else {
-                (&part * weight)?
-            };
-            total = Some(match total {
-                Some(total) => (total + own)?,
-                None => own,
-            });
-            parts.push((term.name, part));
+            parts.push((term.name, (term.value)(&step)?));
+            weights.push(weight);
         }
     }
-    let total = total.map_or_else(|| zero(outputs, lambda), Ok)?;
+    if parts.is_empty() {
+        let total = zero(outputs, lambda)?;
+        return Ok(LossParts { total, parts });
+    }
+    let weighted: Vec<_> = parts.iter().map(|(_, part)| part).zip(weights).collect();
+    let total = weighted_sum(&weighted)?;
     Ok(LossParts { total, parts })
+}
+
+/// `Σ weight · x` of at least one scalar.
+pub(super) fn weighted_sum(all: &[(&Tensor, f64)]) -> Result<Tensor> {
+    if let Some(sum) = mixskd_kernels::weighted_sum(all)? {
+        return Ok(sum);
+    }
+    let mut total: Option<Tensor> = None;
+    for &(x, weight) in all {
+        let own = if weight.to_bits() == 1f64.to_bits() {
+            x.clone()
+        } else {
+            (x * weight)?
+        };
+        total = Some(match total {
+            Some(total) => (total + own)?,
+            None => own,
+        });
+    }
+    total.ok_or_else(|| candle_core::Error::Msg("a sum of nothing".into()).into())
 }

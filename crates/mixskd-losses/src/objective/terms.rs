@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::sum::weighted_sum;
 use super::{MixSkdOutputs, ObjectiveConfig};
 use crate::precision::compute_dtype;
 use crate::{
@@ -75,18 +76,11 @@ pub(super) fn zero(outputs: &MixSkdOutputs, lambda: &Tensor) -> Result<Tensor> {
 }
 
 fn sum(step: &Step, items: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
-    let mut total = None;
-    for item in items {
-        let item = item?;
-        total = Some(match total {
-            None => item,
-            Some(sum) => (sum + item)?,
-        });
+    let items = items.collect::<Result<Vec<_>>>()?;
+    if items.is_empty() {
+        return zero(step.outputs, step.lambda);
     }
-    match total {
-        Some(total) => Ok(total),
-        None => zero(step.outputs, step.lambda),
-    }
+    weighted_sum(&items.iter().map(|item| (item, 1.0)).collect::<Vec<_>>())
 }
 
 fn mix_ce(step: &Step, logits: &Tensor) -> Result<Tensor> {
@@ -120,7 +114,8 @@ fn branch_probability(step: &Step) -> Result<Tensor> {
     let pairs = step.outputs.interpolated.iter().zip(&step.outputs.mixed);
     let both_ways = |(a, b): (&Tensor, &Tensor)| -> Result<Tensor> {
         let forth = kl_divergence(a, b, step.temperature)?;
-        Ok((forth + kl_divergence(b, a, step.temperature)?)?)
+        let back = kl_divergence(b, a, step.temperature)?;
+        weighted_sum(&[(&forth, 1.0), (&back, 1.0)])
     };
     sum(step, pairs.take(branches).map(both_ways))
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
-use mixskd_kernels::{global_avg_pool2d, linear};
+use mixskd_kernels::{global_avg_pool2d_as, linear};
 
 use crate::graph::{GraphBuilder, Value};
 use crate::{Cost, Result, StageShape};
@@ -63,7 +63,7 @@ impl Linear {
     /// # Errors
     /// When the input does not fit.
     pub fn forward_pooled(&self, features: &Tensor) -> Result<Tensor> {
-        self.forward(&global_avg_pool2d(features)?)
+        self.forward(&global_avg_pool2d_as(features, self.weight.dtype())?)
     }
 
     /// Adds the layer on a map of one pixel to `graph`.

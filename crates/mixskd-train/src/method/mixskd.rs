@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use mixskd_data::{LambdaPer, PairSampler};
+use mixskd_kernels::samples;
 use mixskd_losses::{MixSkdOutputs, ObjectiveConfig, objective};
 use mixskd_models::{Backbone, Cost, Discriminator, DiscriminatorHead, Mode, SelfTeacher};
 use serde::{Deserialize, Serialize};
@@ -189,7 +190,7 @@ impl MixSkd {
         let second = if originals { size } else { 0 };
         let part = |there: bool, at: usize, list: &[Tensor]| -> Result<Vec<Tensor>> {
             let list = if there { list } else { &[] };
-            list.iter().map(|t| Ok(t.narrow(0, at, size)?)).collect()
+            list.iter().map(|t| Ok(samples(t, at, size)?)).collect()
         };
         let logits: Vec<Tensor> = heads.iter().map(|head| head.logits.clone()).collect();
         let maps: Vec<Tensor> = heads.iter().map(|head| head.features.clone()).collect();

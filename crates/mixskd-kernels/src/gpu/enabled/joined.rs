@@ -1,54 +1,104 @@
-//! Maps joined by candle's copies, as nodes of the tape. Networks chain such joins, and what reads one lies between it and the next: as
+//! Maps joined and added up, as nodes of the tape. Networks chain such joins, and what reads one lies between it and the next: as
 //! expressions of candle's each would be gone back through once for every reader behind it.
 
-use candle_core::{Shape, Tensor};
+use candle_core::Tensor;
+use mixskd_cuda::sum::{self, MOST_PARTS, Part};
 
-use super::memory::kernel_for;
+use super::memory::{address, failed, kernel_for, start};
 use super::recorded::record;
 use super::tape;
 use crate::Result;
 
-/// The tensor of `shape` that `fill` writes, a function of `a` and `b`, where a tape notes what is done with them.
-fn made(
-    name: &'static str,
-    [a, b]: [&Tensor; 2],
-    shape: impl Into<Shape>,
-    fill: impl FnOnce(&Tensor) -> candle_core::Result<()>,
-    backward: impl Fn(&Tensor) -> candle_core::Result<[Tensor; 2]> + Send + Sync + 'static,
-) -> Result<Option<Tensor>> {
-    if !tape::is_running() {
-        return Ok(None);
-    }
-    let Some((gpu, _)) = kernel_for(&[a, b], &[])? else {
-        return Ok(None);
+/// Where each of `maps` lies in the joined one.
+fn parts(maps: &[Tensor]) -> candle_core::Result<Vec<Part>> {
+    let mut first = 0;
+    let mut part = |x: &Tensor| {
+        let len = x.dim(3)?;
+        first += len;
+        Ok(Part {
+            x: address(x)?,
+            first: first - len,
+            len,
+        })
     };
-    let shape = shape.into();
-    let storage = gpu.storage(a.dtype(), shape.elem_count())?;
-    let back = move |_: &[&Tensor], _: &Tensor, dy: &Tensor| Ok(backward(dy)?.map(Some).into());
-    let y = record(name, &[a, b], storage, shape, back)?;
-    fill(&y.detach())?;
-    Ok(Some(y))
+    maps.iter().map(&mut part).collect()
 }
 
-/// The channels of `a`, then those of `b`.
-pub(crate) fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
-    let (batch, height, width, left) = a.dims4()?;
-    let right = b.dim(3)?;
-    let shape = (batch, height, width, left + right);
-    let fill = |y: &Tensor| {
-        y.slice_set(&a.detach().contiguous()?, 3, 0)?;
-        y.slice_set(&b.detach().contiguous()?, 3, left)
+/// The channels of the first map, then those of the second, and so on.
+pub(crate) fn join_channels(maps: &[&Tensor]) -> Result<Option<Tensor>> {
+    if !tape::is_running() || maps.is_empty() || maps.len() > MOST_PARTS {
+        return Ok(None);
+    }
+    let Some((gpu, element)) = kernel_for(maps, &[])? else {
+        return Ok(None);
     };
-    made("mixskd-cuda-concat", [a, b], shape, fill, move |dy| {
-        let part = |at, count| dy.narrow(3, at, count)?.contiguous();
-        Ok([part(0, left)?, part(left, right)?])
-    })
+    let (batch, height, width, _) = maps[0].dims4()?;
+    let maps = maps
+        .iter()
+        .map(|map| map.contiguous())
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let from = parts(&maps)?;
+    let channels = from.iter().map(|part| part.len).sum();
+    let sizes = (batch * height * width, channels);
+    let y = gpu.storage(maps[0].dtype(), sizes.0 * sizes.1)?;
+    // SAFETY: the maps are as long as the parts say, and their channels are all of the joined map's.
+    unsafe { sum::join(gpu.engine(), element, &from, start(&y)?, sizes, false) }.map_err(failed)?;
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let all = inputs
+            .iter()
+            .map(|x| gpu.empty(x.dtype(), x.shape()))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let to = parts(&all)?;
+        // SAFETY: as above.
+        unsafe { sum::join(gpu.engine(), element, &to, address(dy)?, sizes, true) }
+            .map_err(failed)?;
+        Ok(all.into_iter().map(Some).collect())
+    };
+    let inputs: Vec<&Tensor> = maps.iter().collect();
+    let shape = (batch, height, width, channels);
+    Ok(Some(record(
+        "mixskd-cuda-join",
+        &inputs,
+        y,
+        shape,
+        backward,
+    )?))
 }
 
 /// `a + b`.
 pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
-    let fill = |y: &Tensor| y.slice_set(&(a.detach() + b.detach())?, 0, 0);
-    made("mixskd-cuda-sum", [a, b], a.shape(), fill, |dy| {
-        Ok([dy.clone(), dy.clone()])
-    })
+    if !tape::is_running() {
+        return Ok(None);
+    }
+    let Some((gpu, element)) = kernel_for(&[a, b], &[])? else {
+        return Ok(None);
+    };
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    let len = a.elem_count();
+    let y = gpu.storage(a.dtype(), len)?;
+    let part = |x: &Tensor| {
+        let (x, first) = (address(x)?, 0);
+        Ok::<_, candle_core::Error>(Part { x, first, len })
+    };
+    // SAFETY: all three are as long.
+    unsafe {
+        sum::parts(
+            gpu.engine(),
+            element,
+            &[part(&a)?, part(&b)?],
+            start(&y)?,
+            len,
+        )
+    }
+    .map_err(failed)?;
+    let backward =
+        |_: &[&Tensor], _: &Tensor, dy: &Tensor| Ok(vec![Some(dy.clone()), Some(dy.clone())]);
+    let shape = a.shape().clone();
+    Ok(Some(record(
+        "mixskd-cuda-sum",
+        &[&a, &b],
+        y,
+        shape,
+        backward,
+    )?))
 }

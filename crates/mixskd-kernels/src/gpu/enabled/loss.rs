@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 use mixskd_cuda::loss::{Logits, MeanSquare, Target};
+use mixskd_cuda::sum::TwoSides;
 use mixskd_cuda::update::{self, MOST_SAMPLES, Pairs};
 use mixskd_cuda::{Element, NULL};
 
@@ -240,4 +241,37 @@ pub(crate) fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Resu
         shape,
         backward,
     )?))
+}
+
+/// Binary cross-entropy of what a discriminator says of two batches, float `[batch, 1 or 2]` each.
+pub(crate) fn discriminator_loss(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
+    let Some((gpu, Element::F32)) = kernel_for(&[a, b], &[])? else {
+        return Ok(None);
+    };
+    let (rows, answers) = a.dims2()?;
+    let sizes = TwoSides { rows, answers };
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    let loss = gpu.storage(DType::F32, 1)?;
+    // SAFETY: the arrays are as long as the sizes say.
+    unsafe {
+        let from = [address(&a)?, address(&b)?];
+        sizes
+            .forward(gpu.engine(), from, start(&loss)?)
+            .map_err(failed)?;
+    }
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let (a, b) = (inputs[0], inputs[1]);
+        let [da, db] = [a, b].map(|t| gpu.empty(DType::F32, t.shape()));
+        let (da, db) = (da?, db?);
+        // SAFETY: as above; the loss's gradient is one float.
+        unsafe {
+            let (from, to) = ([address(a)?, address(b)?], [address(&da)?, address(&db)?]);
+            sizes
+                .backward(gpu.engine(), from, address(dy)?, to)
+                .map_err(failed)?;
+        }
+        Ok(vec![Some(da), Some(db)])
+    };
+    let loss = record("mixskd-cuda-two-sides", &[&a, &b], loss, (), backward)?;
+    Ok(Some(loss))
 }

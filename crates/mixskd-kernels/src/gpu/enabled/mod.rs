@@ -21,6 +21,7 @@ mod norm;
 mod optim;
 mod other;
 mod recorded;
+mod sum;
 mod tape;
 mod uploads;
 #[cfg(feature = "cuda")]
@@ -38,12 +39,15 @@ pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
 pub(crate) use images::batch_images;
-pub(crate) use joined::{add, concat_channels};
-pub(crate) use loss::{divergence, interpolate, label_loss, mean_square, soft_loss};
+pub(crate) use joined::{add, join_channels};
+pub(crate) use loss::{
+    discriminator_loss, divergence, interpolate, label_loss, mean_square, soft_loss,
+};
 pub(crate) use norm::move_running;
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};
 pub(crate) use optim::{count_hits, judge, sgd_step, sgd_steps};
-pub(crate) use other::{global_avg_pool2d, linear, pool2d};
+pub(crate) use other::{global_avg_pool2d, linear, pool2d, relu};
+pub(crate) use sum::{collect, samples, weighted_sum};
 pub use tape::Tape;
 pub use uploads::Uploads;
 #[cfg(feature = "cuda")]

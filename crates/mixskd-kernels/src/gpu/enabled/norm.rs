@@ -148,10 +148,11 @@ impl Normalise {
             None => inputs.extend([&weight, &bias]),
         }
         inputs.extend(&residual);
-        let (weight, residual) = (weight.clone(), residual.clone());
+        let (weight, bias, residual) = (weight.clone(), bias.clone(), residual.clone());
         let backward = move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| {
+            let params = [&weight, &bias];
             let [dx, d_params, d_residual] =
-                self.gradients(inputs[0], &weight, residual.as_ref(), y, dy)?;
+                self.gradients(inputs[0], params, residual.as_ref(), y, dy)?;
             let mut gradients = vec![dx];
             match d_params {
                 Some(d) if apart => gradients.extend([Some(d.get(0)?), Some(d.get(1)?)]),
@@ -174,7 +175,7 @@ impl Normalise {
     fn gradients(
         &self,
         x: &Tensor,
-        weight: &Tensor,
+        [weight, bias]: [&Tensor; 2],
         residual: Option<&Tensor>,
         y: &Tensor,
         dy: &Tensor,
@@ -191,11 +192,13 @@ impl Normalise {
         let dx = wanted(x)?;
         let d_residual = residual.map_or(Ok(None), wanted)?;
         let place = |t: &Option<Tensor>| t.as_ref().map_or(Ok(NULL), address);
+        let given = |is_read: bool, t: &Tensor| if is_read { address(t) } else { Ok(NULL) };
         let from = Incoming {
             x: address(x)?,
-            y: if self.relu { address(y)? } else { NULL },
+            y: given(self.relu && residual.is_some(), y)?,
             dy: address(dy)?,
             weight: address(weight)?,
+            bias: given(self.relu && residual.is_none(), bias)?,
             mean: address(&self.mean)?,
             inv_std: address(&self.inv_std)?,
             own: self.own,

@@ -20,15 +20,23 @@ use candle_core::{DType, Shape, Storage, Tensor, TensorId, bail};
 use super::later;
 use super::memory::{Gpu, tensor};
 use super::recorded::{Backward, record};
+use super::sum::{Share, sum};
 
 /// What a kernel did.
 struct Node {
     name: &'static str,
     inputs: Vec<Tensor>,
     output: Tensor,
-    backward: Backward,
-    /// The sum of what has been delivered so far.
-    gradient: Option<Tensor>,
+    way: Back,
+    /// What has been delivered so far, to be added up when the node's turn comes.
+    gradient: Vec<Share>,
+}
+
+/// How a node goes back.
+enum Back {
+    Kernel(Backward),
+    /// The output is a part of the one input, from this element on.
+    From(usize),
 }
 
 #[derive(Default)]
@@ -55,6 +63,21 @@ pub(super) fn note(
     shape: Shape,
     backward: Backward,
 ) -> Tensor {
+    put_down(name, inputs, storage, shape, Back::Kernel(backward))
+}
+
+/// The tensor of `storage`, which holds the elements of `input` from `first` on.
+pub(super) fn note_part(input: &Tensor, storage: Storage, shape: Shape, first: usize) -> Tensor {
+    put_down("mixskd-part", &[input], storage, shape, Back::From(first))
+}
+
+fn put_down(
+    name: &'static str,
+    inputs: &[&Tensor],
+    storage: Storage,
+    shape: Shape,
+    way: Back,
+) -> Tensor {
     if !inputs.iter().any(|t| t.track_op()) {
         return tensor(storage, shape);
     }
@@ -66,8 +89,8 @@ pub(super) fn note(
                 name,
                 inputs: inputs.iter().map(|&t| t.clone()).collect(),
                 output: output.clone(),
-                backward,
-                gradient: None,
+                way,
+                gradient: Vec::new(),
             });
         }
     });
@@ -167,17 +190,26 @@ impl Way {
         while let Some(last) = self.nodes.len().checked_sub(1) {
             self.flush(Some(last))?;
             let Some(node) = self.nodes.pop() else { break };
-            let Some(dy) = node.gradient else { continue };
+            if node.gradient.is_empty() {
+                continue;
+            }
+            let dy = sum(node.gradient, node.output.shape())?.contiguous()?;
+            let backward = match node.way {
+                Back::Kernel(backward) => backward,
+                Back::From(first) => {
+                    self.deliver(&node.inputs[0], Share { x: dy, first })?;
+                    continue;
+                }
+            };
             let inputs: Vec<_> = node.inputs.iter().collect();
             let y = node.output.detach();
-            let dy = dy.contiguous()?;
-            let gradients = later::may_wait(|| (node.backward)(&inputs, &y, &dy))?;
+            let gradients = later::may_wait(|| backward(&inputs, &y, &dy))?;
             if gradients.len() != inputs.len() {
                 bail!("{}: not a gradient for each input", node.name);
             }
             for (input, gradient) in node.inputs.iter().zip(gradients) {
                 if let (true, Some(gradient)) = (input.track_op(), gradient) {
-                    self.deliver(input, &gradient)?;
+                    self.deliver(input, Share::whole(gradient))?;
                 }
             }
         }
@@ -188,30 +220,33 @@ impl Way {
         Ok(self.gradients)
     }
 
-    fn deliver(&mut self, input: &Tensor, gradient: &Tensor) -> candle_core::Result<()> {
+    fn deliver(&mut self, input: &Tensor, mut share: Share) -> candle_core::Result<()> {
         let is_parameter = input.is_variable() && !self.places.contains_key(&input.id());
         let is_only = is_parameter && self.gradients.get(input).is_none();
-        if !is_only && (is_parameter || later::is_put_off(gradient)) {
+        if !is_only && (is_parameter || later::is_put_off(&share.x)) {
             // It is about to be read.
             later::flush()?;
         }
-        let (id, gradient) = (input.id(), gradient.detach());
+        let id = input.id();
+        share.x = share.x.detach();
         if let Some(&at) = self.places.get(&id) {
             let Some(node) = self.nodes.get_mut(at) else {
                 bail!("a gradient came after its kernel's turn");
             };
-            node.gradient = Some(sum(node.gradient.take(), gradient)?);
+            node.gradient.push(share);
         } else if input.is_variable() {
-            let before = self.gradients.remove(input);
-            self.gradients.insert(input, sum(before, gradient)?);
+            let before = self.gradients.remove(input).map(Share::whole);
+            let all = before.into_iter().chain([share]).collect();
+            self.gradients.insert(input, sum(all, input.shape())?);
         } else if let Some(expression) = self.pending.get_mut(&id) {
-            expression.gradient = (&expression.gradient + gradient)?;
+            let both = vec![Share::whole(expression.gradient.clone()), share];
+            expression.gradient = sum(both, input.shape())?;
         } else {
             let nodes = input.sorted_nodes();
             let made_of = nodes.iter().filter_map(|t| self.places.get(&t.id()));
             let expression = Expression {
                 result: input.clone(),
-                gradient,
+                gradient: sum(vec![share], input.shape())?,
                 made_of: made_of.copied().max(),
             };
             self.pending.insert(id, expression);
@@ -237,17 +272,10 @@ impl Way {
         let mut found = crate::backward(root).map_err(candle_core::Error::wrap)?;
         for end in root.sorted_nodes() {
             if let Some(gradient) = found.remove(end) {
-                self.deliver(end, &gradient)?;
+                self.deliver(end, Share::whole(gradient))?;
             }
         }
         Ok(())
-    }
-}
-
-fn sum(before: Option<Tensor>, gradient: Tensor) -> candle_core::Result<Tensor> {
-    match before {
-        Some(before) => before + gradient,
-        None => Ok(gradient),
     }
 }
 
