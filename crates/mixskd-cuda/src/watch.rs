@@ -71,6 +71,11 @@ impl Watch {
         self.on.store(true, Ordering::Relaxed);
     }
 
+    /// Whether times are noted.
+    pub fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
     /// Notes nothing more.
     pub fn stop(&self) {
         self.on.store(false, Ordering::Relaxed);
@@ -112,7 +117,7 @@ impl Watch {
         what: impl FnOnce() -> String,
         work: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        if !self.on.load(Ordering::Relaxed) {
+        if !self.is_on() {
             return work();
         }
         let begin = Mark::new(stream)?;

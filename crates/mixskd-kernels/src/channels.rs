@@ -53,6 +53,32 @@ pub fn join_channels(maps: &[&Tensor]) -> Result<Tensor> {
     }
 }
 
+/// The samples of the first of several tensors, then those of the second, and so on.
+///
+/// # Shapes
+/// each `[its samples, …]` → `[all samples, …]`
+///
+/// # Errors
+/// When the tensors differ in what follows the samples, or there is none.
+pub fn join_samples(all: &[&Tensor]) -> Result<Tensor> {
+    if let Some((first, others)) = all.split_first()
+        && !first.dims().is_empty()
+    {
+        for x in others {
+            let mut wanted = first.dims().to_vec();
+            wanted[0] = x.dims().first().copied().unwrap_or_default();
+            shape::exactly("join_samples", "samples", x, &wanted)?;
+        }
+        if others.is_empty() {
+            return Ok((*first).clone());
+        }
+        if let Some(y) = gpu::join_samples(all)? {
+            return Ok(y);
+        }
+    }
+    Ok(Tensor::cat(all, 0)?)
+}
+
 /// Samples `at … at + count − 1`.
 ///
 /// # Shapes

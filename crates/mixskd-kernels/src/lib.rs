@@ -59,7 +59,7 @@ mod storage;
 pub use activation::{relu, relu6, silu};
 pub use attention::attention_pool2d;
 pub use channels::{
-    add, concat_channels, join_channels, samples, shuffle_channels, slice_channels,
+    add, concat_channels, join_channels, join_samples, samples, shuffle_channels, slice_channels,
 };
 pub use conv::{Activation, Conv2dConfig, PreparedConv2d, conv2d};
 pub use conv_norm::conv_norm_train;

@@ -27,6 +27,8 @@ pub(crate) struct GpuOutcome {
 #[derive(Default)]
 pub(crate) struct GpuStepper {
     state: State,
+    /// The GPU works on the step that comes next.
+    begun: bool,
     /// What the user should know, such as why nothing is captured any more; each once.
     notices: Vec<String>,
 }
@@ -50,6 +52,8 @@ struct Captured {
     rate: Var,
     readings: Var,
     shape: Readings,
+    /// The step that the memory was filled for ahead.
+    filled: Option<Site>,
     /// None where nothing can be captured, as in tests on the processor: then the same work is launched anew.
     graph: Option<StepGraph>,
 }
@@ -70,7 +74,29 @@ impl GpuStepper {
             } else {
                 State::Direct
             },
+            begun: false,
             notices: Vec::new(),
+        }
+    }
+
+    /// Has the GPU begin the step that [`Self::step`] will be asked for next, where it is captured; whether it has. What is done until then is
+    /// done while the GPU works.
+    pub(crate) fn begin(&mut self, batch: &TrainBatch, lr: f64) -> Result<bool> {
+        if let State::Captured(captured) = &mut self.state
+            && captured.graph.is_some()
+        {
+            captured.fill(batch, lr)?;
+            captured.start()?;
+            self.begun = true;
+        }
+        Ok(self.begun)
+    }
+
+    /// Puts the batch after the one that was begun into its place, behind what the GPU is at.
+    pub(crate) fn fill_ahead(&mut self, next: &TrainBatch, lr: f64) -> Result<()> {
+        match &mut self.state {
+            State::Captured(captured) if self.begun => captured.fill_ahead(next, lr),
+            _ => Ok(()),
         }
     }
 
@@ -137,12 +163,21 @@ impl GpuStepper {
                 }
             }
             State::Captured(captured) => {
-                captured.fill(batch, lr)?;
-                captured.start()?;
+                if !std::mem::take(&mut self.begun) {
+                    captured.fill(batch, lr)?;
+                    captured.start()?;
+                }
                 captured.finish(method, optimizer, meanwhile)
             }
         }
     }
+}
+
+/// Epoch, step and learning rate.
+type Site = (usize, usize, u64);
+
+fn site(batch: &TrainBatch, lr: f64) -> Site {
+    (batch.epoch, batch.step, lr.to_bits())
 }
 
 fn rate_of(lr: f64, device: &Device) -> Result<Tensor> {
@@ -276,11 +311,23 @@ impl Captured {
             rate,
             readings,
             shape,
+            filled: None,
             graph,
         })
     }
 
+    fn fill_ahead(&mut self, next: &TrainBatch, lr: f64) -> Result<()> {
+        self.filled = None;
+        self.fill(next, lr)?;
+        self.filled = Some(site(next, lr));
+        Ok(())
+    }
+
     fn fill(&mut self, batch: &TrainBatch, lr: f64) -> Result<()> {
+        // What was filled ahead serves once.
+        if self.filled.take() == Some(site(batch, lr)) {
+            return Ok(());
+        }
         self.images.set(&batch.images)?;
         self.labels.set(&batch.labels)?;
         for (own, new) in self.draws.iter().zip(&batch.draws) {

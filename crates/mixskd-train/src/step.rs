@@ -8,6 +8,7 @@ use mixskd_models::Mode;
 
 use crate::average::Average;
 use crate::config::OnNan;
+use crate::feed::Batches;
 use crate::gpu_step;
 use crate::gradients::{Accumulator, Gradients, first_not_finite, sum_of_squares};
 use crate::method::{StepOutput, TrainBatch};
@@ -116,6 +117,48 @@ impl Broken {
 }
 
 impl Trainer {
+    /// The batch that was prepared ahead, or the next one.
+    pub(crate) fn next(
+        &self,
+        ahead: &mut Option<Result<TrainBatch>>,
+        batches: &mut Batches,
+        epoch: usize,
+    ) -> Result<Option<TrainBatch>> {
+        let next = match ahead.take() {
+            Some(next) => Some(next),
+            None => (batches.next()).map(|batch| self.prepare(batch?, epoch)),
+        };
+        next.transpose()
+    }
+
+    /// Has a GPU begin the step that comes next where it can, and prepares the batch after it while the GPU works: [`Self::step`] then finds it
+    /// begun, and the GPU finds the next one in its place. Errors of that batch are told when its turn comes.
+    pub(crate) fn begin(
+        &mut self,
+        batch: &TrainBatch,
+        lr: f64,
+        ahead: &mut Option<Result<TrainBatch>>,
+        batches: &mut Batches,
+    ) -> Result<()> {
+        // A step that may be left out needs what was before it.
+        let may_begin = self.config.run.on_nan == OnNan::Stop;
+        if !may_begin || !self.is_direct() || !self.gpu.begin(batch, lr)? {
+            return Ok(());
+        }
+        *ahead = (batches.next()).map(|next| self.prepare(next?, batch.epoch));
+        if let Some(Ok(next)) = ahead {
+            let step = next.step / self.place().world;
+            let lr = self.schedule.lr(next.epoch, step);
+            self.gpu.fill_ahead(next, lr)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a step has nothing for the host to do in between.
+    fn is_direct(&self) -> bool {
+        self.group.is_alone() && self.updater.is_direct() && has_gpu_kernels(&self.device)
+    }
+
     /// Forward and backward of one batch; with `update`, the optimiser's step with all gradients since the last. `meanwhile` is called
     /// once a GPU has been given its work and before it is waited for.
     pub(crate) fn step(
@@ -129,8 +172,7 @@ impl Trainer {
             OnNan::Stop => None,
             OnNan::Skip => Some(self.statistics()?),
         };
-        let alone = self.group.is_alone();
-        let direct = alone && self.updater.is_direct() && has_gpu_kernels(&self.device);
+        let direct = self.is_direct();
         let (reading, broken) = if direct {
             self.step_on_gpu(batch, lr, meanwhile)?
         } else {

@@ -36,7 +36,7 @@ pub struct Trainer {
     pub(crate) method: Box<dyn Method>,
     pub(crate) updater: Updater,
     pub(crate) gpu: GpuStepper,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     pub(crate) train_feed: Arc<Feed>,
     test_feed: Feed,
     pub(crate) device: Device,
@@ -302,12 +302,12 @@ impl Trainer {
             let first = self.progress.steps_done;
             let feed = self.train_feed.clone();
             let mut batches = feed.epoch_from(epoch as u64, first as u64, steps - first);
-            let mut due = false;
-            while let Some(batch) = batches.next() {
-                let batch = self.prepare(batch?, epoch)?;
+            let (mut due, mut ahead) = (false, None);
+            while let Some(batch) = self.next(&mut ahead, &mut batches, epoch)? {
                 let step = batch.step / world;
                 let (lr, done) = (self.schedule.lr(epoch, step), step + 1);
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
+                self.begin(&batch, lr, &mut ahead, &mut batches)?;
                 let terms = match self.step(&batch, lr, update, &mut || batches.fetch())? {
                     Outcome::Done(reading) => {
                         self.progress.meter.add(&reading);

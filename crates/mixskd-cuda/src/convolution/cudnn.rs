@@ -9,16 +9,18 @@ use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::cudnn::{CudnnError, result, sys};
-use cudarc::driver::DevicePtr;
+use cudarc::driver::{CudaStream, DevicePtr};
 
+use super::beside::Beside;
 use super::choice::{By, Choice, choose};
 use super::chosen::Numbers;
 use super::engines::ALIGNMENT;
-use super::{Choices, Convolution, Convolve, Pass};
+use super::{Choices, Convolution, Convolve, Pass, Ticket};
 use crate::{Address, Error, Result, Stream};
 
 struct State {
     handle: sys::cudnnHandle_t,
+    beside: Beside,
     timed: bool,
     /// For arrays that are aligned to [`ALIGNMENT`], and for others.
     choices: HashMap<(Pass, Convolution, bool), Choice>,
@@ -55,11 +57,13 @@ impl Cudnn {
         context.bind_to_thread()?;
         let made_on = format!("{}, cuDNN {}", context.name()?, result::get_version());
         let handle = result::create_handle().map_err(asked("open"))?;
+        let beside = Beside::new(&stream)?;
         let opened = Self {
             stream,
             made_on,
             state: Mutex::new(State {
                 handle,
+                beside,
                 timed: false,
                 choices: HashMap::new(),
                 chosen: Numbers::new(),
@@ -76,12 +80,19 @@ impl Cudnn {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One pass; arrays are the input's, the weight's and the output's, whichever of them are gradients.
-    unsafe fn run(&self, c: Convolution, pass: Pass, [x, w, y]: [Address; 3]) -> Result<()> {
+    /// One pass; arrays are the input's, the weight's and the output's, whichever of them are gradients. In turn, or on the stream `beside`.
+    unsafe fn run(
+        &self,
+        c: Convolution,
+        pass: Pass,
+        [x, w, y]: [Address; 3],
+        aside: bool,
+    ) -> Result<Ticket> {
         self.stream.stream().context().bind_to_thread()?;
         let mut state = self.state();
         let State {
             handle,
+            beside,
             timed,
             choices,
             chosen,
@@ -90,13 +101,14 @@ impl Cudnn {
         let handle = *handle;
         let aligned = [x, w, y].iter().all(|at| at.is_multiple_of(ALIGNMENT));
         let arrays = [x, w, y].map(|address| address as *mut c_void);
-        let run = |choice: &Choice| {
+        let run_on = |stream: &Arc<CudaStream>, handle, choice: &Choice| {
             // SAFETY: handle and choice are open; the arrays are the caller's promise; the workspace is freed in the order of the stream,
             // behind the convolution.
-            self.with_workspace(choice.workspace, |space| unsafe {
+            with_workspace(stream, choice.workspace, |space| unsafe {
                 choice.run(handle, arrays, space)
             })
         };
+        let run = |choice: &Choice| run_on(self.stream.stream(), handle, choice);
         let place = (pass, c, aligned);
         if let Entry::Vacant(entry) = choices.entry(place) {
             let by = match chosen.get(&(pass, c)) {
@@ -113,31 +125,39 @@ impl Cudnn {
             entry.insert(choice);
         }
         let choice = &choices[&place];
-        self.stream.noted(|| name(c, pass, choice), || run(choice))
-    }
-
-    /// Calls `work` with scratch memory of `size` bytes, taken from and given back to the stream's pool.
-    fn with_workspace(
-        &self,
-        size: usize,
-        work: impl FnOnce(*mut c_void) -> Result<()>,
-    ) -> Result<()> {
-        if size == 0 {
-            return work(std::ptr::null_mut());
+        // What is timed is timed alone.
+        if aside && !self.stream.watch().is_on() {
+            return beside.run(&self.stream, || {
+                run_on(&beside.stream, beside.handle, choice)
+            });
         }
-        // SAFETY: cuDNN reads nothing of it that it has not written.
-        let space = unsafe { self.stream.stream().alloc::<u8>(size) }?;
-        let (address, guard) = space.device_ptr(self.stream.stream());
-        let done = work(address as *mut c_void);
-        drop(guard);
-        done
+        self.stream
+            .noted(|| name(c, pass, choice), || run(choice))
+            .map(|()| Ticket::default())
     }
+}
+
+/// Calls `work` with scratch memory of `size` bytes, taken from and given back to the stream's pool.
+fn with_workspace(
+    stream: &Arc<CudaStream>,
+    size: usize,
+    work: impl FnOnce(*mut c_void) -> Result<()>,
+) -> Result<()> {
+    if size == 0 {
+        return work(std::ptr::null_mut());
+    }
+    // SAFETY: cuDNN reads nothing of it that it has not written.
+    let space = unsafe { stream.alloc::<u8>(size) }?;
+    let (address, guard) = space.device_ptr(stream);
+    let done = work(address as *mut c_void);
+    drop(guard);
+    done
 }
 
 impl Convolve for Cudnn {
     unsafe fn forward(&self, c: Convolution, x: Address, w: Address, y: Address) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.run(c, Pass::Forward, [x, w, y]) }
+        unsafe { self.run(c, Pass::Forward, [x, w, y], false) }.map(drop)
     }
 
     unsafe fn data_gradient(
@@ -148,7 +168,7 @@ impl Convolve for Cudnn {
         dx: Address,
     ) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.run(c, Pass::Data, [dx, w, dy]) }
+        unsafe { self.run(c, Pass::Data, [dx, w, dy], false) }.map(drop)
     }
 
     unsafe fn filter_gradient(
@@ -159,7 +179,22 @@ impl Convolve for Cudnn {
         dw: Address,
     ) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.run(c, Pass::Filter, [x, dw, dy]) }
+        unsafe { self.run(c, Pass::Filter, [x, dw, dy], false) }.map(drop)
+    }
+
+    unsafe fn filter_gradient_beside(
+        &self,
+        c: Convolution,
+        x: Address,
+        dy: Address,
+        dw: Address,
+    ) -> Result<Ticket> {
+        // SAFETY: the caller's promise.
+        unsafe { self.run(c, Pass::Filter, [x, dw, dy], true) }
+    }
+
+    fn wait(&self, work: &Ticket) -> Result<()> {
+        work.wait(&self.stream)
     }
 
     fn set_timed(&self, timed: bool) {

@@ -3,6 +3,8 @@
 #[cfg(feature = "cuda")]
 mod backend;
 #[cfg(feature = "cuda")]
+mod beside;
+#[cfg(feature = "cuda")]
 mod choice;
 mod chosen;
 #[cfg(feature = "cuda")]
@@ -66,6 +68,14 @@ pub struct Convolution {
     pub arithmetic: Arithmetic,
 }
 
+/// Work that was given to a stream beside the engine's.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    /// Its end; there is none where it was done in turn.
+    #[cfg(feature = "cuda")]
+    end: Option<cudarc::driver::CudaEvent>,
+}
+
 /// Something that runs convolutions, in turn with its engine's kernels.
 pub trait Convolve {
     /// `y = x ⋆ w`. Weights are `[out, kernel_h, kernel_w, in / groups]` in the maps' type.
@@ -106,6 +116,34 @@ pub trait Convolve {
         dy: Address,
         dw: Address,
     ) -> Result<()>;
+
+    /// The weight's gradient beside what the engine is given from here on, where there is a second stream. It is there once the engine has
+    /// [waited](Self::wait) for it; until then the arrays stay as they are.
+    ///
+    /// # Safety
+    /// As [`Self::filter_gradient`].
+    ///
+    /// # Errors
+    /// cuDNN's, and that it knows no algorithm.
+    unsafe fn filter_gradient_beside(
+        &self,
+        c: Convolution,
+        x: Address,
+        dy: Address,
+        dw: Address,
+    ) -> Result<Ticket> {
+        // SAFETY: the caller's promise.
+        unsafe { self.filter_gradient(c, x, dy, dw) }.map(|()| Ticket::default())
+    }
+
+    /// Has the engine wait for work beside it, and for all that was begun there before.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn wait(&self, work: &Ticket) -> Result<()> {
+        let _ = work;
+        Ok(())
+    }
 
     /// How an algorithm is chosen when a convolution comes up for the first time: by the library's own guess, or, `timed`, by trying
     /// out which is the fastest. Where that changes, choices made before are dropped.

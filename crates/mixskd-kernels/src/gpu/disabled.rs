@@ -130,6 +130,7 @@ nothing! {
     conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
     batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);
     join_channels(&[&Tensor]) -> Tensor;
+    join_samples(&[&Tensor]) -> Tensor;
     add(&Tensor, &Tensor) -> Tensor;
     move_running([&Var; 2], &BatchStats, f64) -> ();
     batch_norm_eval(&Tensor, [&Tensor; 4], f64, Option<&Tensor>, bool) -> Tensor;

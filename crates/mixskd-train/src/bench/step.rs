@@ -10,7 +10,7 @@ use super::kernels::{self, KernelTimes};
 use super::{Spread, at_least_one, images, timed};
 use crate::gpu_step::GpuStepper;
 use crate::machine::peak_resident_bytes;
-use crate::method::{self, DrawSite, MethodConfig, MethodInputs, TrainBatch};
+use crate::method::{self, DrawSite, Method, MethodConfig, MethodInputs, TrainBatch};
 use crate::metrics::StepReading;
 use crate::{DeviceKind, Error, OptimizerConfig, Precision, Result};
 
@@ -161,7 +161,7 @@ impl StepBench {
 
         // A graph is captured after a few steps, and its first launch uploads it.
         let warm_up = self.warm_up.max(if on_gpu { GPU_WARM_UP } else { 0 });
-        let mut take = |gpu: &mut GpuStepper, step| {
+        let prepare = |method: &dyn Method, step| {
             let draws = method.draws(&DrawSite {
                 labels: &host_labels,
                 size: (self.model.input, self.model.input),
@@ -169,23 +169,31 @@ impl StepBench {
                 step,
             })?;
             let draws = draws.iter().map(|t| Ok(t.to_device(&device)?));
-            let batch = TrainBatch {
+            Ok::<_, Error>(TrainBatch {
                 images: images.clone(),
                 labels: labels.clone(),
                 indices: indices.clone(),
                 epoch: 0,
                 step,
                 draws: draws.collect::<Result<_>>()?,
+            })
+        };
+        let lr = self.optimizer.lr;
+        let mut ahead: Option<TrainBatch> = None;
+        let mut take = |gpu: &mut GpuStepper, step| {
+            let batch = match ahead.take() {
+                Some(batch) if batch.step == step => batch,
+                _ => prepare(&*method, step)?,
             };
+            // As in training: the next batch is prepared while the GPU works.
+            if on_gpu && gpu.begin(&batch, lr)? {
+                let next = prepare(&*method, step + 1)?;
+                gpu.fill_ahead(&next, lr)?;
+                ahead = Some(next);
+            }
             // As in training: on a GPU one reading ends the step.
             if on_gpu {
-                let outcome = gpu.step(
-                    &mut *method,
-                    &optimizer,
-                    &batch,
-                    self.optimizer.lr,
-                    &mut || (),
-                )?;
+                let outcome = gpu.step(&mut *method, &optimizer, &batch, lr, &mut || ())?;
                 return if outcome.finite {
                     Ok(())
                 } else {
@@ -198,7 +206,7 @@ impl StepBench {
             let output = method.step(&batch)?;
             StepReading::of(&output)?;
             let gradients = mixskd_kernels::backward(&output.loss)?;
-            optimizer.step(&gradients, self.optimizer.lr)
+            optimizer.step(&gradients, lr)
         };
         let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step))?;
         let mut notices: Vec<String> = std::iter::from_fn(|| gpu.take_notice()).collect();

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use mixskd_data::{LambdaPer, PairSampler};
-use mixskd_kernels::samples;
+use mixskd_kernels::{has_gpu_kernels, join_samples, samples};
 use mixskd_losses::{MixSkdOutputs, ObjectiveConfig, objective};
 use mixskd_models::{Backbone, Cost, Discriminator, DiscriminatorHead, Mode, SelfTeacher};
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,13 @@ impl Settings for Parts {
     }
 }
 
+/// Logits on the interpolated and on the mixes' feature maps, where anything reads them.
+#[derive(Default)]
+struct Judged {
+    teacher: [Option<Tensor>; 2],
+    discriminators: [Vec<Tensor>; 2],
+}
+
 impl MixSkd {
     fn new(inputs: &MethodInputs) -> Result<Self> {
         inputs.objective.validate()?;
@@ -151,7 +158,37 @@ impl MixSkd {
         })
     }
 
-    /// The discriminators' opinion of the interpolated or of the mixes' feature maps.
+    /// Discriminators' and the self-teacher's logits on the interpolated and on the mixes' feature maps. A GPU, on which small products take
+    /// as long as larger ones, is given both as one batch: neither module has a batch norm.
+    fn judge(&self, interpolated: &[Tensor], mixed: &[Tensor]) -> Result<Judged> {
+        let [Some(first), Some(_)] = [interpolated.first(), mixed.first()] else {
+            return Ok(Judged::default());
+        };
+        if !has_gpu_kernels(first.device()) {
+            return Ok(Judged {
+                teacher: [self.teach(interpolated)?, self.teach(mixed)?],
+                discriminators: [self.discriminate(interpolated)?, self.discriminate(mixed)?],
+            });
+        }
+        let both = interpolated.iter().zip(mixed);
+        let both = both
+            .map(|(a, b)| Ok(join_samples(&[a, b])?))
+            .collect::<Result<Vec<_>>>()?;
+        let size = first.dim(0)?;
+        let (teacher, discriminators) = (self.teach(&both)?, self.discriminate(&both)?);
+        let half = |at: usize, t: &Tensor| Ok::<_, Error>(samples(t, at, size)?);
+        let teacher_of = |at| teacher.as_ref().map(|t| half(at, t)).transpose();
+        let discriminators_of = |at| {
+            let halves = discriminators.iter().map(|t| half(at, t));
+            halves.collect::<Result<Vec<_>>>()
+        };
+        Ok(Judged {
+            teacher: [teacher_of(0)?, teacher_of(size)?],
+            discriminators: [discriminators_of(0)?, discriminators_of(size)?],
+        })
+    }
+
+    /// The discriminators' opinion of feature maps.
     fn discriminate(&self, features: &[Tensor]) -> Result<Vec<Tensor>> {
         let mode = self.objective.discriminator;
         let judge = |(discriminator, map): (&Discriminator, &Tensor)| {
@@ -182,9 +219,10 @@ impl MixSkd {
         if mixes {
             images.push(pairs.images(&batch.images)?);
         }
-        let heads = self
-            .network
-            .outputs(&Tensor::cat(&images, 0)?, Mode::Train)?;
+        let heads = self.network.outputs(
+            &join_samples(&images.iter().collect::<Vec<_>>())?,
+            Mode::Train,
+        )?;
 
         // Mixes come after the originals, where there are any.
         let second = if originals { size } else { 0 };
@@ -215,11 +253,15 @@ impl MixSkd {
             Some(logits) => (logits.detach(), batch.labels.clone()),
             None => (mixed[mixed.len() - 1].detach(), pairs.dominant.clone()),
         };
+        let Judged {
+            teacher: [teacher_interpolated, teacher_mixed],
+            discriminators: [discriminator_interpolated, discriminator_mixed],
+        } = self.judge(&interpolated_features, &mixed_features)?;
         let outputs = MixSkdOutputs {
-            teacher_interpolated: self.teach(&interpolated_features)?,
-            teacher_mixed: self.teach(&mixed_features)?,
-            discriminator_interpolated: self.discriminate(&interpolated_features)?,
-            discriminator_mixed: self.discriminate(&mixed_features)?,
+            teacher_interpolated,
+            teacher_mixed,
+            discriminator_interpolated,
+            discriminator_mixed,
             original,
             mixed,
             interpolated,

@@ -108,8 +108,9 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tens
             geometry,
             dy,
         };
-        let dx = x.track_op().then(|| back.input(x, &turned)).transpose()?;
+        // First what goes beside.
         let dw = w.track_op().then(|| back.weight(x, w)).transpose()?;
+        let dx = x.track_op().then(|| back.input(x, &turned)).transpose()?;
         Ok(vec![dx, dw])
     };
     let y = record("mixskd-cuda-conv2d", &[&x, &w], y, shape, backward)?;
@@ -139,16 +140,18 @@ impl Back<'_> {
     fn weight(&self, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
         let gpu = self.gpu;
         let turned = gpu.empty(x.dtype(), w.elem_count())?;
-        // SAFETY: the arrays have the convolution's sizes.
-        unsafe {
-            let (x, dy, dw) = (address(x)?, address(self.dy)?, address(&turned)?);
-            gpu.convolutions
-                .filter_gradient(self.sizes, x, dy, dw)
-                .map_err(failed)?;
-        }
         if self.geometry.taps() == 1 && x.dtype() == DType::F32 {
+            // It is the gradient itself, which may be read at once.
+            // SAFETY: the arrays have the convolution's sizes.
+            unsafe {
+                let (x, dy, dw) = (address(x)?, address(self.dy)?, address(&turned)?);
+                gpu.convolutions
+                    .filter_gradient(self.sizes, x, dy, dw)
+                    .map_err(failed)?;
+            }
             return turned.reshape(w.shape());
         }
+        later::filter_gradient(gpu, self.sizes, [x, self.dy, &turned])?;
         let dw = gpu.empty(DType::F32, w.shape())?;
         let turn = turn(&self.geometry, &turned, &dw)?;
         later::taps_last(gpu, self.sizes.element, turn, &[turned, dw.clone()])?;

@@ -65,6 +65,53 @@ pub(crate) fn join_channels(maps: &[&Tensor]) -> Result<Option<Tensor>> {
     )?))
 }
 
+/// The samples of the first tensor, then those of the second, and so on.
+pub(crate) fn join_samples(all: &[&Tensor]) -> Result<Option<Tensor>> {
+    if !tape::is_running() || all.is_empty() || all.len() > MOST_PARTS {
+        return Ok(None);
+    }
+    let Some((gpu, element)) = kernel_for(all, &[])? else {
+        return Ok(None);
+    };
+    let all = all
+        .iter()
+        .map(|x| x.contiguous())
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let (mut len, mut from) = (0, Vec::with_capacity(all.len()));
+    for x in &all {
+        let own = x.elem_count();
+        from.push(Part {
+            x: address(x)?,
+            first: len,
+            len: own,
+        });
+        len += own;
+    }
+    let y = gpu.storage(all[0].dtype(), len)?;
+    // SAFETY: parts are as long as they say, and every element is one part's.
+    unsafe { sum::parts(gpu.engine(), element, &from, start(&y)?, len) }.map_err(failed)?;
+    let backward = |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let mut at = 0;
+        let mut own = |x: &&Tensor| {
+            let rows = x.dim(0)?;
+            at += rows;
+            dy.narrow(0, at - rows, rows).map(Some)
+        };
+        inputs.iter().map(&mut own).collect()
+    };
+    let rows = all.iter().map(|x| x.dims()[0]).sum();
+    let mut shape = all[0].dims().to_vec();
+    shape[0] = rows;
+    let inputs: Vec<&Tensor> = all.iter().collect();
+    Ok(Some(record(
+        "mixskd-cuda-stack",
+        &inputs,
+        y,
+        shape,
+        backward,
+    )?))
+}
+
 /// `a + b`.
 pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
     if !tape::is_running() {

@@ -4,11 +4,12 @@
 //! into their parameters' order when all are there or somebody wants one, and weights may be brought into the convolutions' order beforehand.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, TensorId};
 use mixskd_cuda::Element;
+use mixskd_cuda::convolution::{Convolution, Ticket};
 use mixskd_cuda::norm::{self, Running};
 use mixskd_cuda::update::{self, Turn};
 
@@ -21,6 +22,8 @@ struct Work {
     gradients: Vec<(Arc<Gpu>, Element, Turn, [Tensor; 2])>,
     /// Gradients are being asked for whose order nobody minds yet.
     may_wait: bool,
+    /// Gradients of weights that are made beside the rest, oldest first, with what they are made of.
+    beside: VecDeque<(Arc<Gpu>, Ticket, [Tensor; 3])>,
     /// Weights in the convolutions' order, by their parameters.
     weights: HashMap<TensorId, Tensor>,
 }
@@ -49,8 +52,48 @@ pub(super) fn end() -> Result<()> {
     done
 }
 
+/// How many gradients of weights are made beside the rest: each keeps the maps that it is made of.
+const BESIDE: usize = 3;
+
+/// Makes a weight's gradient `dw` out of `x` and `dy`, beside the rest where it may wait.
+pub(super) fn filter_gradient(
+    gpu: &Arc<Gpu>,
+    sizes: Convolution,
+    [x, dy, dw]: [&Tensor; 3],
+) -> Result<()> {
+    let (from, by, to) = (address(x)?, address(dy)?, address(dw)?);
+    if !with(|work| work.may_wait) {
+        // SAFETY: the arrays have the convolution's sizes.
+        return unsafe { gpu.convolutions.filter_gradient(sizes, from, by, to) }.map_err(failed);
+    }
+    // SAFETY: as above; they are held until it was waited for.
+    let ticket = unsafe { gpu.convolutions.filter_gradient_beside(sizes, from, by, to) };
+    let begun = (
+        gpu.clone(),
+        ticket.map_err(failed)?,
+        [x, dy, dw].map(Tensor::clone),
+    );
+    let oldest = with(|work| {
+        work.beside.push_back(begun);
+        let due = work.beside.len() > BESIDE;
+        due.then(|| work.beside.pop_front()).flatten()
+    });
+    wait(oldest)
+}
+
+/// Has the GPU's stream wait for what was made beside it.
+fn wait(work: Option<(Arc<Gpu>, Ticket, [Tensor; 3])>) -> Result<()> {
+    let Some((gpu, ticket, _held)) = work else {
+        return Ok(());
+    };
+    gpu.convolutions.wait(&ticket).map_err(failed)
+}
+
 /// Does what was put off so far.
 pub(super) fn flush() -> Result<()> {
+    for work in with(|work| std::mem::take(&mut work.beside)) {
+        wait(Some(work))?;
+    }
     let (running, gradients) = with(|work| {
         let running = std::mem::take(&mut work.running);
         (running, std::mem::take(&mut work.gradients))

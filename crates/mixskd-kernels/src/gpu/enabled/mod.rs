@@ -39,7 +39,7 @@ pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
 pub(crate) use images::batch_images;
-pub(crate) use joined::{add, join_channels};
+pub(crate) use joined::{add, join_channels, join_samples};
 pub(crate) use loss::{
     discriminator_loss, divergence, interpolate, label_loss, mean_square, soft_loss,
 };

@@ -1,0 +1,168 @@
+//! Sums of gradients and of single numbers, as nodes of the tape: candle would launch two operations for every addend on the way back.
+
+use candle_core::{DType, Result, Shape, Tensor};
+use mixskd_cuda::sum::{self, MOST_NUMBERS, MOST_PARTS, Part};
+
+use super::memory::{address, kernel_for, start};
+use super::recorded::record;
+use super::tape;
+
+/// A gradient, or that of the elements from `first` on.
+pub(super) struct Share {
+    pub(super) x: Tensor,
+    pub(super) first: usize,
+}
+
+impl Share {
+    pub(super) fn whole(x: Tensor) -> Self {
+        Self { x, first: 0 }
+    }
+}
+
+/// All of them added up, in their order; one that is the whole is handed through.
+pub(super) fn sum(mut shares: Vec<Share>, shape: &Shape) -> Result<Tensor> {
+    if let [only] = shares.as_slice()
+        && only.x.shape() == shape
+    {
+        return Ok(only.x.clone());
+    }
+    while shares.len() > MOST_PARTS {
+        let some: Vec<Share> = shares.drain(..MOST_PARTS).collect();
+        shares.insert(0, Share::whole(launch(&some, shape)?));
+    }
+    launch(&shares, shape)
+}
+
+fn launch(shares: &[Share], shape: &Shape) -> Result<Tensor> {
+    let xs: Vec<Tensor> = shares
+        .iter()
+        .map(|share| share.x.contiguous())
+        .collect::<Result<_>>()?;
+    let Some((gpu, element)) = kernel_for(&xs.iter().collect::<Vec<_>>(), &[])? else {
+        return by_candle(shares, shape);
+    };
+    let y = gpu.empty(xs[0].dtype(), shape)?;
+    let parts = shares
+        .iter()
+        .zip(&xs)
+        .map(|(share, x)| {
+            Ok(Part {
+                x: address(x)?,
+                first: share.first,
+                len: x.elem_count(),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // SAFETY: each part has its length, and is one of `shape`.
+    unsafe {
+        sum::parts(
+            gpu.engine(),
+            element,
+            &parts,
+            address(&y)?,
+            shape.elem_count(),
+        )
+    }
+    .map_err(super::memory::failed)?;
+    Ok(y)
+}
+
+/// Of a type that no kernel knows.
+fn by_candle(shares: &[Share], shape: &Shape) -> Result<Tensor> {
+    let mut total = Tensor::zeros(
+        shape.elem_count(),
+        shares[0].x.dtype(),
+        shares[0].x.device(),
+    )?;
+    for share in shares {
+        let flat = share.x.flatten_all()?;
+        let behind = shape.elem_count() - share.first - flat.elem_count();
+        total = (total + flat.pad_with_zeros(0, share.first, behind)?)?;
+    }
+    total.reshape(shape)
+}
+
+/// `Σ weight · x` of float scalars, where a tape notes what is done with them.
+pub(crate) fn weighted_sum(all: &[(&Tensor, f64)]) -> crate::Result<Option<Tensor>> {
+    if all.is_empty() || all.len() > MOST_NUMBERS || !tape::is_running() {
+        return Ok(None);
+    }
+    let inputs: Vec<&Tensor> = all.iter().map(|(x, _)| *x).collect();
+    if inputs.iter().any(|x| x.elem_count() != 1) {
+        return Ok(None);
+    }
+    let Some((gpu, _)) = kernel_for(&inputs[..1], &inputs)? else {
+        return Ok(None);
+    };
+    let weights: Vec<f32> = all.iter().map(|&(_, weight)| weight as f32).collect();
+    let numbers = all
+        .iter()
+        .map(|&(x, weight)| Ok((address(x)?, weight as f32)))
+        .collect::<Result<Vec<_>>>()?;
+    let y = gpu.storage(DType::F32, 1)?;
+    // SAFETY: all are one float each.
+    unsafe { sum::weighted_sum(gpu.engine(), &numbers, start(&y)?) }
+        .map_err(super::memory::failed)?;
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let from = address(dy)?;
+        let numbers: Vec<_> = weights.iter().map(|&weight| (from, weight)).collect();
+        let all = gpu.empty(DType::F32, weights.len())?;
+        // SAFETY: the gradient is one float, and there is room for one of each.
+        unsafe { sum::weighted(gpu.engine(), &numbers, address(&all)?) }
+            .map_err(super::memory::failed)?;
+        let own = |(i, x): (usize, &&Tensor)| all.narrow(0, i, 1)?.reshape(x.shape()).map(Some);
+        inputs.iter().enumerate().map(own).collect()
+    };
+    Ok(Some(record(
+        "mixskd-weighted-sum",
+        &inputs,
+        y,
+        (),
+        backward,
+    )?))
+}
+
+/// Float arrays of one element each, one after the other.
+pub(crate) fn collect(all: &[&Tensor]) -> crate::Result<Option<Tensor>> {
+    let Some(first) = all.first() else {
+        return Ok(None);
+    };
+    let lengths: Vec<usize> = all.iter().map(|x| x.elem_count()).collect();
+    let count = lengths.iter().sum();
+    if count > MOST_NUMBERS || first.dtype() != DType::F32 {
+        return Ok(None);
+    }
+    let Some((gpu, _)) = kernel_for(&[first], all)? else {
+        return Ok(None);
+    };
+    let xs = all
+        .iter()
+        .map(|x| x.contiguous())
+        .collect::<Result<Vec<_>>>()?;
+    let mut numbers = Vec::with_capacity(count);
+    for (x, len) in xs.iter().zip(lengths) {
+        let from = address(x)?;
+        numbers.extend((0..len as u64).map(|i| (from + 4 * i, 1.0)));
+    }
+    let y = gpu.empty(DType::F32, count)?;
+    // SAFETY: every address is one of a float of these arrays.
+    unsafe { sum::weighted(gpu.engine(), &numbers, address(&y)?) }
+        .map_err(super::memory::failed)?;
+    Ok(Some(y))
+}
+
+/// Samples `at … at + count − 1`, where a tape notes what is done with them.
+pub(crate) fn samples(x: &Tensor, at: usize, count: usize) -> crate::Result<Option<Tensor>> {
+    if !tape::is_running() || !x.track_op() {
+        return Ok(None);
+    }
+    let Some((gpu, _)) = kernel_for(&[x], &[])? else {
+        return Ok(None);
+    };
+    let part = x.detach().narrow(0, at, count)?;
+    let storage = gpu.storage(x.dtype(), part.elem_count())?;
+    let first = at * (x.elem_count() / x.dim(0)?.max(1));
+    let y = tape::note_part(x, storage, part.shape().clone(), first);
+    y.detach().slice_set(&part.contiguous()?, 0, 0)?;
+    Ok(Some(y))
+}
