@@ -18,7 +18,8 @@ pub enum Precision {
     F32,
     /// float32, whose factors convolutions and matrix products cut to TensorFloat-32's ten bits. On a GPU.
     Tf32,
-    /// Images and feature maps in bfloat16, convolutions and products summed in float32. On a GPU.
+    /// Images and feature maps in bfloat16, convolutions summed in float32; products of float32, as those that make logits, as with [`Tf32`](Self::Tf32).
+    /// On a GPU.
     Bf16,
 }
 
@@ -50,7 +51,8 @@ impl Precision {
                 hint: Some("use run.precision=f32, or a build with `--features cuda` on a machine with an NVIDIA GPU".into()),
             });
         }
-        set_tf32(self == Self::Tf32);
+        // Finer than bfloat16, and what a GPU's tensor cores know of float.
+        set_tf32(self != Self::F32);
         Ok(())
     }
 

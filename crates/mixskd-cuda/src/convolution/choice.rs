@@ -17,7 +17,7 @@ use crate::{Error, Result, Stream};
 /// Bytes of scratch memory that a pass may take.
 const MOST_WORKSPACE: usize = 1 << 30;
 /// Configurations of engines that are tried out, at most. To make a plan takes some 20 ms.
-const MOST_TRIED: usize = 10;
+const MOST_TRIED: usize = 16;
 /// Runs that are timed, after one that is not.
 const RUNS: u16 = 5;
 /// Share of the time by which a later one has to be faster, so that noise does not decide.

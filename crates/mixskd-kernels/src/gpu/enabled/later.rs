@@ -53,7 +53,9 @@ pub(super) fn end() -> Result<()> {
 }
 
 /// How many gradients of weights are made beside the rest: each keeps the maps that it is made of.
-const BESIDE: usize = 3;
+const BESIDE: usize = 2;
+/// Elements of maps, at most, whose convolutions leave part of a GPU idle: those of larger ones are in each other's way.
+const SMALL: usize = 1 << 22;
 
 /// Makes a weight's gradient `dw` out of `x` and `dy`, beside the rest where it may wait.
 pub(super) fn filter_gradient(
@@ -62,7 +64,7 @@ pub(super) fn filter_gradient(
     [x, dy, dw]: [&Tensor; 3],
 ) -> Result<()> {
     let (from, by, to) = (address(x)?, address(dy)?, address(dw)?);
-    if !with(|work| work.may_wait) {
+    if dy.elem_count() > SMALL || !with(|work| work.may_wait) {
         // SAFETY: the arrays have the convolution's sizes.
         return unsafe { gpu.convolutions.filter_gradient(sizes, from, by, to) }.map_err(failed);
     }
