@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
     BATCH_NORM_EPS, Conv2dConfig, Tape, Uploads, add, backward, batch_norm_train, concat_channels,
-    conv2d, cross_entropy, emulate_gpu, global_avg_pool2d, linear, max_pool2d, mse,
+    conv2d, cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, join_channels,
+    join_samples, linear, max_pool2d, mse, relu, samples, weighted_sum,
 };
 
 const BATCH: usize = 4;
@@ -126,8 +127,98 @@ fn gradients_are_candles() {
     let tape = Tape::start();
     let ours = tape.backward(&network.loss()).unwrap();
     assert_same(&network, &ours, &candles);
+    // Weights brought into the convolutions' order beforehand, whose gradients come when the way has been gone.
+    let tape = Tape::start();
+    let weights = network.variables().map(Var::as_tensor);
+    tape.turn_weights(weights, DType::F32).unwrap();
+    let put_off = tape.backward(&network.loss()).unwrap();
+    assert_same(&network, &put_off, &candles);
+    assert_eq!(put_off.get_ids().count(), network.variables().len());
     // Nothing but the variables' own: outputs of kernels are none to whoever asks.
     assert_eq!(ours.get_ids().count(), network.variables().len());
+}
+
+/// Parts of a batch, several maps joined, layers with a bias, a ReLU, losses summed: nodes of the tape, beside candle's operations for the same.
+#[test]
+fn what_lies_between_maps_and_losses() {
+    emulate_gpu(true);
+    let maps = [5usize, 8, 3].map(|c| var(&[2 * BATCH, 2, 2, c], c as u64));
+    let (weight, bias) = (var(&[7, 16], 20), var(&[7], 21));
+    let head = var(&[2, 7], 22);
+    let loss = |taped: bool| {
+        let half = |t: &Tensor, k: usize| {
+            let at = k * BATCH;
+            if taped {
+                samples(t, at, BATCH).unwrap()
+            } else {
+                t.narrow(0, at, BATCH).unwrap()
+            }
+        };
+        let all = maps.each_ref().map(Var::as_tensor);
+        let joined = if taped {
+            join_channels(&all).unwrap()
+        } else {
+            Tensor::cat(&all, 3).unwrap()
+        };
+        // The second half before the first, and the whole besides.
+        let halves = [half(&joined, 1), half(&joined, 0)];
+        let turned = if taped {
+            join_samples(&[&halves[0], &halves[1]]).unwrap()
+        } else {
+            Tensor::cat(&halves, 0).unwrap()
+        };
+        let layer = |x: &Tensor| {
+            let pooled = global_avg_pool2d(x).unwrap();
+            if taped {
+                relu(&linear(&pooled, &weight, Some(&bias)).unwrap()).unwrap()
+            } else {
+                let y = pooled.matmul(&weight.t().unwrap()).unwrap();
+                y.broadcast_add(&bias).unwrap().relu().unwrap()
+            }
+        };
+        let hidden = layer(&turned);
+        let said = if taped {
+            linear(&hidden, &head, None).unwrap()
+        } else {
+            hidden.matmul(&head.t().unwrap()).unwrap()
+        };
+        let (a, b) = (half(&said, 0), half(&said, 1));
+        let judged = if taped {
+            discriminator_loss(&a, &b).unwrap().unwrap()
+        } else {
+            let sign = Tensor::new(&[-1f32, 1.0], &Device::Cpu).unwrap();
+            let cost = |u: Tensor| {
+                let powers = (u.exp().unwrap() + 1.0).unwrap();
+                powers.log().unwrap().mean_all().unwrap()
+            };
+            let yes = cost(a.broadcast_mul(&sign).unwrap());
+            let no = cost(b.broadcast_mul(&sign.neg().unwrap()).unwrap());
+            ((yes + no).unwrap() * 0.5).unwrap()
+        };
+        let near = mse(&half(&joined, 0), &half(&joined, 1)).unwrap();
+        if taped {
+            weighted_sum(&[(&judged, 2.0), (&near, -0.5)])
+                .unwrap()
+                .unwrap()
+        } else {
+            ((judged * 2.0).unwrap() + (near * -0.5).unwrap()).unwrap()
+        }
+    };
+    let theirs = backward(&loss(false)).unwrap();
+    let tape = Tape::start();
+    let total = loss(true);
+    let value = |t: &Tensor| t.to_scalar::<f32>().unwrap();
+    assert!((value(&total) - value(&loss(false))).abs() < 1e-6);
+    let ours = tape.backward(&total).unwrap();
+    let largest = |t: &Tensor| {
+        let values = t.abs().unwrap().flatten_all().unwrap().to_vec1::<f32>();
+        values.unwrap().into_iter().max_by(f32::total_cmp).unwrap()
+    };
+    for (k, variable) in maps.iter().chain([&weight, &bias, &head]).enumerate() {
+        let (ours, theirs) = (ours.get(variable).unwrap(), theirs.get(variable).unwrap());
+        let apart = largest(&(ours - theirs).unwrap()) / largest(theirs);
+        assert!(apart < 1e-5, "variable {k}: {apart}");
+    }
 }
 
 /// What dense and pre-activated networks are: each map joined with or added to all before it, and read by a kernel.

@@ -134,6 +134,11 @@ fn options(args: &[String]) -> Result<Options> {
 fn check(options: &Options) -> Result<bool> {
     let gpu = open(options.emulate)?;
     let mut table = Table::in_file(&options.out);
+    let compiling = if options.skip_speed {
+        speed::Compiling::default()
+    } else {
+        speed::Compiling::begin(options)
+    };
     if options.only_speed {
         table.left_out("kernel", "--only-speed");
         table.left_out("run", "--only-speed");
@@ -144,6 +149,7 @@ fn check(options: &Options) -> Result<bool> {
     if options.skip_speed {
         table.left_out("speed", "--skip-speed");
     } else {
+        compiling.end(options);
         speed::run(options, &gpu, &mut table);
     }
     table.print();

@@ -1,7 +1,7 @@
 //! Whole training steps beside PyTorch's on the same GPU, one after the other, each in a process of its own.
 
 use std::io::{Read, Seek};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -210,11 +210,10 @@ impl Row {
         format!("{} {}, batch {}", self.model, self.method, self.batch)
     }
 
-    /// One side's report, from a process of its own.
-    fn time(&self, side: Side, options: &Options) -> Result<Value> {
-        ensure!(!options.is_late(), LATE);
+    /// What takes a side's time.
+    fn command(&self, side: Side, steps: usize, options: &Options) -> Result<Command> {
         let classes = if self.size == 32 { "100" } else { "1000" };
-        let [batch, size, steps] = [self.batch, self.size, STEPS].map(|n| n.to_string());
+        let [batch, size, steps] = [self.batch, self.size, steps].map(|n| n.to_string());
         let (model, method) = (self.model, self.method);
         let mut command;
         match side {
@@ -231,7 +230,60 @@ impl Row {
                 command.args(["--classes", classes, "--steps", &steps]);
             }
         }
-        json_of(&mut command, options)
+        Ok(command)
+    }
+
+    /// One side's report, from a process of its own.
+    fn time(&self, side: Side, options: &Options) -> Result<Value> {
+        ensure!(!options.is_late(), LATE);
+        json_of(&mut self.command(side, STEPS, options)?, options)
+    }
+}
+
+/// PyTorch compiling all rows side by side, while checks are made that nobody times. It keeps what it compiled: its sides find that when they are
+/// timed, and do not take minutes each.
+#[derive(Default)]
+pub(crate) struct Compiling(Vec<Child>);
+
+impl Compiling {
+    pub(crate) fn begin(options: &Options) -> Self {
+        if !has_peer(options).unwrap_or(false) {
+            return Self::default();
+        }
+        let side = Side::Theirs { mode: "best" };
+        let begun = ROWS.iter().filter_map(|row| {
+            let mut command = row.command(side, 1, options).ok()?;
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().ok()
+        });
+        Self(begun.collect())
+    }
+
+    /// Waits for it, for a third of the time that is left at most; what has not come to its end by then is ended.
+    pub(crate) fn end(mut self, options: &Options) {
+        let now = Instant::now();
+        let until = now + options.deadline.saturating_duration_since(now) / 3;
+        while Instant::now() < until {
+            let running = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+            let left = self
+                .0
+                .iter_mut()
+                .filter_map(|child| running(child).then_some(()));
+            if left.count() == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // One that has ended cannot be.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -109,7 +109,11 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, g: &Geometry) -> Result<Option<Tens
             dy,
         };
         // First what goes beside.
-        let dw = w.track_op().then(|| back.weight(x, w)).transpose()?;
+        let dw = if w.track_op() {
+            back.weight(x, w)?
+        } else {
+            None
+        };
         let dx = x.track_op().then(|| back.input(x, &turned)).transpose()?;
         Ok(vec![dx, dw])
     };
@@ -137,24 +141,30 @@ impl Back<'_> {
         Ok(dx)
     }
 
-    fn weight(&self, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-        let gpu = self.gpu;
+    /// `None` where it is put off.
+    fn weight(&self, x: &Tensor, w: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (gpu, g) = (self.gpu, &self.geometry);
         let turned = gpu.empty(x.dtype(), w.elem_count())?;
-        if self.geometry.taps() == 1 && x.dtype() == DType::F32 {
-            // It is the gradient itself, which may be read at once.
-            // SAFETY: the arrays have the convolution's sizes.
-            unsafe {
-                let (x, dy, dw) = (address(x)?, address(self.dy)?, address(&turned)?);
-                gpu.convolutions
-                    .filter_gradient(self.sizes, x, dy, dw)
-                    .map_err(failed)?;
-            }
-            return turned.reshape(w.shape());
+        if later::may_be_put_off(w) {
+            let sizes = [g.out_c, g.in_group(), g.taps()];
+            later::put_off(gpu, self.sizes, sizes, [x, self.dy, &turned, w])?;
+            return Ok(None);
         }
-        later::filter_gradient(gpu, self.sizes, [x, self.dy, &turned])?;
+        // SAFETY: the arrays have the convolution's sizes.
+        unsafe {
+            let (x, dy, dw) = (address(x)?, address(self.dy)?, address(&turned)?);
+            let cudnn = &gpu.convolutions;
+            cudnn
+                .filter_gradient(self.sizes, x, dy, dw)
+                .map_err(failed)?;
+        }
+        if g.taps() == 1 && x.dtype() == DType::F32 {
+            return turned.reshape(w.shape()).map(Some);
+        }
         let dw = gpu.empty(DType::F32, w.shape())?;
-        let turn = turn(&self.geometry, &turned, &dw)?;
-        later::taps_last(gpu, self.sizes.element, turn, &[turned, dw.clone()])?;
-        Ok(dw)
+        let turn = turn(g, &turned, &dw)?;
+        // SAFETY: both have as many elements as the weight.
+        unsafe { update::taps_last(gpu.engine(), self.sizes.element, &[turn]) }.map_err(failed)?;
+        Ok(Some(dw))
     }
 }

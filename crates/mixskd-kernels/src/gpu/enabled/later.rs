@@ -19,8 +19,8 @@ use super::memory::{Gpu, address, element, failed, kernel_for};
 #[derive(Default)]
 struct Work {
     running: Vec<(Arc<Gpu>, Running, [Tensor; 4])>,
-    gradients: Vec<(Arc<Gpu>, Element, Turn, [Tensor; 2])>,
-    /// Gradients are being asked for whose order nobody minds yet.
+    gradients: Vec<Gradient>,
+    /// The way back is being gone.
     may_wait: bool,
     /// Gradients of weights that are made beside the rest, oldest first, with what they are made of.
     beside: VecDeque<(Arc<Gpu>, Ticket, [Tensor; 3])>,
@@ -57,30 +57,81 @@ const BESIDE: usize = 2;
 /// Elements of maps, at most, whose convolutions leave part of a GPU idle: those of larger ones are in each other's way.
 const SMALL: usize = 1 << 22;
 
-/// Makes a weight's gradient `dw` out of `x` and `dy`, beside the rest where it may wait.
-pub(super) fn filter_gradient(
+/// A weight's gradient in the convolutions' order.
+struct Gradient {
+    gpu: Arc<Gpu>,
+    /// Type of the maps.
+    kind: Element,
+    /// Output channels, input channels of a group, height · width of the window.
+    sizes: [usize; 3],
+    turned: Tensor,
+    weight: Tensor,
+}
+
+/// Whether the gradient of `weight` may be given when the way back has been gone: it is one of those that were brought into the
+/// convolutions' order beforehand, so a parameter that nothing else reads.
+pub(super) fn may_be_put_off(weight: &Tensor) -> bool {
+    with(|work| work.may_wait && work.weights.contains_key(&weight.id()))
+}
+
+/// Makes a weight's gradient `turned` out of `x` and `dy`, beside the rest where that helps. It is given by [`gradients`]: until then it has no memory
+/// in the parameter's order.
+pub(super) fn put_off(
     gpu: &Arc<Gpu>,
-    sizes: Convolution,
-    [x, dy, dw]: [&Tensor; 3],
+    c: Convolution,
+    sizes: [usize; 3],
+    [x, dy, turned, weight]: [&Tensor; 4],
 ) -> Result<()> {
-    let (from, by, to) = (address(x)?, address(dy)?, address(dw)?);
-    if dy.elem_count() > SMALL || !with(|work| work.may_wait) {
+    let (from, by, to) = (address(x)?, address(dy)?, address(turned)?);
+    let mut oldest = None;
+    if dy.elem_count() > SMALL {
         // SAFETY: the arrays have the convolution's sizes.
-        return unsafe { gpu.convolutions.filter_gradient(sizes, from, by, to) }.map_err(failed);
+        unsafe { gpu.convolutions.filter_gradient(c, from, by, to) }.map_err(failed)?;
+    } else {
+        // SAFETY: as above; they are held until it was waited for.
+        let ticket = unsafe { gpu.convolutions.filter_gradient_beside(c, from, by, to) };
+        let held = [x, dy, turned].map(Tensor::clone);
+        let begun = (gpu.clone(), ticket.map_err(failed)?, held);
+        oldest = with(|work| {
+            work.beside.push_back(begun);
+            let due = work.beside.len() > BESIDE;
+            due.then(|| work.beside.pop_front()).flatten()
+        });
     }
-    // SAFETY: as above; they are held until it was waited for.
-    let ticket = unsafe { gpu.convolutions.filter_gradient_beside(sizes, from, by, to) };
-    let begun = (
-        gpu.clone(),
-        ticket.map_err(failed)?,
-        [x, dy, dw].map(Tensor::clone),
-    );
-    let oldest = with(|work| {
-        work.beside.push_back(begun);
-        let due = work.beside.len() > BESIDE;
-        due.then(|| work.beside.pop_front()).flatten()
-    });
+    let gradient = Gradient {
+        gpu: gpu.clone(),
+        kind: c.element,
+        sizes,
+        turned: turned.clone(),
+        weight: weight.clone(),
+    };
+    with(|work| work.gradients.push(gradient));
     wait(oldest)
+}
+
+/// The weights whose gradients were put off, each with its own in the parameter's order.
+pub(super) fn gradients() -> Result<Vec<(Tensor, Tensor)>> {
+    flush()?;
+    let all = with(|work| std::mem::take(&mut work.gradients));
+    let mut made = Vec::with_capacity(all.len());
+    for some in all.chunk_by(|a, b| Arc::ptr_eq(&a.gpu, &b.gpu) && a.kind == b.kind) {
+        let mut turns = Vec::with_capacity(some.len());
+        for own in some {
+            let dw = own.gpu.empty(DType::F32, own.weight.shape())?;
+            let [out, input, taps] = own.sizes;
+            turns.push(Turn {
+                out,
+                input,
+                taps,
+                from: address(&own.turned)?,
+                to: address(&dw)?,
+            });
+            made.push((own.weight.clone(), dw));
+        }
+        // SAFETY: whoever put it off gave arrays of its sizes.
+        unsafe { update::taps_last(some[0].gpu.engine(), some[0].kind, &turns) }.map_err(failed)?;
+    }
+    Ok(made)
 }
 
 /// Has the GPU's stream wait for what was made beside it.
@@ -96,19 +147,11 @@ pub(super) fn flush() -> Result<()> {
     for work in with(|work| std::mem::take(&mut work.beside)) {
         wait(Some(work))?;
     }
-    let (running, gradients) = with(|work| {
-        let running = std::mem::take(&mut work.running);
-        (running, std::mem::take(&mut work.gradients))
-    });
+    let running = with(|work| std::mem::take(&mut work.running));
     for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
         let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();
         // SAFETY: whoever put it off gave arrays of its channels, and none is there twice.
         unsafe { norm::advance(some[0].0.engine(), &layers) }.map_err(failed)?;
-    }
-    for some in gradients.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0) && a.1 == b.1) {
-        let turns: Vec<_> = some.iter().map(|(_, _, turn, _)| *turn).collect();
-        // SAFETY: whoever put it off gave arrays of its sizes.
-        unsafe { update::taps_last(some[0].0.engine(), some[0].1, &turns) }.map_err(failed)?;
     }
     Ok(())
 }
@@ -134,7 +177,7 @@ pub(super) fn advance(gpu: &Arc<Gpu>, layer: Running, held: &[Tensor; 4]) -> Res
     unsafe { norm::advance(gpu.engine(), &[layer]) }.map_err(failed)
 }
 
-/// Calls `back`, whose gradients of weights may come into their order later.
+/// Calls `back`, whose gradients of weights may be given later.
 pub(super) fn may_wait<T>(back: impl FnOnce() -> T) -> T {
     struct Until;
     impl Drop for Until {
@@ -145,33 +188,6 @@ pub(super) fn may_wait<T>(back: impl FnOnce() -> T) -> T {
     with(|work| work.may_wait = true);
     let _until = Until;
     back()
-}
-
-/// Whether `gradient` is still to be brought into its order.
-pub(super) fn is_put_off(gradient: &Tensor) -> bool {
-    let is_same = |held: &[Tensor; 2]| held[1].id() == gradient.id();
-    with(|work| work.gradients.iter().any(|(.., held)| is_same(held)))
-}
-
-/// Brings a weight's gradient into its parameter's order, now or later; `held` are both of its forms.
-pub(super) fn taps_last(
-    gpu: &Arc<Gpu>,
-    kind: Element,
-    turn: Turn,
-    held: &[Tensor; 2],
-) -> Result<()> {
-    let put_off = WORK.with_borrow_mut(|work| match work {
-        Some(work) if work.may_wait => {
-            work.gradients.push((gpu.clone(), kind, turn, held.clone()));
-            true
-        }
-        _ => false,
-    });
-    if put_off {
-        return Ok(());
-    }
-    // SAFETY: the arrays have the turn's sizes.
-    unsafe { update::taps_last(gpu.engine(), kind, &[turn]) }.map_err(failed)
 }
 
 /// The weight in the convolutions' order and maps' type, if it was brought there.

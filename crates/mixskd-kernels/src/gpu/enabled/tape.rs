@@ -214,6 +214,9 @@ impl Way {
             }
         }
         self.flush(None)?;
+        for (weight, gradient) in later::gradients()? {
+            self.deliver(&weight, Share::whole(gradient))?;
+        }
         if !self.pending.is_empty() {
             bail!("gradients came after their kernels' turn");
         }
@@ -221,12 +224,6 @@ impl Way {
     }
 
     fn deliver(&mut self, input: &Tensor, mut share: Share) -> candle_core::Result<()> {
-        let is_parameter = input.is_variable() && !self.places.contains_key(&input.id());
-        let is_only = is_parameter && self.gradients.get(input).is_none();
-        if !is_only && (is_parameter || later::is_put_off(&share.x)) {
-            // It is about to be read.
-            later::flush()?;
-        }
         let id = input.id();
         share.x = share.x.detach();
         if let Some(&at) = self.places.get(&id) {
