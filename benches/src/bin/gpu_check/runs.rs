@@ -245,6 +245,19 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
             (Err(error), _) | (_, Err(error)) => table.broken("run", spec.name, &error),
         }
     }
+    // Images of another size are the loader's work: their batches are uploaded, through page-locked memory on a stream of their own.
+    let uploaded: Vec<&str> = small
+        .into_iter()
+        .chain(["run.image_size=16", "run.epochs=1"])
+        .collect();
+    let name = "batches uploaded: loss beside the CPU's";
+    match (runner.run(&uploaded, true), runner.run(&uploaded, false)) {
+        (Ok(on_gpu), Ok(on_cpu)) => {
+            let losses = json!([on_gpu.losses, on_cpu.losses]);
+            table.error_of("run", name, far(&on_gpu, &on_cpu), 3e-2, &losses);
+        }
+        (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
+    }
     let with = |more: &[&'static str]| {
         small
             .into_iter()
