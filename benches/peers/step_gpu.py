@@ -43,6 +43,10 @@ def measure(args, compiled):
             return F.cross_entropy(net(x)[1][0], y)
 
     if compiled:
+        import torch._inductor.config as inductor
+
+        # What was compiled may be kept from another process; which of several kernels is the fastest is tried out in this one, which has the GPU to itself.
+        inductor.autotune_local_cache = False
         loss_of = torch.compile(loss_of, mode="reduce-overhead")
 
     def step():

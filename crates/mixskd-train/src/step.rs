@@ -149,7 +149,10 @@ impl Trainer {
         if let Some(Ok(next)) = ahead {
             let step = next.step / self.place().world;
             let lr = self.schedule.lr(next.epoch, step);
-            self.gpu.fill_ahead(next, lr)?;
+            // The step that was begun is to be counted first.
+            if let Err(error) = self.gpu.fill_ahead(next, lr) {
+                *ahead = Some(Err(error));
+            }
         }
         Ok(())
     }

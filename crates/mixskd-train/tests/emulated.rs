@@ -79,6 +79,10 @@ fn step(network: &str, method: &str, dtype: DType) -> Step {
     let rows = ANCHORS * (spec.batch)(&config).unwrap().blocks();
     let batch = batch(if model.input > 32 { 64 } else { 16 }, rows, dtype);
     let tape = Tape::start();
+    let weights = store.parameters();
+    // As the trainer does: their gradients are put off.
+    tape.turn_weights(weights.iter().map(|(_, w)| w.as_tensor()), dtype)
+        .unwrap();
     let output = method.step(&batch).unwrap();
     let mut terms = BTreeMap::from([("loss".to_string(), output.loss.to_scalar().unwrap())]);
     for (name, value) in &output.parts {

@@ -310,6 +310,11 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         first,
         second,
     );
+    same(
+        "batches uploaded, captured as a graph, and launched kernel by kernel",
+        runner.run(&with(&["run.image_size=16"]), true),
+        runner.run(&with(&["run.image_size=16", "run.cuda_graph=false"]), true),
+    );
     // A real run: the same curve within noise, whatever the arithmetic.
     let real: Vec<&str> = if options.emulate {
         with(&[])

@@ -2,6 +2,9 @@
 
 use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -240,10 +243,16 @@ impl Row {
     }
 }
 
-/// PyTorch compiling all rows side by side, while checks are made that nobody times. It keeps what it compiled: its sides find that when they are
-/// timed, and do not take minutes each.
+/// PyTorch compiling the rows, two at a time, while checks are made that nobody times. It keeps what it compiled: its sides find that when they
+/// are timed, and do not take minutes each.
 #[derive(Default)]
-pub(crate) struct Compiling(Vec<Child>);
+pub(crate) struct Compiling {
+    is_over: Arc<AtomicBool>,
+    worker: Option<JoinHandle<()>>,
+}
+
+/// Processes that compile side by side: each has threads of its own, and memory of the GPU.
+const COMPILERS: usize = 2;
 
 impl Compiling {
     pub(crate) fn begin(options: &Options) -> Self {
@@ -251,27 +260,22 @@ impl Compiling {
             return Self::default();
         }
         let side = Side::Theirs { mode: "best" };
-        let begun = ROWS.iter().filter_map(|row| {
-            let mut command = row.command(side, 1, options).ok()?;
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn().ok()
-        });
-        Self(begun.collect())
+        let commands = ROWS.iter().map(|row| row.command(side, 1, options));
+        let commands: Vec<Command> = commands.filter_map(Result::ok).collect();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = is_over.clone();
+        Self {
+            is_over,
+            worker: Some(std::thread::spawn(move || compile(commands, &told))),
+        }
     }
 
     /// Waits for it, for a third of the time that is left at most; what has not come to its end by then is ended.
-    pub(crate) fn end(mut self, options: &Options) {
+    pub(crate) fn end(self, options: &Options) {
         let now = Instant::now();
         let until = now + options.deadline.saturating_duration_since(now) / 3;
-        while Instant::now() < until {
-            let running = |child: &mut Child| matches!(child.try_wait(), Ok(None));
-            let left = self
-                .0
-                .iter_mut()
-                .filter_map(|child| running(child).then_some(()));
-            if left.count() == 0 {
-                break;
-            }
+        let is_running = || self.worker.as_ref().is_some_and(|w| !w.is_finished());
+        while is_running() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -279,11 +283,36 @@ impl Compiling {
 
 impl Drop for Compiling {
     fn drop(&mut self) {
-        for child in &mut self.0 {
-            // One that has ended cannot be.
-            let _ = child.kill();
-            let _ = child.wait();
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(worker) = self.worker.take() {
+            // What it did is not looked at.
+            let _ = worker.join();
         }
+    }
+}
+
+fn compile(commands: Vec<Command>, is_over: &AtomicBool) {
+    let mut commands = commands.into_iter();
+    let mut running: Vec<Child> = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        running.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if running.len() < COMPILERS
+            && let Some(mut command) = commands.next()
+        {
+            command.env("TORCHINDUCTOR_COMPILE_THREADS", "4");
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            running.extend(command.spawn());
+            continue;
+        }
+        if running.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for child in &mut running {
+        // One that has ended cannot be.
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

@@ -41,6 +41,10 @@ impl Beside {
         // Also of what failed: a stream that took part in a capture has to come back from it.
         let end = main.stream().context().new_event(None)?;
         end.record(&self.stream)?;
+        if done.is_err() {
+            // Part of it may have been launched, and nobody will wait for it.
+            main.stream().wait(&end)?;
+        }
         done.map(|()| Ticket { end: Some(end) })
     }
 }

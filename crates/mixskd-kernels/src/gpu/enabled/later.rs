@@ -109,6 +109,11 @@ pub(super) fn put_off(
     wait(oldest)
 }
 
+/// Forgets the gradients of a way back that was not gone to its end.
+pub(super) fn forget_gradients() {
+    with(|work| work.gradients.clear());
+}
+
 /// The weights whose gradients were put off, each with its own in the parameter's order.
 pub(super) fn gradients() -> Result<Vec<(Tensor, Tensor)>> {
     flush()?;
@@ -144,9 +149,10 @@ fn wait(work: Option<(Arc<Gpu>, Ticket, [Tensor; 3])>) -> Result<()> {
 
 /// Does what was put off so far.
 pub(super) fn flush() -> Result<()> {
-    for work in with(|work| std::mem::take(&mut work.beside)) {
-        wait(Some(work))?;
-    }
+    // All of it, also where one cannot be waited for: what they are made of is given back afterwards.
+    let beside = with(|work| std::mem::take(&mut work.beside));
+    let waited: Vec<_> = beside.into_iter().map(|work| wait(Some(work))).collect();
+    waited.into_iter().collect::<Result<()>>()?;
     let running = with(|work| std::mem::take(&mut work.running));
     for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
         let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();

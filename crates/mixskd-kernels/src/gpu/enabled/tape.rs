@@ -138,7 +138,13 @@ impl Tape {
     pub fn backward(self, loss: &Tensor) -> crate::Result<GradStore> {
         // Nothing is noted on the way back; an outer tape goes on when this one is dropped.
         let gradients = match NOTES.take() {
-            Some(notes) if !notes.nodes.is_empty() => Way::new(notes).back(loss)?,
+            Some(notes) if !notes.nodes.is_empty() => {
+                let gone = Way::new(notes).back(loss);
+                if gone.is_err() {
+                    later::forget_gradients();
+                }
+                gone?
+            }
             _ => crate::backward(loss)?,
         };
         later::flush()?;
