@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+#[cfg(feature = "cuda")]
+use anyhow::Context;
+use anyhow::{Result, bail};
 use candle_core::Device;
 use table::Table;
 
@@ -89,10 +91,22 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
 }
+
+/// The program was called in a way that it does not know.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 fn options(args: &[String]) -> Result<Options> {
     let mut options = Options {
@@ -108,16 +122,27 @@ fn options(args: &[String]) -> Result<Options> {
     let mut seconds = SECONDS;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let mut value = || args.next().with_context(|| format!("{arg} wants a value"));
+        let mut value = || {
+            let value = args.next();
+            value.ok_or_else(|| Usage(format!("{arg} wants a value\nhint: {USAGE}")))
+        };
         match arg.as_str() {
             "--data" => options.data = Some(value()?.into()),
             "--out" => options.out = value()?.into(),
             "--python" => options.python.clone_from(value()?),
-            "--seconds" => seconds = value()?.parse().context("--seconds wants a number")?,
+            "--seconds" => {
+                let text = value()?;
+                let number = text.parse();
+                seconds = number.map_err(|_| {
+                    Usage(format!(
+                        "--seconds wants a number, not {text}\nhint: {USAGE}"
+                    ))
+                })?;
+            }
             "--skip-speed" => options.skip_speed = true,
             "--only-speed" => options.only_speed = true,
             "--emulate" => options.emulate = true,
-            other => bail!("{other} is no option\nhint: {USAGE}"),
+            other => bail!(Usage(format!("{other} is no option\nhint: {USAGE}"))),
         }
     }
     options.deadline += Duration::from_secs(seconds);
@@ -204,6 +229,18 @@ mod tests {
             assert!(of(&errors).is_nan());
         }
         assert!(of(&[f64::INFINITY, 1.0]).is_infinite());
+    }
+
+    #[test]
+    fn what_is_asked_wrongly_is_a_matter_of_usage() {
+        for args in [&["--foo"][..], &["--seconds"], &["--seconds", "soon"]] {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            let error = options(&args).err().unwrap();
+            assert!(error.is::<Usage>(), "{error}");
+            assert!(error.to_string().contains("hint: gpu-check"), "{error}");
+            let step = speed::step(&args).unwrap_err();
+            assert!(step.is::<Usage>(), "{step}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use mixskd_train::{DeviceKind, OptimizerConfig, Precision};
 use serde_json::{Value, json};
 
 use crate::table::Table;
-use crate::{LATE, Options};
+use crate::{LATE, Options, Usage};
 
 /// The peer, which runs from the standard input of the Python at hand.
 const PEER: &str = concat!(
@@ -86,22 +86,32 @@ const STEPS: usize = 30;
 /// How a row is taken: `as-guessed` by cuDNN, with the `fastest` of its ways, or that with the times of single `kernels`.
 const WAYS: [&str; 3] = ["as-guessed", "fastest", "kernels"];
 
+/// How one row of ours is asked for.
+const STEP: &str = "gpu-check step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY";
+
 /// `step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY`: one row of ours, as JSON.
 pub(crate) fn step(args: &[String]) -> Result<()> {
     let [model, method, batch, size, classes, precision, way] = args else {
-        bail!("usage: gpu-check step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY");
+        bail!(Usage(format!("step wants seven words\nhint: {STEP}")));
     };
     if !WAYS.contains(&way.as_str()) {
-        bail!("WAY is none of {}", WAYS.join(", "));
+        let ways = WAYS.join(", ");
+        bail!(Usage(format!("{way} is none of {ways}\nhint: {STEP}")));
     }
-    let model = ModelConfig {
-        input: size.parse()?,
-        ..ModelConfig::new(model, classes.parse()?)?
+    let number = |text: &str| {
+        let number = text.parse::<usize>();
+        number.map_err(|_| Usage(format!("{text} is no number\nhint: {STEP}")))
     };
+    let model = ModelConfig {
+        input: number(size)?,
+        ..ModelConfig::new(model, number(classes)?)?
+    };
+    let precision = precision.parse::<Precision>();
     let report = StepBench {
-        batch: batch.parse()?,
+        batch: number(batch)?,
         steps: STEPS,
-        precision: precision.parse::<Precision>().map_err(anyhow::Error::msg)?,
+        precision: precision
+            .map_err(|error| Usage(format!("the precision {error}\nhint: {STEP}")))?,
         device: DeviceKind::Cuda,
         cudnn_benchmark: way != WAYS[0],
         kernels: way == WAYS[2],
