@@ -70,6 +70,29 @@ template <class S> __device__ S block_sum(S value) {
     return total;
 }
 
+// Channels that a block takes in `down_rows`.
+constexpr u32 ACROSS = 32;
+
+// The sum over the rows of channel blockIdx.x · ACROSS + threadIdx.x % ACROSS; eight groups of threads take every eighth row, TURNS at
+// once. Known to the first group alone.
+template <class T, u32 TURNS> __device__ float down_rows(const T *x, u32 rows, u32 channels) {
+    constexpr u32 depth = BLOCK / ACROSS;
+    __shared__ float part[depth][ACROSS];
+    u32 lane = threadIdx.x % ACROSS, line = threadIdx.x / ACROSS;
+    u32 c = blockIdx.x * ACROSS + lane;
+    float sum = 0;
+    if (c < channels) {
+        UNROLL(TURNS)
+        for (u32 r = line; r < rows; r += depth) sum += widen(x[(u64)r * channels + c]);
+    }
+    part[line][lane] = sum;
+    __syncthreads();
+    float total = 0;
+    if (line == 0)
+        for (u32 d = 0; d < depth; d++) total += part[d][lane];
+    return total;
+}
+
 __device__ inline float block_max(float value) {
     __shared__ float part[BLOCK];
     part[threadIdx.x] = value;

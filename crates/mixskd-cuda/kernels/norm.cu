@@ -75,7 +75,7 @@ constexpr u32 DEPTH = BLOCK / WIDTH;
 constexpr u32 EACH = 8;
 
 // Adds up what the threads of one channel hold, in the order of their depth.
-__device__ inline double column_sum(double value) {
+__device__ inline double thread_sum(double value) {
     __shared__ double part[DEPTH][WIDTH];
     u32 lane = threadIdx.x % WIDTH;
     part[threadIdx.x / WIDTH][lane] = value;
@@ -100,13 +100,13 @@ extern "C" __global__ void norm_finish(const float *partial, float *mean, float 
     }
     double sum = 0;
     for (u32 i = 0; i < EACH; i++) sum += (double)counts[i] * means[i];
-    double centre = column_sum(sum) / rows;
+    double centre = thread_sum(sum) / rows;
     double m2 = 0;
     for (u32 i = 0; i < EACH; i++) {
         double d = means[i] - centre;
         m2 += squares[i] + (double)counts[i] * d * d;
     }
-    double variance = column_sum(m2) / rows;
+    double variance = thread_sum(m2) / rows;
     if (threadIdx.x < WIDTH && c < channels) {
         mean[c] = (float)centre;
         var[c] = (float)variance;
@@ -145,21 +145,34 @@ extern "C" __global__ void norm_running(const __grid_constant__ Layers layers, f
 }
 REGISTER(norm_running)
 
+// What batch norm makes of V channels, a line each; the centres alone unless it is to be `followed`.
+struct Affine {
+    const float *mean, *weight, *inv_std, *bias;
+};
+template <u32 V> struct Lines {
+    float centre[V], scale[V], shift[V];
+    __device__ Lines(Affine of, u32 c, bool followed) {
+        load_channels<V>(centre, of.mean + c);
+        if (!followed) return;
+        float inverse[V];
+        load_channels<V>(scale, of.weight + c);
+        load_channels<V>(inverse, of.inv_std + c);
+        load_channels<V>(shift, of.bias + c);
+        for (u32 k = 0; k < V; k++) scale[k] *= inverse[k];
+    }
+    template <class T> __device__ float at(T x, u32 k) const { return fmaf(widen(x) - centre[k], scale[k], shift[k]); }
+};
+
 // y = act(weight · (x − mean) · inv_std + bias + residual). Grid: (tiles, slabs).
 template <class T, u32 V>
-__device__ void norm_apply(const T *x, const T *residual, const float *weight, const float *bias, const float *mean,
-                           const float *inv_std, T *y, u32 rows, u32 channels, u32 slab, u32 lanes, u32 relu) {
+__device__ void norm_apply(const T *x, const T *residual, Affine affine, T *y, u32 rows, u32 channels, u32 slab,
+                           u32 lanes, u32 relu) {
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
     if (c >= channels) return;
     u32 first = blockIdx.y * slab;
     u32 end = min(first + slab, rows);
-    float centre[V], scale[V], shift[V], inverse[V];
-    load_channels<V>(centre, mean + c);
-    load_channels<V>(scale, weight + c);
-    load_channels<V>(inverse, inv_std + c);
-    load_channels<V>(shift, bias + c);
-    for (u32 k = 0; k < V; k++) scale[k] *= inverse[k];
+    Lines<V> own(affine, c, true);
     for (u32 r = first + line; r < end; r += FEW * lines) {
         Pack<T, V> in[FEW], add[FEW];
         for (u32 j = 0; j < FEW; j++) {
@@ -172,7 +185,7 @@ __device__ void norm_apply(const T *x, const T *residual, const float *weight, c
             if (r + j * lines >= end) break;
             Pack<T, V> out;
             for (u32 k = 0; k < V; k++) {
-                float value = fmaf(widen(in[j].v[k]) - centre[k], scale[k], shift[k]);
+                float value = own.at(in[j].v[k], k);
                 if (residual) value += widen(add[j].v[k]);
                 // Written so that NaN passes.
                 if (relu && value < 0) value = 0;
@@ -187,34 +200,34 @@ __device__ void norm_apply(const T *x, const T *residual, const float *weight, c
      const float *__restrict__ bias, const float *__restrict__ mean, const float *__restrict__ inv_std,               \
      T *__restrict__ y, u32 rows, u32 channels, u32 slab, u32 lanes, u32 relu)
 PACKED(norm_apply, PARAMETERS,
-       (x, residual, weight, bias, mean, inv_std, y, rows, channels, slab, lanes, relu))
+       (x, residual, {mean, weight, inv_std, bias}, y, rows, channels, slab, lanes, relu))
 #undef PARAMETERS
 
-// What a ReLU lets through, by its output `y`; without one, but with `bias`, by the output made again of `x` as norm_apply made it,
-// which saves reading it; without either there was none.
-struct Relu {
-    const float *weight, *inv_std, *bias;
-};
-template <u32 V> struct Lines {
-    float centre[V], scale[V], shift[V];
-    __device__ Lines(const float *mean, Relu relu, u32 c) {
-        load_channels<V>(centre, mean + c);
-        if (!relu.bias) return;
-        float inverse[V];
-        load_channels<V>(scale, relu.weight + c);
-        load_channels<V>(inverse, relu.inv_std + c);
-        load_channels<V>(shift, relu.bias + c);
-        for (u32 k = 0; k < V; k++) scale[k] *= inverse[k];
+// What the way back reads of FEW rows from `r` on, every `lines`-th: input, output's gradient, and where a ReLU was its output `y`.
+template <class T, u32 V>
+__device__ inline void read_rows(Pack<T, V> (&in)[FEW], Pack<T, V> (&g)[FEW], Pack<T, V> (&out)[FEW], const T *x,
+                                 const T *dy, const T *y, u32 r, u32 lines, u32 end, u32 channels, u32 c) {
+    for (u32 j = 0; j < FEW; j++) {
+        if (r + j * lines >= end) break;
+        u64 at = (u64)(r + j * lines) * channels + c;
+        in[j] = load<T, V>(x + at);
+        g[j] = load<T, V>(dy + at);
+        if (y) out[j] = load<T, V>(y + at);
     }
-    template <class T> __device__ T output(T x, u32 k) const {
-        return narrow<T>(fmaf(widen(x) - centre[k], scale[k], shift[k]));
-    }
-};
+}
+
+// The gradient behind the ReLU. Without its output, but with a bias, that is made again of the input as norm_apply made it, which saves
+// reading it; without either there was none.
+template <class T, u32 V>
+__device__ inline float behind_relu(T in, T g, T &out, const Lines<V> &own, const T *y, const float *bias, u32 k) {
+    if (!y && bias) out = narrow<T>(own.at(in, k));
+    return (y || bias) && !(widen(out) > 0) ? 0.0f : widen(g);
+}
 
 // Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU. Grid: (tiles, slabs).
 template <class T, u32 V>
-__device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const float *mean, Relu relu, float *partial,
-                                      u32 rows, u32 channels, u32 slab, u32 lanes) {
+__device__ void norm_backward_partial(const T *x, const T *y, const T *dy, Affine affine, float *partial, u32 rows,
+                                      u32 channels, u32 slab, u32 lanes) {
     __shared__ float sums[2][BLOCK * V];
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
@@ -223,23 +236,16 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const
     float s[V], p[V];
     for (u32 k = 0; k < V; k++) s[k] = p[k] = 0;
     if (c < channels) {
-        Lines<V> lines_of(mean, relu, c);
+        Lines<V> own(affine, c, affine.bias);
         for (u32 r = first + line; r < end; r += FEW * lines) {
             Pack<T, V> in[FEW], g[FEW], out[FEW];
-            for (u32 j = 0; j < FEW; j++) {
-                if (r + j * lines >= end) break;
-                u64 at = (u64)(r + j * lines) * channels + c;
-                in[j] = load<T, V>(x + at);
-                g[j] = load<T, V>(dy + at);
-                if (y) out[j] = load<T, V>(y + at);
-            }
+            read_rows(in, g, out, x, dy, y, r, lines, end, channels, c);
             for (u32 j = 0; j < FEW; j++) {
                 if (r + j * lines >= end) break;
                 for (u32 k = 0; k < V; k++) {
-                    if (!y && relu.bias) out[j].v[k] = lines_of.output(in[j].v[k], k);
-                    float value = (y || relu.bias) && !(widen(out[j].v[k]) > 0) ? 0.0f : widen(g[j].v[k]);
+                    float value = behind_relu(in[j].v[k], g[j].v[k], out[j].v[k], own, y, affine.bias, k);
                     s[k] += value;
-                    p[k] = fmaf(value, widen(in[j].v[k]) - lines_of.centre[k], p[k]);
+                    p[k] = fmaf(value, widen(in[j].v[k]) - own.centre[k], p[k]);
                 }
             }
         }
@@ -266,7 +272,7 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, const
     (const T *x, const T *y, const T *dy, const float *mean, const float *weight, const float *inv_std,               \
      const float *bias, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes)
 PACKED(norm_backward_partial, PARAMETERS,
-       (x, y, dy, mean, Relu{weight, inv_std, bias}, partial, rows, channels, slab, lanes))
+       (x, y, dy, {mean, weight, inv_std, bias}, partial, rows, channels, slab, lanes))
 #undef PARAMETERS
 
 // The parameters' gradients, and the lines `dx = scale·g + slope·(x − mean) + shift` as `coefficients` [3, channels].
@@ -287,8 +293,8 @@ extern "C" __global__ void norm_backward_finish(const float *partial, const floa
         sum += sums[i];
         product += products[i];
     }
-    sum = column_sum(sum);
-    product = column_sum(product);
+    sum = thread_sum(sum);
+    product = thread_sum(product);
     if (threadIdx.x < WIDTH && c < channels) {
         double inverse = inv_std[c];
         double scale = weight[c] * inverse;
@@ -303,36 +309,28 @@ REGISTER(norm_backward_finish)
 
 // dx and, where wanted, the residual's gradient g. Grid: (tiles, slabs).
 template <class T, u32 V>
-__device__ void norm_backward_apply(const T *x, const T *y, const T *dy, const float *mean, Relu relu,
-                                    const float *coefficients, T *dx, T *d_residual, u32 rows, u32 channels, u32 slab,
-                                    u32 lanes) {
+__device__ void norm_backward_apply(const T *x, const T *y, const T *dy, Affine affine, const float *coefficients, T *dx,
+                                    T *d_residual, u32 rows, u32 channels, u32 slab, u32 lanes) {
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
     if (c >= channels) return;
     u32 first = blockIdx.y * slab;
     u32 end = min(first + slab, rows);
-    Lines<V> lines_of(mean, relu, c);
+    Lines<V> own(affine, c, affine.bias);
     float scale[V], slope[V], shift[V];
     load_channels<V>(scale, coefficients + c);
     load_channels<V>(slope, coefficients + channels + c);
     load_channels<V>(shift, coefficients + 2 * channels + c);
     for (u32 r = first + line; r < end; r += FEW * lines) {
         Pack<T, V> in[FEW], g[FEW], out[FEW];
-        for (u32 j = 0; j < FEW; j++) {
-            if (r + j * lines >= end) break;
-            u64 at = (u64)(r + j * lines) * channels + c;
-            in[j] = load<T, V>(x + at);
-            g[j] = load<T, V>(dy + at);
-            if (y) out[j] = load<T, V>(y + at);
-        }
+        read_rows(in, g, out, x, dy, y, r, lines, end, channels, c);
         for (u32 j = 0; j < FEW; j++) {
             if (r + j * lines >= end) break;
             u64 at = (u64)(r + j * lines) * channels + c;
             for (u32 k = 0; k < V; k++) {
-                if (!y && relu.bias) out[j].v[k] = lines_of.output(in[j].v[k], k);
-                float value = (y || relu.bias) && !(widen(out[j].v[k]) > 0) ? 0.0f : widen(g[j].v[k]);
+                float value = behind_relu(in[j].v[k], g[j].v[k], out[j].v[k], own, y, affine.bias, k);
                 g[j].v[k] = narrow<T>(value);
-                float line_at = fmaf(slope[k], widen(in[j].v[k]) - lines_of.centre[k], shift[k]);
+                float line_at = fmaf(slope[k], widen(in[j].v[k]) - own.centre[k], shift[k]);
                 out[j].v[k] = narrow<T>(fmaf(scale[k], value, line_at));
             }
             if (dx) store<T, V>(dx + at, out[j]);
@@ -346,5 +344,5 @@ __device__ void norm_backward_apply(const T *x, const T *y, const T *dy, const f
      const float *__restrict__ coefficients, T *__restrict__ dx, T *__restrict__ d_residual, u32 rows, u32 channels,  \
      u32 slab, u32 lanes)
 PACKED(norm_backward_apply, PARAMETERS,
-       (x, y, dy, mean, Relu{weight, inv_std, bias}, coefficients, dx, d_residual, rows, channels, slab, lanes))
+       (x, y, dy, {mean, weight, inv_std, bias}, coefficients, dx, d_residual, rows, channels, slab, lanes))
 #undef PARAMETERS

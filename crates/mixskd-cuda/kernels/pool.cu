@@ -114,25 +114,11 @@ PACKED(pool_backward, PARAMETERS,
        (x, dy, dx, packs, in_h, in_w, out_h, out_w, channels, kernel, stride, padding, mean))
 #undef PARAMETERS
 
-// The mean over an image's pixels, of the map's type or in float; the block's eight groups of 32 threads take every eighth.
-// Grid: (channels / 32, batch).
+// The mean over an image's pixels, of the map's type or in float. Grid: (channels / ACROSS, batch).
 template <class T, class O> __device__ void global_pool(const T *x, O *y, u32 pixels, u32 channels) {
-    constexpr u32 width = 32, depth = BLOCK / width;
-    __shared__ float part[depth][width];
-    u32 lane = threadIdx.x % width, line = threadIdx.x / width;
-    u32 c = blockIdx.x * width + lane;
-    float sum = 0;
-    if (c < channels) {
-        UNROLL(4)
-        for (u32 p = line; p < pixels; p += depth) sum += widen(x[((u64)blockIdx.y * pixels + p) * channels + c]);
-    }
-    part[line][lane] = sum;
-    __syncthreads();
-    if (line == 0 && c < channels) {
-        float total = 0;
-        for (u32 d = 0; d < depth; d++) total += part[d][lane];
-        y[(u64)blockIdx.y * channels + c] = narrow<O>(total / (float)pixels);
-    }
+    float total = down_rows<T, 4>(x + (u64)blockIdx.y * pixels * channels, pixels, channels);
+    u32 c = blockIdx.x * ACROSS + threadIdx.x;
+    if (threadIdx.x < ACROSS && c < channels) y[(u64)blockIdx.y * channels + c] = narrow<O>(total / (float)pixels);
 }
 
 // Grid: packs of inputs / BLOCK.

@@ -77,24 +77,11 @@ extern "C" __global__ void relu_backward(const float *y, const float *dy, float 
 }
 REGISTER(relu_backward)
 
-// y_c = Σ over rows of x; the block's eight groups of 32 threads take every eighth. Grid: channels / 32.
+// y_c = Σ over rows of x. Grid: channels / ACROSS.
 extern "C" __global__ void column_sum(const float *x, float *y, u32 rows, u32 channels) {
-    constexpr u32 width = 32, depth = BLOCK / width;
-    __shared__ float part[depth][width];
-    u32 lane = threadIdx.x % width, line = threadIdx.x / width;
-    u32 c = blockIdx.x * width + lane;
-    float sum = 0;
-    if (c < channels) {
-        UNROLL(16)
-        for (u32 r = line; r < rows; r += depth) sum += x[(u64)r * channels + c];
-    }
-    part[line][lane] = sum;
-    __syncthreads();
-    if (line == 0 && c < channels) {
-        float total = 0;
-        for (u32 d = 0; d < depth; d++) total += part[d][lane];
-        y[c] = total;
-    }
+    float total = down_rows<float, 16>(x, rows, channels);
+    u32 c = blockIdx.x * ACROSS + threadIdx.x;
+    if (threadIdx.x < ACROSS && c < channels) y[c] = total;
 }
 REGISTER(column_sum)
 

@@ -7,6 +7,9 @@ use crate::{Error, Result};
 /// Where an array begins in the memory of an engine.
 pub type Address = u64;
 
+/// Channels that a block takes where it adds up rows, as `down_rows` has it.
+pub(crate) const ACROSS: usize = 32;
+
 /// No array: an argument that is left out.
 pub const NULL: Address = 0;
 

@@ -1,6 +1,6 @@
 //! Pooling.
 
-use crate::engine::{Arg, args, blocks, count};
+use crate::engine::{ACROSS, Arg, args, blocks, count};
 use crate::{Address, Element, Engine, Result};
 
 /// What a window is reduced to.
@@ -131,7 +131,10 @@ impl GlobalPool {
     /// When the launch fails.
     pub unsafe fn forward(&self, engine: &dyn Engine, x: Address, y: Address) -> Result<()> {
         let (pixels, channels) = (count("map", self.pixels)?, count("map", self.channels)?);
-        let grid = (channels.div_ceil(32), count("batch", self.batch)?);
+        let grid = (
+            channels.div_ceil(ACROSS as u32),
+            count("batch", self.batch)?,
+        );
         let name = self.name("global_pool");
         // SAFETY: the caller's promise.
         unsafe { engine.launch(&name, grid, args![x, y, pixels, channels]) }

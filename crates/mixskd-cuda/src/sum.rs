@@ -1,6 +1,6 @@
 //! Sums: of gradients that come from several sides, of single numbers, and what surrounds a matrix product. Joined channels.
 
-use crate::engine::{args, blocks, count, word};
+use crate::engine::{ACROSS, args, blocks, count, word};
 use crate::{Address, Element, Engine, Error, Result};
 
 /// Arrays that one launch adds up or joins.
@@ -206,7 +206,7 @@ pub unsafe fn columns(
     unsafe {
         engine.launch(
             "column_sum",
-            (channels.div_ceil(32), 1),
+            (channels.div_ceil(ACROSS as u32), 1),
             args![x, y, rows, channels],
         )
     }

@@ -76,8 +76,8 @@ pub struct RunConfig {
     pub max_batches: usize,
     /// `auto`, `cpu` or `cuda`.
     pub device: DeviceKind,
-    /// `f32`; on a GPU also `tf32` (factors of products cut to ten bits) or `bf16` (feature maps in bfloat16; parameters, statistics, losses
-    /// and the optimiser's state stay float32).
+    /// `f32`; on a GPU also `tf32` (factors of products cut to ten bits) or `bf16` (feature maps in bfloat16, other products as
+    /// with `tf32`; parameters, statistics, losses and the optimiser's state stay float32).
     pub precision: Precision,
     /// On a GPU: whether a step that is the same work every time is captured as a CUDA graph and launched as a whole. It is where the
     /// method allows it, `optimizer.accumulate` is 1 and gradients are not clipped.

@@ -204,6 +204,26 @@ fn far(a: &Ran, b: &Ran) -> f64 {
     errors.fold(0.0, worse)
 }
 
+/// Compares a run's losses with those of the same run on the CPU; what it left on the GPU.
+fn beside_the_cpus(
+    runner: &Runner,
+    table: &mut Table,
+    name: &str,
+    settings: &[&str],
+) -> Option<Ran> {
+    match (runner.run(settings, true), runner.run(settings, false)) {
+        (Ok(on_gpu), Ok(on_cpu)) => {
+            let losses = json!([on_gpu.losses, on_cpu.losses]);
+            table.error_of("run", name, far(&on_gpu, &on_cpu), 3e-2, &losses);
+            Some(on_gpu)
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            table.broken("run", name, &error);
+            None
+        }
+    }
+}
+
 /// Every check of whole runs.
 pub(crate) fn run(options: &Options, table: &mut Table) {
     let runner = match tempfile::tempdir() {
@@ -224,25 +244,16 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
             .into_iter()
             .chain([name.as_str(), "run.epochs=1"])
             .collect();
-        match (runner.run(&settings, true), runner.run(&settings, false)) {
-            (Ok(on_gpu), Ok(on_cpu)) => {
-                let name = format!("{}: loss beside the CPU's", spec.name);
-                table.error_of(
-                    "run",
-                    &name,
-                    far(&on_gpu, &on_cpu),
-                    3e-2,
-                    &json!([on_gpu.losses, on_cpu.losses]),
-                );
-                for notice in &on_gpu.notices {
-                    table.figure("note", spec.name, notice.clone(), Value::Null);
-                }
-                if CAPTURED.contains(&spec.name) && !options.emulate {
-                    let name = format!("{}: its step", spec.name);
-                    table.fact("run", &name, "captured as a graph".into(), on_gpu.captured);
-                }
-            }
-            (Err(error), _) | (_, Err(error)) => table.broken("run", spec.name, &error),
+        let name = format!("{}: loss beside the CPU's", spec.name);
+        let Some(on_gpu) = beside_the_cpus(&runner, table, &name, &settings) else {
+            continue;
+        };
+        for notice in &on_gpu.notices {
+            table.figure("note", spec.name, notice.clone(), Value::Null);
+        }
+        if CAPTURED.contains(&spec.name) && !options.emulate {
+            let name = format!("{}: its step", spec.name);
+            table.fact("run", &name, "captured as a graph".into(), on_gpu.captured);
         }
     }
     // Images of another size are the loader's work: their batches are uploaded, through page-locked memory on a stream of their own.
@@ -251,13 +262,7 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         .chain(["run.image_size=16", "run.epochs=1"])
         .collect();
     let name = "batches uploaded: loss beside the CPU's";
-    match (runner.run(&uploaded, true), runner.run(&uploaded, false)) {
-        (Ok(on_gpu), Ok(on_cpu)) => {
-            let losses = json!([on_gpu.losses, on_cpu.losses]);
-            table.error_of("run", name, far(&on_gpu, &on_cpu), 3e-2, &losses);
-        }
-        (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
-    }
+    beside_the_cpus(&runner, table, name, &uploaded);
     let with = |more: &[&'static str]| {
         small
             .into_iter()

@@ -476,3 +476,52 @@ pub(crate) fn run(options: &Options, gpu: &Device, table: &mut Table) {
         }
     }
 }
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A Python whose PyTorch sees a GPU, which notes that it was called and then does `work`.
+    fn python(folder: &Path, work: &str) -> Options {
+        let file = folder.join("python");
+        let noted = folder.join("noted").display().to_string();
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *is_available*) echo true; exit;; esac\necho x >> '{noted}'\n{work}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let args = ["--python", &file.display().to_string()].map(str::to_string);
+        crate::options(&args).unwrap()
+    }
+
+    fn called(folder: &Path) -> usize {
+        let noted = std::fs::read_to_string(folder.join("noted"));
+        noted.unwrap_or_default().lines().count()
+    }
+
+    #[test]
+    fn every_row_is_compiled() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = python(folder.path(), "");
+        Compiling::begin(&options).end(&options);
+        assert_eq!(called(folder.path()), ROWS.len());
+    }
+
+    #[test]
+    fn what_compiles_too_long_is_ended_and_no_more_than_two_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = python(folder.path(), "exec sleep 1000");
+        let compiling = Compiling::begin(&options);
+        while called(folder.path()) < COMPILERS {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // No time is left. That this comes back at all shows that they were ended.
+        options.deadline = Instant::now();
+        compiling.end(&options);
+        assert_eq!(called(folder.path()), COMPILERS);
+    }
+}

@@ -59,19 +59,15 @@ pub fn objective(
             weights.push(weight);
         }
     }
-    if parts.is_empty() {
-        let total = zero(outputs, lambda)?;
-        return Ok(LossParts { total, parts });
-    }
     let weighted: Vec<_> = parts.iter().map(|(_, part)| part).zip(weights).collect();
-    let total = weighted_sum(&weighted)?;
+    let total = weighted_sum(&weighted)?.map_or_else(|| zero(outputs, lambda), Ok)?;
     Ok(LossParts { total, parts })
 }
 
-/// `Σ weight · x` of at least one scalar.
-pub(super) fn weighted_sum(all: &[(&Tensor, f64)]) -> Result<Tensor> {
+/// `Σ weight · x` of scalars, where there are any.
+pub(super) fn weighted_sum(all: &[(&Tensor, f64)]) -> Result<Option<Tensor>> {
     if let Some(sum) = mixskd_kernels::weighted_sum(all)? {
-        return Ok(sum);
+        return Ok(Some(sum));
     }
     let mut total: Option<Tensor> = None;
     for &(x, weight) in all {
@@ -85,5 +81,5 @@ pub(super) fn weighted_sum(all: &[(&Tensor, f64)]) -> Result<Tensor> {
             None => own,
         });
     }
-    total.ok_or_else(|| candle_core::Error::Msg("a sum of nothing".into()).into())
+    Ok(total)
 }

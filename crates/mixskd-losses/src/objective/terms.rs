@@ -77,10 +77,8 @@ pub(super) fn zero(outputs: &MixSkdOutputs, lambda: &Tensor) -> Result<Tensor> {
 
 fn sum(step: &Step, items: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
     let items = items.collect::<Result<Vec<_>>>()?;
-    if items.is_empty() {
-        return zero(step.outputs, step.lambda);
-    }
-    weighted_sum(&items.iter().map(|item| (item, 1.0)).collect::<Vec<_>>())
+    let items: Vec<_> = items.iter().map(|item| (item, 1.0)).collect();
+    weighted_sum(&items)?.map_or_else(|| zero(step.outputs, step.lambda), Ok)
 }
 
 fn mix_ce(step: &Step, logits: &Tensor) -> Result<Tensor> {
@@ -113,9 +111,11 @@ fn branch_probability(step: &Step) -> Result<Tensor> {
     let branches = step.outputs.mixed.len().saturating_sub(1);
     let pairs = step.outputs.interpolated.iter().zip(&step.outputs.mixed);
     let both_ways = |(a, b): (&Tensor, &Tensor)| -> Result<Tensor> {
-        let forth = kl_divergence(a, b, step.temperature)?;
-        let back = kl_divergence(b, a, step.temperature)?;
-        weighted_sum(&[(&forth, 1.0), (&back, 1.0)])
+        let ways = [(a, b), (b, a)].into_iter();
+        sum(
+            step,
+            ways.map(|(a, b)| kl_divergence(a, b, step.temperature)),
+        )
     };
     sum(step, pairs.take(branches).map(both_ways))
 }

@@ -1,7 +1,7 @@
 //! Small work of every layer, put off and done for all layers at once: a launch has its price, however little it does.
 //!
-//! While a [tape](super::tape) is there, running statistics are moved when the step goes back or somebody reads some, the gradients of weights come
-//! into their parameters' order when all are there or somebody wants one, and weights may be brought into the convolutions' order beforehand.
+//! While a [tape](super::tape) is there, weights may be brought into the convolutions' order beforehand, whose gradients are then given when the way
+//! back has been gone, and running statistics are moved when the step goes back or somebody reads some.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -20,10 +20,9 @@ use super::memory::{Gpu, address, element, failed, kernel_for};
 struct Work {
     running: Vec<(Arc<Gpu>, Running, [Tensor; 4])>,
     gradients: Vec<Gradient>,
-    /// The way back is being gone.
-    may_wait: bool,
-    /// Gradients of weights that are made beside the rest, oldest first, with what they are made of.
-    beside: VecDeque<(Arc<Gpu>, Ticket, [Tensor; 3])>,
+    is_going_back: bool,
+    /// Gradients of weights that are made beside the rest, oldest first.
+    beside: VecDeque<Beside>,
     /// Weights in the convolutions' order, by their parameters.
     weights: HashMap<TensorId, Tensor>,
 }
@@ -68,10 +67,17 @@ struct Gradient {
     weight: Tensor,
 }
 
-/// Whether the gradient of `weight` may be given when the way back has been gone: it is one of those that were brought into the
-/// convolutions' order beforehand, so a parameter that nothing else reads.
+/// What is being made beside the rest: its gradient's input, output's gradient and memory are held until it was waited for.
+struct Beside {
+    gpu: Arc<Gpu>,
+    ticket: Ticket,
+    _held: [Tensor; 3],
+}
+
+/// Whether the gradient of `weight` may be given when the way back has been gone: it is a parameter, of those that were brought into the
+/// convolutions' order beforehand.
 pub(super) fn may_be_put_off(weight: &Tensor) -> bool {
-    with(|work| work.may_wait && work.weights.contains_key(&weight.id()))
+    with(|work| work.is_going_back && work.weights.contains_key(&weight.id()))
 }
 
 /// Makes a weight's gradient `turned` out of `x` and `dy`, beside the rest where that helps. It is given by [`gradients`]: until then it has no memory
@@ -90,8 +96,11 @@ pub(super) fn put_off(
     } else {
         // SAFETY: as above; they are held until it was waited for.
         let ticket = unsafe { gpu.convolutions.filter_gradient_beside(c, from, by, to) };
-        let held = [x, dy, turned].map(Tensor::clone);
-        let begun = (gpu.clone(), ticket.map_err(failed)?, held);
+        let begun = Beside {
+            gpu: gpu.clone(),
+            ticket: ticket.map_err(failed)?,
+            _held: [x, dy, turned].map(Tensor::clone),
+        };
         oldest = with(|work| {
             work.beside.push_back(begun);
             let due = work.beside.len() > BESIDE;
@@ -106,7 +115,7 @@ pub(super) fn put_off(
         weight: weight.clone(),
     };
     with(|work| work.gradients.push(gradient));
-    wait(oldest)
+    oldest.map_or(Ok(()), Beside::wait)
 }
 
 /// Forgets the gradients of a way back that was not gone to its end.
@@ -139,19 +148,18 @@ pub(super) fn gradients() -> Result<Vec<(Tensor, Tensor)>> {
     Ok(made)
 }
 
-/// Has the GPU's stream wait for what was made beside it.
-fn wait(work: Option<(Arc<Gpu>, Ticket, [Tensor; 3])>) -> Result<()> {
-    let Some((gpu, ticket, _held)) = work else {
-        return Ok(());
-    };
-    gpu.convolutions.wait(&ticket).map_err(failed)
+impl Beside {
+    /// Has the GPU's stream wait for it.
+    fn wait(self) -> Result<()> {
+        self.gpu.convolutions.wait(&self.ticket).map_err(failed)
+    }
 }
 
 /// Does what was put off so far.
 pub(super) fn flush() -> Result<()> {
     // All of it, also where one cannot be waited for: what they are made of is given back afterwards.
     let beside = with(|work| std::mem::take(&mut work.beside));
-    let waited: Vec<_> = beside.into_iter().map(|work| wait(Some(work))).collect();
+    let waited: Vec<_> = beside.into_iter().map(Beside::wait).collect();
     waited.into_iter().collect::<Result<()>>()?;
     let running = with(|work| std::mem::take(&mut work.running));
     for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
@@ -184,14 +192,14 @@ pub(super) fn advance(gpu: &Arc<Gpu>, layer: Running, held: &[Tensor; 4]) -> Res
 }
 
 /// Calls `back`, whose gradients of weights may be given later.
-pub(super) fn may_wait<T>(back: impl FnOnce() -> T) -> T {
+pub(super) fn going_back<T>(back: impl FnOnce() -> T) -> T {
     struct Until;
     impl Drop for Until {
         fn drop(&mut self) {
-            with(|work| work.may_wait = false);
+            with(|work| work.is_going_back = false);
         }
     }
-    with(|work| work.may_wait = true);
+    with(|work| work.is_going_back = true);
     let _until = Until;
     back()
 }

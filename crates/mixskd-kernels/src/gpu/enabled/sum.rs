@@ -1,9 +1,9 @@
 //! Sums of gradients and of single numbers, as nodes of the tape: candle would launch two operations for every addend on the way back.
 
-use candle_core::{DType, Result, Shape, Tensor};
+use candle_core::{Context, DType, Result, Shape, Tensor};
 use mixskd_cuda::sum::{self, MOST_NUMBERS, MOST_PARTS, Part};
 
-use super::memory::{address, kernel_for, start};
+use super::memory::{address, failed, kernel_for, start};
 use super::recorded::record;
 use super::tape;
 
@@ -39,7 +39,9 @@ fn launch(shares: &[Share], shape: &Shape) -> Result<Tensor> {
         .map(|share| share.x.contiguous())
         .collect::<Result<_>>()?;
     let Some((gpu, element)) = kernel_for(&xs.iter().collect::<Vec<_>>(), &[])? else {
-        return by_candle(shares, shape);
+        // Of a type that no kernel knows, and so that no kernel took a part of.
+        let (first, others) = xs.split_first().context("a sum of nothing")?;
+        return others.iter().try_fold(first.clone(), |sum, x| sum + x);
     };
     let y = gpu.empty(xs[0].dtype(), shape)?;
     let parts = shares
@@ -63,23 +65,8 @@ fn launch(shares: &[Share], shape: &Shape) -> Result<Tensor> {
             shape.elem_count(),
         )
     }
-    .map_err(super::memory::failed)?;
+    .map_err(failed)?;
     Ok(y)
-}
-
-/// Of a type that no kernel knows.
-fn by_candle(shares: &[Share], shape: &Shape) -> Result<Tensor> {
-    let mut total = Tensor::zeros(
-        shape.elem_count(),
-        shares[0].x.dtype(),
-        shares[0].x.device(),
-    )?;
-    for share in shares {
-        let flat = share.x.flatten_all()?;
-        let behind = shape.elem_count() - share.first - flat.elem_count();
-        total = (total + flat.pad_with_zeros(0, share.first, behind)?)?;
-    }
-    total.reshape(shape)
 }
 
 /// `Σ weight · x` of float scalars, where a tape notes what is done with them.
@@ -101,15 +88,13 @@ pub(crate) fn weighted_sum(all: &[(&Tensor, f64)]) -> crate::Result<Option<Tenso
         .collect::<Result<Vec<_>>>()?;
     let y = gpu.storage(DType::F32, 1)?;
     // SAFETY: all are one float each.
-    unsafe { sum::weighted_sum(gpu.engine(), &numbers, start(&y)?) }
-        .map_err(super::memory::failed)?;
+    unsafe { sum::weighted_sum(gpu.engine(), &numbers, start(&y)?) }.map_err(failed)?;
     let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
         let from = address(dy)?;
         let numbers: Vec<_> = weights.iter().map(|&weight| (from, weight)).collect();
         let all = gpu.empty(DType::F32, weights.len())?;
         // SAFETY: the gradient is one float, and there is room for one of each.
-        unsafe { sum::weighted(gpu.engine(), &numbers, address(&all)?) }
-            .map_err(super::memory::failed)?;
+        unsafe { sum::weighted(gpu.engine(), &numbers, address(&all)?) }.map_err(failed)?;
         let own = |(i, x): (usize, &&Tensor)| all.narrow(0, i, 1)?.reshape(x.shape()).map(Some);
         inputs.iter().enumerate().map(own).collect()
     };
@@ -146,8 +131,7 @@ pub(crate) fn collect(all: &[&Tensor]) -> crate::Result<Option<Tensor>> {
     }
     let y = gpu.empty(DType::F32, count)?;
     // SAFETY: every address is one of a float of these arrays.
-    unsafe { sum::weighted(gpu.engine(), &numbers, address(&y)?) }
-        .map_err(super::memory::failed)?;
+    unsafe { sum::weighted(gpu.engine(), &numbers, address(&y)?) }.map_err(failed)?;
     Ok(Some(y))
 }
 

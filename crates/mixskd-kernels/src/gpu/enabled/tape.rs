@@ -209,7 +209,7 @@ impl Way {
             };
             let inputs: Vec<_> = node.inputs.iter().collect();
             let y = node.output.detach();
-            let gradients = later::may_wait(|| backward(&inputs, &y, &dy))?;
+            let gradients = later::going_back(|| backward(&inputs, &y, &dy))?;
             if gradients.len() != inputs.len() {
                 bail!("{}: not a gradient for each input", node.name);
             }
