@@ -40,6 +40,18 @@ impl Arg {
             Self::Words(words) => words.as_ptr().cast_mut().cast(),
         }
     }
+
+    /// What may be addresses in it.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn words(&self) -> impl Iterator<Item = Address> {
+        match self {
+            Self::Address(value) => std::slice::from_ref(value),
+            Self::Words(words) => words,
+            Self::U32(_) | Self::F32(_) => &[],
+        }
+        .iter()
+        .copied()
+    }
 }
 
 impl From<Address> for Arg {

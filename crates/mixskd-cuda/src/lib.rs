@@ -11,6 +11,7 @@
 pub mod convolution;
 mod engine;
 mod error;
+mod lanes;
 pub mod loss;
 pub mod norm;
 pub mod optim;
@@ -21,6 +22,8 @@ pub mod update;
 
 #[cfg(feature = "emulator")]
 mod emulator;
+#[cfg(feature = "emulator")]
+pub mod races;
 #[cfg(feature = "nccl")]
 pub mod nccl;
 #[cfg(feature = "cuda")]
@@ -32,6 +35,7 @@ mod watch;
 pub use emulator::Emulator;
 pub use engine::{Address, Arg, Element, Engine, NULL};
 pub use error::{Error, Result};
+pub use lanes::{Lanes, Place, SIDE_LANES};
 pub use span::Span;
 #[cfg(feature = "cuda")]
 pub use stream::Stream;

@@ -1,24 +1,37 @@
 //! Kernels on a GPU's stream.
 
 use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cudarc::driver::sys::{
+    CUgraphNode, CUresult, CUstream, CUstreamCaptureStatus,
+    CUstreamUpdateCaptureDependencies_flags, cuGetProcAddress_v2,
+};
 use cudarc::driver::{CudaFunction, CudaModule, CudaStream, result};
 
 use crate::engine::{BLOCK, args};
 use crate::watch::{Mark, Watch};
-use crate::{Arg, Engine, Error, Result};
+use crate::{Arg, Engine, Error, Lanes, Place, Result};
 
 /// The kernels as nvcc left them: the driver compiles them for the GPU at hand, and keeps that for the next time.
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
-/// Runs kernels on a stream, in the order of the calls. Addresses are those of the stream's GPU.
+/// `cuStreamUpdateCaptureDependencies` as it has been since CUDA 11.3.
+type SetDependencies = unsafe extern "C" fn(CUstream, *mut CUgraphNode, usize, u32) -> CUresult;
+
+/// Runs kernels on a stream, in the order of the calls, or in several lanes of a graph. Addresses are those of the stream's GPU.
 #[derive(Debug)]
 pub struct Stream {
     cuda: Arc<CudaStream>,
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     watch: Watch,
+    set_dependencies: Option<SetDependencies>,
+    /// Whether a captured step may have lanes.
+    has_lanes: AtomicBool,
+    lane: AtomicUsize,
 }
 
 impl Stream {
@@ -33,7 +46,26 @@ impl Stream {
             module,
             functions: Mutex::default(),
             watch: Watch::default(),
+            set_dependencies: set_dependencies(),
+            has_lanes: AtomicBool::new(false),
+            lane: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether what is captured from now on may have lanes. Where the driver cannot, it has none.
+    pub(crate) fn set_lanes(&self, on: bool) {
+        self.has_lanes.store(on, Ordering::Relaxed);
+    }
+
+    /// The lane that work goes to.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is launched becomes part of a graph.
+    fn is_captured(&self) -> bool {
+        let active = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE;
+        self.cuda.capture_status().is_ok_and(|now| now == active)
     }
 
     /// The stream.
@@ -122,6 +154,73 @@ impl Stream {
             kernel: kernel.into(),
             message: error.to_string(),
         })
+    }
+}
+
+/// The driver's function, if it has it. Asked for by version: later ones take one argument more.
+fn set_dependencies() -> Option<SetDependencies> {
+    let name = c"cuStreamUpdateCaptureDependencies";
+    let mut found = std::ptr::null_mut::<c_void>();
+    // SAFETY: the name ends in a zero, and the place is there.
+    let asked = unsafe {
+        cuGetProcAddress_v2(
+            name.as_ptr(),
+            &raw mut found,
+            11030,
+            0,
+            std::ptr::null_mut(),
+        )
+    };
+    if asked.result().is_err() || found.is_null() {
+        return None;
+    }
+    // SAFETY: this is the function's type in that version.
+    Some(unsafe { std::mem::transmute::<*mut c_void, SetDependencies>(found) })
+}
+
+impl Lanes for Stream {
+    fn are_open(&self) -> bool {
+        // What is timed is timed alone.
+        self.has_lanes.load(Ordering::Relaxed)
+            && self.set_dependencies.is_some()
+            && !self.watch.is_on()
+            && self.is_captured()
+    }
+
+    fn place(&self) -> Result<Place> {
+        let event = self.cuda.context().new_event(None)?;
+        event.record(&self.cuda)?;
+        Ok(Place {
+            event: Some(event),
+            ..Place::default()
+        })
+    }
+
+    fn go(&self, lane: usize, behind: &Place) -> Result<()> {
+        if let Some(set_dependencies) = self.set_dependencies {
+            let replace =
+                CUstreamUpdateCaptureDependencies_flags::CU_STREAM_SET_CAPTURE_DEPENDENCIES;
+            // Of none at all.
+            let mut nothing: CUgraphNode = std::ptr::null_mut();
+            // SAFETY: the stream is open, and no node is read.
+            unsafe {
+                let stream = self.cuda.cu_stream();
+                set_dependencies(stream, &raw mut nothing, 0, replace as u32).result()?;
+            }
+        }
+        self.lane.store(lane, Ordering::Relaxed);
+        self.wait(behind)
+    }
+
+    fn wait(&self, place: &Place) -> Result<()> {
+        match &place.event {
+            Some(event) => Ok(self.cuda.wait(event)?),
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&self) {
+        self.lane.store(0, Ordering::Relaxed);
     }
 }
 

@@ -71,10 +71,13 @@ pub use gpu::emulate_gpu;
 pub use gpu::open_gpu;
 pub use gpu::{
     GpuSpan, GpuWatch, StepGraph, Tape, Uploads, cudnn_choices, gpu_memory_in_use, gpu_notices,
-    has_gpu_kernels, recall_cudnn_choices, rehearse, set_cudnn_benchmark, set_tf32,
+    has_gpu_kernels, landmark, recall_cudnn_choices, rehearse, set_cuda_branches,
+    set_cudnn_benchmark, set_tf32, side_by_side,
 };
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;
+#[cfg(feature = "emulator")]
+pub use mixskd_cuda::races;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
 };

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use mixskd_kernels::side_by_side;
 
 use crate::layers::Linear;
 use crate::{Alignment, Backbone, Cost, Error, Mode, Result, StageShape};
@@ -30,7 +31,10 @@ impl Branch {
     /// # Errors
     /// When the map does not fit.
     pub fn forward(&self, stage: &Tensor, mode: Mode) -> Result<HeadOutput> {
-        let features = self.alignment.forward(stage, mode)?;
+        self.classify(self.alignment.forward(stage, mode)?)
+    }
+
+    fn classify(&self, features: Tensor) -> Result<HeadOutput> {
         let logits = self.classifier.forward_pooled(&features)?;
         Ok(HeadOutput { features, logits })
     }
@@ -105,9 +109,17 @@ impl Branches {
                 got: format!("{} maps", stages.len()),
             });
         }
-        self.branches
-            .iter()
-            .map(|(stage, branch)| branch.forward(&stages[*stage], mode))
+        let maps: Vec<_> = self.stages().map(|stage| &stages[stage]).collect();
+        let features = side_by_side(&maps, |index| {
+            self.branches[index]
+                .1
+                .alignment
+                .forward(maps[index], mode)
+        })?;
+        // What is small comes afterwards.
+        let branches = self.branches.iter().zip(features);
+        branches
+            .map(|((_, branch), features)| branch.classify(features))
             .collect()
     }
 

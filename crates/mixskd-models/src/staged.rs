@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use mixskd_kernels::landmark;
 
 use crate::graph::{GraphBuilder, Value};
 use crate::layers::{Layer, Linear, Sequential};
@@ -136,6 +137,7 @@ impl<P: Plan> Backbone for Staged<P> {
         let mut maps = Vec::with_capacity(part.len());
         for stage in part {
             x = stage.forward(&x, mode)?;
+            landmark(&x)?;
             maps.push(x.clone());
         }
         Ok(maps)

@@ -5,36 +5,72 @@ use std::sync::Arc;
 use cudarc::cudnn::{result, sys};
 use cudarc::driver::{CudaEvent, CudaStream};
 
-use super::Ticket;
 use super::cudnn::asked;
-use crate::{Result, Stream};
+use crate::{Place, Result, Stream};
 
-/// The stream, and cuDNN on it: a handle has memory of its own that two streams must not share.
+/// cuDNN on one stream. A handle has memory of its own, which work that is done at the same time must not share.
+pub(super) struct Handle(sys::cudnnHandle_t);
+
+impl Handle {
+    pub(super) fn new(stream: &CudaStream) -> Result<Self> {
+        let opened = Self(result::create_handle().map_err(asked("open"))?);
+        // SAFETY: both are open.
+        unsafe { result::set_stream(opened.0, stream.cu_stream().cast()) }
+            .map_err(asked("set stream"))?;
+        Ok(opened)
+    }
+
+    pub(super) fn get(&self) -> sys::cudnnHandle_t {
+        self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // A library that cannot be closed at the end is left open.
+        // SAFETY: nothing uses the handle any more.
+        let _ = unsafe { result::destroy_handle(self.0) };
+    }
+}
+
+/// What a lane has of cuDNN.
+pub(super) struct OnLane {
+    /// On the main stream.
+    pub(super) handle: Handle,
+    pub(super) beside: Beside,
+}
+
+impl OnLane {
+    pub(super) fn new(main: &Stream) -> Result<Self> {
+        Ok(Self {
+            handle: Handle::new(main.stream())?,
+            beside: Beside::new(main)?,
+        })
+    }
+}
+
+/// The stream beside a lane.
 pub(super) struct Beside {
     pub(super) stream: Arc<CudaStream>,
-    pub(super) handle: sys::cudnnHandle_t,
-    /// Where the main stream stood.
+    pub(super) handle: Handle,
+    /// Where the lane stood.
     ready: CudaEvent,
 }
 
 impl Beside {
-    pub(super) fn new(main: &Stream) -> Result<Self> {
+    fn new(main: &Stream) -> Result<Self> {
         let context = main.stream().context();
         let (stream, ready) = (context.new_stream()?, context.new_event(None)?);
-        let handle = result::create_handle().map_err(asked("open"))?;
-        let beside = Self {
+        let handle = Handle::new(&stream)?;
+        Ok(Self {
             stream,
             handle,
             ready,
-        };
-        let stream = beside.stream.cu_stream().cast();
-        // SAFETY: both are open.
-        unsafe { result::set_stream(handle, stream) }.map_err(asked("set stream"))?;
-        Ok(beside)
+        })
     }
 
     /// Runs `work`, which goes to this stream, behind what `main` was given so far.
-    pub(super) fn run(&self, main: &Stream, work: impl FnOnce() -> Result<()>) -> Result<Ticket> {
+    pub(super) fn run(&self, main: &Stream, work: impl FnOnce() -> Result<()>) -> Result<Place> {
         self.ready.record(main.stream())?;
         self.stream.wait(&self.ready)?;
         let done = work();
@@ -45,23 +81,9 @@ impl Beside {
             // Part of it may have been launched, and nobody will wait for it.
             main.stream().wait(&end)?;
         }
-        done.map(|()| Ticket { end: Some(end) })
-    }
-}
-
-impl Ticket {
-    pub(super) fn wait(&self, main: &Stream) -> Result<()> {
-        match &self.end {
-            Some(end) => Ok(main.stream().wait(end)?),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // A library that cannot be closed at the end is left open.
-        // SAFETY: nothing uses the handle any more.
-        let _ = unsafe { result::destroy_handle(self.handle) };
+        done.map(|()| Place {
+            event: Some(end),
+            ..Place::default()
+        })
     }
 }

@@ -8,19 +8,19 @@ use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::cudnn::{CudnnError, result, sys};
+use cudarc::cudnn::{CudnnError, result};
 use cudarc::driver::{CudaStream, DevicePtr};
 
-use super::beside::Beside;
+use super::beside::{Handle, OnLane};
 use super::choice::{By, Choice, choose};
 use super::chosen::Numbers;
 use super::engines::ALIGNMENT;
-use super::{Choices, Convolution, Convolve, Pass, Ticket};
-use crate::{Address, Error, Result, Stream};
+use super::{Choices, Convolution, Convolve, Pass};
+use crate::{Address, Error, Place, Result, SIDE_LANES, Stream};
 
 struct State {
-    handle: sys::cudnnHandle_t,
-    beside: Beside,
+    /// Of lane 0, and of the others where there may be any.
+    lanes: Vec<OnLane>,
     timed: bool,
     /// For arrays that are aligned to [`ALIGNMENT`], and for others.
     choices: HashMap<(Pass, Convolution, bool), Choice>,
@@ -56,24 +56,18 @@ impl Cudnn {
         let context = stream.stream().context();
         context.bind_to_thread()?;
         let made_on = format!("{}, cuDNN {}", context.name()?, result::get_version());
-        let handle = result::create_handle().map_err(asked("open"))?;
-        let beside = Beside::new(&stream)?;
-        let opened = Self {
+        let first = OnLane::new(&stream)?;
+        Ok(Self {
             stream,
             made_on,
             state: Mutex::new(State {
-                handle,
-                beside,
+                lanes: vec![first],
                 timed: false,
                 choices: HashMap::new(),
                 chosen: Numbers::new(),
                 retired: Vec::new(),
             }),
-        };
-        let stream = opened.stream.stream().cu_stream().cast();
-        // SAFETY: both are open.
-        unsafe { result::set_stream(handle, stream) }.map_err(asked("set stream"))?;
-        Ok(opened)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,25 +81,25 @@ impl Cudnn {
         pass: Pass,
         [x, w, y]: [Address; 3],
         aside: bool,
-    ) -> Result<Ticket> {
+    ) -> Result<Option<Place>> {
         self.stream.stream().context().bind_to_thread()?;
         let mut state = self.state();
         let State {
-            handle,
-            beside,
+            lanes,
             timed,
             choices,
             chosen,
             ..
         } = &mut *state;
-        let handle = *handle;
+        // There is one for each lane that work may go to.
+        let OnLane { handle, beside } = &lanes[self.stream.lane()];
         let aligned = [x, w, y].iter().all(|at| at.is_multiple_of(ALIGNMENT));
         let arrays = [x, w, y].map(|address| address as *mut c_void);
-        let run_on = |stream: &Arc<CudaStream>, handle, choice: &Choice| {
+        let run_on = |stream: &Arc<CudaStream>, handle: &Handle, choice: &Choice| {
             // SAFETY: handle and choice are open; the arrays are the caller's promise; the workspace is freed in the order of the stream,
             // behind the convolution.
             with_workspace(stream, choice.workspace, |space| unsafe {
-                choice.run(handle, arrays, space)
+                choice.run(handle.get(), arrays, space)
             })
         };
         let run = |choice: &Choice| run_on(self.stream.stream(), handle, choice);
@@ -118,7 +112,7 @@ impl Cudnn {
                 None if *timed => By::Time,
                 None => By::Guess,
             };
-            let choice = choose(&self.stream, handle, (c, pass, aligned), by, run)?;
+            let choice = choose(&self.stream, handle.get(), (c, pass, aligned), by, run)?;
             if aligned {
                 chosen.insert((pass, c), choice.number);
             }
@@ -127,13 +121,12 @@ impl Cudnn {
         let choice = &choices[&place];
         // What is timed is timed alone.
         if aside && !self.stream.watch().is_on() {
-            return beside.run(&self.stream, || {
-                run_on(&beside.stream, beside.handle, choice)
-            });
+            let work = || run_on(&beside.stream, &beside.handle, choice);
+            return beside.run(&self.stream, work).map(Some);
         }
         self.stream
             .noted(|| name(c, pass, choice), || run(choice))
-            .map(|()| Ticket::default())
+            .map(|()| None)
     }
 }
 
@@ -188,13 +181,19 @@ impl Convolve for Cudnn {
         x: Address,
         dy: Address,
         dw: Address,
-    ) -> Result<Ticket> {
+    ) -> Result<Option<Place>> {
         // SAFETY: the caller's promise.
         unsafe { self.run(c, Pass::Filter, [x, dw, dy], true) }
     }
 
-    fn wait(&self, work: &Ticket) -> Result<()> {
-        work.wait(&self.stream)
+    fn set_lanes(&self, on: bool) -> Result<()> {
+        self.stream.stream().context().bind_to_thread()?;
+        let lanes = &mut self.state().lanes;
+        while on && lanes.len() <= SIDE_LANES {
+            lanes.push(OnLane::new(&self.stream)?);
+        }
+        self.stream.set_lanes(on);
+        Ok(())
     }
 
     fn set_timed(&self, timed: bool) {
@@ -231,11 +230,9 @@ impl State {
 impl Drop for Cudnn {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Before the handles that they were made with.
         state.choices.clear();
         state.retired.clear();
-        // A library that cannot be closed at the end is left open.
-        // SAFETY: nothing uses the handle any more.
-        let _ = unsafe { result::destroy_handle(state.handle) };
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::chosen::Numbers;
 use super::{Choices, Convolution, Convolve, Pass};
-use crate::{Address, Element, Result};
+use crate::{Address, Element, Place, Result, races};
 
 /// What the processor calls itself where choices are kept.
 const MADE_ON: &str = "the processor";
@@ -47,6 +47,25 @@ impl EmulatedConvolutions {
         } else {
             channels.rev().collect()
         }
+    }
+
+    /// The weight's gradient `dw`.
+    ///
+    /// # Safety
+    /// The arrays are as long as the sizes say.
+    unsafe fn weight(&self, c: Convolution, [x, dy, dw]: [Address; 3]) {
+        let [inputs, weights, outputs] = c.lengths();
+        // SAFETY: the caller's promise.
+        let (map, from) = unsafe { (read(x, inputs, c.element), read(dy, outputs, c.element)) };
+        let mut to = vec![0.0; weights];
+        let order = self.order(Pass::Filter, c);
+        c.each_tap(|x, w, y| {
+            for &i in &order {
+                to[w + i] += from[y] * map[x + i];
+            }
+        });
+        // SAFETY: the caller's promise.
+        unsafe { write(dw, &to, c.element) };
     }
 }
 
@@ -147,6 +166,7 @@ impl Convolution {
 impl Convolve for EmulatedConvolutions {
     unsafe fn forward(&self, c: Convolution, x: Address, w: Address, y: Address) -> Result<()> {
         let [inputs, weights, outputs] = c.lengths();
+        let launch = races::before([x, w, y].into_iter());
         // SAFETY: the caller's promise.
         let (from, weight) = unsafe { (read(x, inputs, c.element), read(w, weights, c.element)) };
         let mut to = vec![0.0; outputs];
@@ -158,6 +178,7 @@ impl Convolve for EmulatedConvolutions {
         });
         // SAFETY: the caller's promise.
         unsafe { write(y, &to, c.element) };
+        launch.done("convolution", false);
         Ok(())
     }
 
@@ -169,6 +190,7 @@ impl Convolve for EmulatedConvolutions {
         dx: Address,
     ) -> Result<()> {
         let [inputs, weights, outputs] = c.lengths();
+        let launch = races::before([w, dy, dx].into_iter());
         // SAFETY: the caller's promise.
         let (weight, from) = unsafe { (read(w, weights, c.element), read(dy, outputs, c.element)) };
         let mut to = vec![0.0; inputs];
@@ -180,6 +202,7 @@ impl Convolve for EmulatedConvolutions {
         });
         // SAFETY: the caller's promise.
         unsafe { write(dx, &to, c.element) };
+        launch.done("data gradient", false);
         Ok(())
     }
 
@@ -190,18 +213,27 @@ impl Convolve for EmulatedConvolutions {
         dy: Address,
         dw: Address,
     ) -> Result<()> {
-        let [inputs, weights, outputs] = c.lengths();
+        let launch = races::before([x, dy, dw].into_iter());
         // SAFETY: the caller's promise.
-        let (map, from) = unsafe { (read(x, inputs, c.element), read(dy, outputs, c.element)) };
-        let mut to = vec![0.0; weights];
-        let order = self.order(Pass::Filter, c);
-        c.each_tap(|x, w, y| {
-            for &i in &order {
-                to[w + i] += from[y] * map[x + i];
-            }
-        });
+        unsafe { self.weight(c, [x, dy, dw]) };
+        launch.done("filter gradient", false);
+        Ok(())
+    }
+
+    unsafe fn filter_gradient_beside(
+        &self,
+        c: Convolution,
+        x: Address,
+        dy: Address,
+        dw: Address,
+    ) -> Result<Option<Place>> {
+        let launch = races::before([x, dy, dw].into_iter());
         // SAFETY: the caller's promise.
-        unsafe { write(dw, &to, c.element) };
+        unsafe { self.weight(c, [x, dy, dw]) };
+        Ok(Some(launch.done("filter gradient beside", true)))
+    }
+
+    fn set_lanes(&self, _: bool) -> Result<()> {
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub use notices::take_notices;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, Element, Result};
+use crate::{Address, Element, Place, Result};
 
 /// How floats are multiplied; bfloat16 is always summed in float.
 #[derive(
@@ -66,14 +66,6 @@ pub struct Convolution {
     pub element: Element,
     /// How floats are multiplied.
     pub arithmetic: Arithmetic,
-}
-
-/// Work that was given to a stream beside the engine's.
-#[derive(Debug, Default)]
-pub struct Ticket {
-    /// Its end; there is none where it was done in turn.
-    #[cfg(feature = "cuda")]
-    end: Option<cudarc::driver::CudaEvent>,
 }
 
 /// Something that runs convolutions, in turn with its engine's kernels.
@@ -117,8 +109,8 @@ pub trait Convolve {
         dw: Address,
     ) -> Result<()>;
 
-    /// The weight's gradient beside what the engine is given from here on, where there is a second stream. It is there once the engine has
-    /// [waited](Self::wait) for it; until then the arrays stay as they are.
+    /// The weight's gradient beside what the engine is given from here on, where there is a second stream: then where that stream stands afterwards. It is
+    /// there once a lane has [waited](crate::Lanes::wait) for it; until then the arrays stay as they are.
     ///
     /// # Safety
     /// As [`Self::filter_gradient`].
@@ -131,19 +123,13 @@ pub trait Convolve {
         x: Address,
         dy: Address,
         dw: Address,
-    ) -> Result<Ticket> {
-        // SAFETY: the caller's promise.
-        unsafe { self.filter_gradient(c, x, dy, dw) }.map(|()| Ticket::default())
-    }
+    ) -> Result<Option<Place>>;
 
-    /// Has the engine wait for work beside it, and for all that was begun there before.
+    /// Whether a captured step may have [lanes](crate::Lanes). Nothing is captured while that changes.
     ///
     /// # Errors
-    /// The driver's.
-    fn wait(&self, work: &Ticket) -> Result<()> {
-        let _ = work;
-        Ok(())
-    }
+    /// cuDNN's.
+    fn set_lanes(&self, on: bool) -> Result<()>;
 
     /// How an algorithm is chosen when a convolution comes up for the first time: by the library's own guess, or, `timed`, by trying
     /// out which is the fastest. Where that changes, choices made before are dropped.

@@ -50,6 +50,34 @@ pub fn set_cudnn_benchmark(_: &candle_core::Device, _: bool) -> Result<()> {
     Ok(())
 }
 
+/// Nothing: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+pub fn set_cuda_branches(_: &candle_core::Device, _: bool) -> Result<()> {
+    Ok(())
+}
+
+/// Nothing: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+#[inline(always)]
+pub fn landmark(_: &Tensor) -> Result<()> {
+    Ok(())
+}
+
+/// Calls `work` with the number of each of `inputs`.
+///
+/// # Errors
+/// `work`'s.
+pub fn side_by_side<T, E: From<crate::Error>>(
+    inputs: &[&Tensor],
+    work: impl FnMut(usize) -> std::result::Result<T, E>,
+) -> std::result::Result<Vec<T>, E> {
+    (0..inputs.len()).map(work).collect()
+}
+
 /// `None`: this build knows no GPU.
 ///
 /// # Errors

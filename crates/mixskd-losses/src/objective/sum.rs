@@ -1,6 +1,7 @@
 //! The objective's parts and their weighted sum.
 
 use candle_core::Tensor;
+use mixskd_kernels::side_by_side;
 
 use super::terms::{Step, TERMS, zero};
 use super::{MixSkdOutputs, ObjectiveConfig};
@@ -50,15 +51,14 @@ pub fn objective(
         lambda,
         temperature: config.temperature,
     };
-    let mut weights = Vec::with_capacity(TERMS.len());
-    let mut parts = Vec::with_capacity(TERMS.len());
-    for term in &TERMS {
-        let weight = (term.weight)(config);
-        if weight > 0.0 {
-            parts.push((term.name, (term.value)(&step)?));
-            weights.push(weight);
-        }
-    }
+    let terms = TERMS.iter().map(|term| (term, (term.weight)(config)));
+    let terms: Vec<_> = terms.filter(|&(_, weight)| weight > 0.0).collect();
+    // No term needs another: all read what is there already.
+    let ready = vec![lambda; terms.len()];
+    let values = side_by_side(&ready, |index| (terms[index].0.value)(&step))?;
+    let names = terms.iter().map(|(term, _)| term.name);
+    let parts: Vec<_> = names.zip(values).collect();
+    let weights = terms.iter().map(|&(_, weight)| weight);
     let weighted: Vec<_> = parts.iter().map(|(_, part)| part).zip(weights).collect();
     let total = weighted_sum(&weighted)?.map_or_else(|| zero(outputs, lambda), Ok)?;
     Ok(LossParts { total, parts })

@@ -2,9 +2,11 @@
 
 use candle_core::Tensor;
 use mixskd_data::{LambdaPer, PairSampler};
-use mixskd_kernels::{has_gpu_kernels, join_samples, samples};
+use mixskd_kernels::{has_gpu_kernels, join_samples, samples, side_by_side};
 use mixskd_losses::{MixSkdOutputs, ObjectiveConfig, objective};
-use mixskd_models::{Backbone, Cost, Discriminator, DiscriminatorHead, Mode, SelfTeacher};
+use mixskd_models::{
+    Backbone, Cost, Discriminator, DiscriminatorHead, HeadOutput, Mode, SelfTeacher,
+};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
@@ -105,11 +107,22 @@ impl Settings for Parts {
     }
 }
 
-/// Logits on the interpolated and on the mixes' feature maps, where anything reads them.
-#[derive(Default)]
-struct Judged {
-    teacher: [Option<Tensor>; 2],
-    discriminators: [Vec<Tensor>; 2],
+/// What one head says of a batch and of its mixes, as far as anything reads it.
+struct Said {
+    original: Option<Tensor>,
+    mixed: Option<Tensor>,
+    interpolated: Option<Tensor>,
+    /// Feature maps: interpolated, and the mixes'.
+    maps: Option<[Tensor; 2]>,
+    /// Both as one batch, where that is what modules are given.
+    joined: Option<Tensor>,
+    /// The discriminator's logits on them.
+    judged: Option<[Tensor; 2]>,
+}
+
+/// A list of what every head has, or nothing where none has it.
+fn every<T>(heads: &[Said], part: impl Fn(&Said) -> Option<T>) -> Vec<T> {
+    heads.iter().filter_map(part).collect()
 }
 
 impl MixSkd {
@@ -158,53 +171,72 @@ impl MixSkd {
         })
     }
 
-    /// Discriminators' and the self-teacher's logits on the interpolated and on the mixes' feature maps. A GPU, on which small products take
-    /// as long as larger ones, is given both as one batch: neither module has a batch norm.
-    fn judge(&self, interpolated: &[Tensor], mixed: &[Tensor]) -> Result<Judged> {
-        let [Some(first), Some(_)] = [interpolated.first(), mixed.first()] else {
-            return Ok(Judged::default());
+    /// What the network's head `k` says. `second` is the place of the mixes in its batch.
+    fn said(
+        &self,
+        k: usize,
+        head: &HeadOutput,
+        pairs: &PairTensors,
+        second: usize,
+    ) -> Result<Said> {
+        let reads = self.objective.reads();
+        let size = pairs.partner_labels.dim(0)?;
+        let part = |there: bool, t: &Tensor, at: usize| {
+            let part = there.then(|| samples(t, at, size));
+            Ok::<_, Error>(part.transpose()?)
         };
-        if !has_gpu_kernels(first.device()) {
-            return Ok(Judged {
-                teacher: [self.teach(interpolated)?, self.teach(mixed)?],
-                discriminators: [self.discriminate(interpolated)?, self.discriminate(mixed)?],
-            });
-        }
-        let both = interpolated.iter().zip(mixed);
-        let both = both
-            .map(|(a, b)| Ok(join_samples(&[a, b])?))
-            .collect::<Result<Vec<_>>>()?;
-        let size = first.dim(0)?;
-        let (teacher, discriminators) = (self.teach(&both)?, self.discriminate(&both)?);
-        let half = |at: usize, t: &Tensor| Ok::<_, Error>(samples(t, at, size)?);
-        let teacher_of = |at| teacher.as_ref().map(|t| half(at, t)).transpose();
-        let discriminators_of = |at| {
-            let halves = discriminators.iter().map(|t| half(at, t));
-            halves.collect::<Result<Vec<_>>>()
+        let original = part(reads.originals(), &head.logits, 0)?;
+        let mixed = part(reads.mixes(), &head.logits, second)?;
+        let interpolated = match &original {
+            Some(logits) if reads.interpolated => Some(pairs.mix(logits)?),
+            _ => None,
         };
-        Ok(Judged {
-            teacher: [teacher_of(0)?, teacher_of(size)?],
-            discriminators: [discriminators_of(0)?, discriminators_of(size)?],
+        let maps = match (
+            part(reads.maps(), &head.features, 0)?,
+            part(reads.maps(), &head.features, second)?,
+        ) {
+            (Some(map), Some(of_mixes)) => Some([pairs.maps(&map)?, of_mixes]),
+            _ => None,
+        };
+        // A GPU, on which small products take as long as larger ones, is given both as one batch: neither discriminators nor the self-teacher have a
+        // batch norm.
+        let joined = match &maps {
+            Some([a, b]) if has_gpu_kernels(a.device()) => Some(join_samples(&[a, b])?),
+            _ => None,
+        };
+        let judge = |discriminator: &Discriminator, map: &Tensor| {
+            let map = self.objective.discriminator.input(map)?;
+            Ok::<_, Error>(discriminator.forward(&map)?)
+        };
+        let judged = match (self.discriminators.get(k), &joined, &maps) {
+            (Some(own), Some(both), _) => Some(halves(&judge(own, both)?, size)?),
+            (Some(own), None, Some([a, b])) => Some([judge(own, a)?, judge(own, b)?]),
+            _ => None,
+        };
+        Ok(Said {
+            original,
+            mixed,
+            interpolated,
+            maps,
+            joined,
+            judged,
         })
     }
 
-    /// The discriminators' opinion of feature maps.
-    fn discriminate(&self, features: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mode = self.objective.discriminator;
-        let judge = |(discriminator, map): (&Discriminator, &Tensor)| {
-            Ok(discriminator.forward(&mode.input(map)?)?)
+    /// The self-teacher's logits on the interpolated and on the mixes' maps of all heads.
+    fn taught(&self, heads: &[Said], size: usize) -> Result<[Option<Tensor>; 2]> {
+        let Some(teacher) = &self.teacher else {
+            return Ok([None, None]);
         };
-        self.discriminators
-            .iter()
-            .zip(features)
-            .map(judge)
-            .collect()
-    }
-
-    /// The self-teacher's logits on one set of maps.
-    fn teach(&self, features: &[Tensor]) -> Result<Option<Tensor>> {
-        let teach = |teacher: &SelfTeacher| Ok(teacher.forward(features, Mode::Train)?);
-        self.teacher.as_ref().map(teach).transpose()
+        let teach = |maps: &[Tensor]| Ok::<_, Error>(teacher.forward(maps, Mode::Train)?);
+        let joined = every(heads, |head| head.joined.clone());
+        let own = |at: usize| every(heads, |head| head.maps.as_ref().map(|maps| maps[at].clone()));
+        let [a, b] = if joined.is_empty() {
+            [teach(&own(0))?, teach(&own(1))?]
+        } else {
+            halves(&teach(&joined)?, size)?
+        };
+        Ok([Some(a), Some(b)])
     }
 
     /// The objective for pairs already drawn.
@@ -226,47 +258,27 @@ impl MixSkd {
 
         // Mixes come after the originals, where there are any.
         let second = if originals { size } else { 0 };
-        let part = |there: bool, at: usize, list: &[Tensor]| -> Result<Vec<Tensor>> {
-            let list = if there { list } else { &[] };
-            list.iter().map(|t| Ok(samples(t, at, size)?)).collect()
-        };
-        let logits: Vec<Tensor> = heads.iter().map(|head| head.logits.clone()).collect();
-        let maps: Vec<Tensor> = heads.iter().map(|head| head.features.clone()).collect();
-        let original = part(originals, 0, &logits)?;
-        let mixed = part(mixes, second, &logits)?;
-        let interpolated = if reads.interpolated {
-            original
-                .iter()
-                .map(|z| pairs.mix(z))
-                .collect::<Result<_>>()?
-        } else {
-            vec![]
-        };
-        let mixed_features = part(reads.maps(), second, &maps)?;
-        let interpolated_features = part(reads.maps(), 0, &maps)?
-            .iter()
-            .map(|map| pairs.maps(map))
-            .collect::<Result<Vec<_>>>()?;
-
-        // The backbone is the last head, and there is always one.
-        let (backbone_logits, targets) = match original.last() {
-            Some(logits) => (logits.detach(), batch.labels.clone()),
-            None => (mixed[mixed.len() - 1].detach(), pairs.dominant.clone()),
-        };
-        let Judged {
-            teacher: [teacher_interpolated, teacher_mixed],
-            discriminators: [discriminator_interpolated, discriminator_mixed],
-        } = self.judge(&interpolated_features, &mixed_features)?;
+        let logits: Vec<_> = heads.iter().map(|head| &head.logits).collect();
+        let said = side_by_side(&logits, |k| self.said(k, &heads[k], pairs, second))?;
+        let [teacher_interpolated, teacher_mixed] = self.taught(&said, size)?;
+        let map = |at: usize| every(&said, |head| Some(head.maps.as_ref()?[at].clone()));
+        let judged = |at: usize| every(&said, |head| Some(head.judged.as_ref()?[at].clone()));
         let outputs = MixSkdOutputs {
             teacher_interpolated,
             teacher_mixed,
-            discriminator_interpolated,
-            discriminator_mixed,
-            original,
-            mixed,
-            interpolated,
-            interpolated_features,
-            mixed_features,
+            discriminator_interpolated: judged(0),
+            discriminator_mixed: judged(1),
+            original: every(&said, |head| head.original.clone()),
+            mixed: every(&said, |head| head.mixed.clone()),
+            interpolated: every(&said, |head| head.interpolated.clone()),
+            interpolated_features: map(0),
+            mixed_features: map(1),
+        };
+        // The backbone is the last head, and there is always one.
+        let (backbone_logits, targets) = match (outputs.original.last(), outputs.mixed.last()) {
+            (Some(logits), _) => (logits.detach(), batch.labels.clone()),
+            (None, Some(logits)) => (logits.detach(), pairs.dominant.clone()),
+            (None, None) => (heads[heads.len() - 1].logits.detach(), batch.labels.clone()),
         };
         let parts = objective(
             &outputs,
@@ -286,6 +298,11 @@ impl MixSkd {
             targets,
         })
     }
+}
+
+/// The first `size` samples, and as many after them.
+fn halves(x: &Tensor, size: usize) -> Result<[Tensor; 2]> {
+    Ok([samples(x, 0, size)?, samples(x, size, size)?])
 }
 
 impl Method for MixSkd {

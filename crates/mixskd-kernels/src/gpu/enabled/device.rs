@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasSetWorkspace_v2;
@@ -10,14 +11,59 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, result};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId};
 use candle_core::{DType, Device, Result, bail};
 use mixskd_cuda::convolution::Cudnn;
-use mixskd_cuda::{Address, Stream};
+use mixskd_cuda::{Address, SIDE_LANES, Stream};
 
 use super::memory::{Gpu, Memory, failed};
 
 static OPENED: LazyLock<Mutex<HashMap<DeviceId, Arc<Gpu>>>> = LazyLock::new(Mutex::default);
 
-/// Bytes that cuBLAS multiplies in. Its own, so that it takes none while a step is captured, and its sums repeat.
-const BLAS_WORKSPACE: usize = 32 << 20;
+/// Bytes that cuBLAS multiplies in, for each lane. They are given to it, so that it takes none while a step is captured, and its sums repeat.
+const BLAS_WORKSPACE: usize = 8 << 20;
+
+/// What cuBLAS multiplies in.
+pub(super) struct Workspace {
+    first: Address,
+    /// The lane whose part it has.
+    lane: AtomicUsize,
+}
+
+impl Workspace {
+    fn new(device: &CudaDevice) -> Result<Self> {
+        let all = device.alloc_zeros::<u8>((SIDE_LANES + 1) * BLAS_WORKSPACE)?;
+        let (first, guard) = all.device_ptr(&device.cuda_stream());
+        drop(guard);
+        // It is there as long as the process.
+        std::mem::forget(all);
+        let workspace = Self {
+            first,
+            lane: AtomicUsize::new(0),
+        };
+        workspace.set(device, 0)?;
+        Ok(workspace)
+    }
+
+    fn set(&self, device: &CudaDevice, lane: usize) -> Result<()> {
+        let place = self.first + (lane * BLAS_WORKSPACE) as Address;
+        // SAFETY: the memory is there as long as the process.
+        unsafe {
+            cublasSetWorkspace_v2(
+                *device.cublas_handle().handle(),
+                place as *mut c_void,
+                BLAS_WORKSPACE,
+            )
+        }
+        .result()
+        .map_err(candle_core::Error::wrap)
+    }
+
+    /// Products from here on are made in the memory of `lane`.
+    pub(super) fn give(&self, device: &CudaDevice, lane: usize) -> Result<()> {
+        if self.lane.swap(lane, Ordering::Relaxed) == lane {
+            return Ok(());
+        }
+        self.set(device, lane)
+    }
+}
 
 /// The GPU called `ordinal`, on a stream that can be captured. All work goes through that one stream, in order, so that nothing has to be
 /// tracked by events.
@@ -30,21 +76,7 @@ pub fn open(ordinal: usize) -> crate::Result<Device> {
         // SAFETY: all kernels are on one stream, and what uploads on another orders the two by events of its own.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
-        let workspace = cuda.alloc_zeros::<u8>(BLAS_WORKSPACE)?;
-        let stream = cuda.cuda_stream();
-        let (address, guard) = workspace.device_ptr(&stream);
-        // SAFETY: the memory is there as long as the process.
-        unsafe {
-            cublasSetWorkspace_v2(
-                *cuda.cublas_handle().handle(),
-                address as *mut c_void,
-                BLAS_WORKSPACE,
-            )
-        }
-        .result()
-        .map_err(candle_core::Error::wrap)?;
-        drop(guard);
-        std::mem::forget(workspace);
+        loaded(cuda)?;
     }
     Ok(device)
 }
@@ -70,9 +102,10 @@ pub(super) fn loaded(device: &CudaDevice) -> Result<Arc<Gpu>> {
     }
     let stream = Arc::new(Stream::new(device.cuda_stream()).map_err(failed)?);
     let gpu = Arc::new(Gpu {
-        memory: Memory::Device(device.clone(), stream.clone()),
+        memory: Memory::Device(device.clone(), stream.clone(), Workspace::new(device)?),
         engine: Box::new(stream.clone()),
-        convolutions: Box::new(Cudnn::new(stream).map_err(failed)?),
+        convolutions: Box::new(Cudnn::new(stream.clone()).map_err(failed)?),
+        lanes: Box::new(stream),
     });
     opened.insert(device.id(), gpu.clone());
     Ok(gpu)
@@ -81,7 +114,7 @@ pub(super) fn loaded(device: &CudaDevice) -> Result<Arc<Gpu>> {
 /// The stream that all kernels of the device go through.
 pub(super) fn stream(device: &CudaDevice) -> Result<Arc<Stream>> {
     match &loaded(device)?.memory {
-        Memory::Device(_, stream) => Ok(stream.clone()),
+        Memory::Device(_, stream, _) => Ok(stream.clone()),
         #[cfg(feature = "emulator")]
         Memory::Host => bail!("a GPU's memory is the host's"),
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use candle_core::{CpuStorage, DType, Result, bail};
 use mixskd_cuda::convolution::EmulatedConvolutions;
-use mixskd_cuda::{Address, Emulator};
+use mixskd_cuda::{Address, Emulator, races};
 
 use super::memory::{Gpu, Memory};
 
@@ -17,6 +17,7 @@ static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
         memory: Memory::Host,
         engine: Box::new(Emulator),
         convolutions: Box::new(EmulatedConvolutions::default()),
+        lanes: Box::new(Emulator),
     })
 });
 
@@ -36,12 +37,14 @@ pub(super) fn open() -> Arc<Gpu> {
 
 /// Memory for `count` elements, filled with what no kernel may rely on.
 pub(super) fn storage(dtype: DType, count: usize) -> Result<CpuStorage> {
-    Ok(match dtype {
+    let storage = match dtype {
         DType::F64 => CpuStorage::F64(vec![f64::NAN; count]),
         DType::F32 => CpuStorage::F32(vec![f32::NAN; count]),
         DType::BF16 => CpuStorage::BF16(vec![half::bf16::NAN; count]),
         other => return Err(candle_core::Error::UnsupportedDTypeForOp(other, "kernel").bt()),
-    })
+    };
+    races::taken(place(&storage, 0)?, count * dtype.size_in_bytes());
+    Ok(storage)
 }
 
 /// Where an element lies.

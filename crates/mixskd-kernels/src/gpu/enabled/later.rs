@@ -8,11 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, TensorId};
-use mixskd_cuda::Element;
-use mixskd_cuda::convolution::{Convolution, Ticket};
+use mixskd_cuda::convolution::Convolution;
 use mixskd_cuda::norm::{self, Running};
 use mixskd_cuda::update::{self, Turn};
+use mixskd_cuda::{Element, Place, SIDE_LANES};
 
+use super::lanes;
 use super::memory::{Gpu, address, element, failed, kernel_for};
 
 /// What is put off. Tensors are held until the launch that reads them.
@@ -21,8 +22,8 @@ struct Work {
     running: Vec<(Arc<Gpu>, Running, [Tensor; 4])>,
     gradients: Vec<Gradient>,
     is_going_back: bool,
-    /// Gradients of weights that are made beside the rest, oldest first.
-    beside: VecDeque<Beside>,
+    /// Gradients of weights that are made beside the rest, oldest first, by the lane that they are made beside.
+    beside: [VecDeque<Beside>; SIDE_LANES + 1],
     /// Weights in the convolutions' order, by their parameters.
     weights: HashMap<TensorId, Tensor>,
 }
@@ -70,7 +71,8 @@ struct Gradient {
 /// What is being made beside the rest: its gradient's input, output's gradient and memory are held until it was waited for.
 struct Beside {
     gpu: Arc<Gpu>,
-    ticket: Ticket,
+    /// Its end; none where it was done in turn.
+    end: Option<Place>,
     _held: [Tensor; 3],
 }
 
@@ -95,16 +97,17 @@ pub(super) fn put_off(
         unsafe { gpu.convolutions.filter_gradient(c, from, by, to) }.map_err(failed)?;
     } else {
         // SAFETY: as above; they are held until it was waited for.
-        let ticket = unsafe { gpu.convolutions.filter_gradient_beside(c, from, by, to) };
+        let end = unsafe { gpu.convolutions.filter_gradient_beside(c, from, by, to) };
         let begun = Beside {
             gpu: gpu.clone(),
-            ticket: ticket.map_err(failed)?,
+            end: end.map_err(failed)?,
             _held: [x, dy, turned].map(Tensor::clone),
         };
         oldest = with(|work| {
-            work.beside.push_back(begun);
-            let due = work.beside.len() > BESIDE;
-            due.then(|| work.beside.pop_front()).flatten()
+            let beside = &mut work.beside[lanes::current()];
+            beside.push_back(begun);
+            let due = beside.len() > BESIDE;
+            due.then(|| beside.pop_front()).flatten()
         });
     }
     let gradient = Gradient {
@@ -149,25 +152,41 @@ pub(super) fn gradients() -> Result<Vec<(Tensor, Tensor)>> {
 }
 
 impl Beside {
-    /// Has the GPU's stream wait for it.
+    /// Has the current lane wait for it.
     fn wait(self) -> Result<()> {
-        self.gpu.convolutions.wait(&self.ticket).map_err(failed)
+        let waited = self.end.as_ref().map(|end| self.gpu.lanes.wait(end));
+        waited.transpose().map_err(failed)?;
+        Ok(())
     }
+}
+
+/// Has the current lane wait for all that is made beside one.
+pub(super) fn wait_beside() -> Result<()> {
+    // All of it, also where one cannot be waited for: what they are made of is given back afterwards.
+    let beside = with(|work| std::mem::take(&mut work.beside));
+    let waited: Vec<_> = beside.into_iter().flatten().map(Beside::wait).collect();
+    waited.into_iter().collect()
 }
 
 /// Does what was put off so far.
 pub(super) fn flush() -> Result<()> {
-    // All of it, also where one cannot be waited for: what they are made of is given back afterwards.
-    let beside = with(|work| std::mem::take(&mut work.beside));
-    let waited: Vec<_> = beside.into_iter().map(Beside::wait).collect();
-    waited.into_iter().collect::<Result<()>>()?;
-    let running = with(|work| std::mem::take(&mut work.running));
-    for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
-        let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();
-        // SAFETY: whoever put it off gave arrays of its channels, and none is there twice.
-        unsafe { norm::advance(some[0].0.engine(), &layers) }.map_err(failed)?;
+    let is_due = |work: &mut Work| {
+        !work.running.is_empty() || work.beside.iter().any(|beside| !beside.is_empty())
+    };
+    if !with(is_due) {
+        return Ok(());
     }
-    Ok(())
+    // What came of any lane.
+    lanes::in_first(|| {
+        wait_beside()?;
+        let running = with(|work| std::mem::take(&mut work.running));
+        for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
+            let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();
+            // SAFETY: whoever put it off gave arrays of its channels, and none is there twice.
+            unsafe { norm::advance(some[0].0.engine(), &layers) }.map_err(failed)?;
+        }
+        Ok(())
+    })
 }
 
 /// Moves running statistics, now or later; `held` are the batch's and those that are moved.

@@ -5,24 +5,31 @@ use std::sync::Arc;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use mixskd_cuda::convolution::Convolve;
-use mixskd_cuda::{Address, Element, Engine};
+use mixskd_cuda::{Address, Element, Engine, Lanes};
 
 #[cfg(feature = "cuda")]
 use super::device;
 #[cfg(feature = "emulator")]
 use super::host;
+#[cfg(feature = "cuda")]
+use super::lanes;
 
 /// A GPU with the kernels loaded, or the processor that stands in for one.
 pub(super) struct Gpu {
     pub(super) memory: Memory,
     pub(super) engine: Box<dyn Engine + Send + Sync>,
     pub(super) convolutions: Box<dyn Convolve + Send + Sync>,
+    pub(super) lanes: Box<dyn Lanes + Send + Sync>,
 }
 
 /// Where a GPU's tensors live.
 pub(super) enum Memory {
     #[cfg(feature = "cuda")]
-    Device(candle_core::CudaDevice, Arc<mixskd_cuda::Stream>),
+    Device(
+        candle_core::CudaDevice,
+        Arc<mixskd_cuda::Stream>,
+        device::Workspace,
+    ),
     #[cfg(feature = "emulator")]
     Host,
 }
@@ -48,6 +55,23 @@ impl Gpu {
         }
     }
 
+    /// candle's product of matrices, by cuBLAS: in the memory of the current lane.
+    pub(super) fn product(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        match &self.memory {
+            #[cfg(feature = "cuda")]
+            Memory::Device(device, _, workspace) => workspace.give(device, lanes::current())?,
+            // The processor multiplies no bfloat16: floats rounded to it.
+            #[cfg(feature = "emulator")]
+            Memory::Host if x.dtype() == DType::BF16 => {
+                let product = x.to_dtype(DType::F32)?.matmul(&y.to_dtype(DType::F32)?)?;
+                return product.to_dtype(DType::BF16);
+            }
+            #[cfg(feature = "emulator")]
+            Memory::Host => {}
+        }
+        x.matmul(y)
+    }
+
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.engine
     }
@@ -56,7 +80,7 @@ impl Gpu {
     pub(super) fn storage(&self, dtype: DType, count: usize) -> Result<Storage> {
         match &self.memory {
             #[cfg(feature = "cuda")]
-            Memory::Device(device, _) => device::storage(device, dtype, count).map(Storage::Cuda),
+            Memory::Device(device, ..) => device::storage(device, dtype, count).map(Storage::Cuda),
             #[cfg(feature = "emulator")]
             Memory::Host => host::storage(dtype, count).map(Storage::Cpu),
         }
@@ -105,7 +129,7 @@ pub(super) fn kernel_for(
 }
 
 /// Where a contiguous tensor begins. It has to live until what reads or writes it is launched; memory is given back in the order of
-/// the device's one stream.
+/// the device's one stream, or of the [lane](super::lanes) that it is dropped in.
 pub(super) fn address(tensor: &Tensor) -> Result<Address> {
     let (storage, layout) = tensor.storage_and_layout();
     place(&storage, layout)

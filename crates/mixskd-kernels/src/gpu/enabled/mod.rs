@@ -14,6 +14,7 @@ mod graph;
 mod host;
 mod images;
 mod joined;
+mod lanes;
 mod later;
 mod loss;
 mod memory;
@@ -38,6 +39,7 @@ pub use graph::{StepGraph, gpu_memory_in_use, rehearse};
 pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
+pub use lanes::{landmark, set_cuda_branches, side_by_side};
 pub(crate) use images::batch_images;
 pub(crate) use joined::{add, join_channels, join_samples};
 pub(crate) use loss::{

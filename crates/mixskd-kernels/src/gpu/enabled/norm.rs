@@ -148,11 +148,11 @@ impl Normalise {
             None => inputs.extend([&weight, &bias]),
         }
         inputs.extend(&residual);
-        let (weight, bias, residual) = (weight.clone(), bias.clone(), residual.clone());
+        let (weight, bias, added) = (weight.clone(), bias.clone(), residual.is_some());
         let backward = move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| {
             let params = [&weight, &bias];
-            let [dx, d_params, d_residual] =
-                self.gradients(inputs[0], params, residual.as_ref(), y, dy)?;
+            let residual = inputs.last().copied().filter(|_| added);
+            let [dx, d_params, d_residual] = self.gradients(inputs[0], params, residual, y, dy)?;
             let mut gradients = vec![dx];
             match d_params {
                 Some(d) if apart => gradients.extend([Some(d.get(0)?), Some(d.get(1)?)]),

@@ -105,7 +105,7 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
     if element == Element::F32 && tape::is_running() && floats.all(|t| t.dtype() == DType::F32) {
         return noted(gpu, x, weight, bias).map(Some);
     }
-    let y = product(x, &weight.to_dtype(x.dtype())?.t()?)?;
+    let y = gpu.product(x, &weight.to_dtype(x.dtype())?.t()?)?;
     Ok(Some(match bias {
         Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
@@ -116,7 +116,7 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
 fn noted(gpu: Arc<Gpu>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (x, bias) = (x.contiguous()?, bias.map(Tensor::contiguous).transpose()?);
     let sizes = (x.dim(0)?, weight.dim(0)?);
-    let flat = product(&x.detach(), &weight.detach().t()?)?;
+    let flat = gpu.product(&x.detach(), &weight.detach().t()?)?;
     let y = gpu.storage(DType::F32, flat.elem_count())?;
     // SAFETY: the arrays are as long as the sizes say.
     unsafe {
@@ -132,8 +132,8 @@ fn noted(gpu: Arc<Gpu>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
             t.track_op().then(make).transpose()
         };
         let mut all = vec![
-            wanted(x, &|| product(dy, &weight.detach()))?,
-            wanted(weight, &|| product(&dy.t()?, &x.detach()))?,
+            wanted(x, &|| gpu.product(dy, &weight.detach()))?,
+            wanted(weight, &|| gpu.product(&dy.t()?, &x.detach()))?,
         ];
         if inputs.len() > 2 {
             let d_bias = gpu.empty(DType::F32, sizes.1)?;
@@ -172,13 +172,4 @@ pub(crate) fn relu(x: &Tensor) -> Result<Option<Tensor>> {
         Ok(vec![Some(dx)])
     };
     Ok(Some(record("mixskd-relu", &[&x], y, shape, backward)?))
-}
-
-/// candle's product; on the processor, which multiplies no bfloat16, of floats rounded to it.
-fn product(x: &Tensor, y: &Tensor) -> candle_core::Result<Tensor> {
-    if x.device().is_cpu() && x.dtype() == DType::BF16 {
-        let product = x.to_dtype(DType::F32)?.matmul(&y.to_dtype(DType::F32)?)?;
-        return product.to_dtype(DType::BF16);
-    }
-    x.matmul(y)
 }

@@ -17,6 +17,7 @@ use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Shape, Storage, Tensor, TensorId, bail};
 
+use super::lanes::{self, Origin, WayBack};
 use super::later;
 use super::memory::{Gpu, tensor};
 use super::recorded::{Backward, record};
@@ -28,8 +29,12 @@ struct Node {
     inputs: Vec<Tensor>,
     output: Tensor,
     way: Back,
+    /// The lane that it was made in.
+    lane: usize,
     /// What has been delivered so far, to be added up when the node's turn comes.
     gradient: Vec<Share>,
+    /// Where from.
+    origins: Vec<Origin>,
 }
 
 /// How a node goes back.
@@ -44,6 +49,8 @@ struct Notes {
     nodes: Vec<Node>,
     /// Of each node's output.
     places: HashMap<TensorId, usize>,
+    /// How many nodes there were when lanes were joined.
+    joins: Vec<usize>,
 }
 
 thread_local! {
@@ -90,11 +97,22 @@ fn put_down(
                 inputs: inputs.iter().map(|&t| t.clone()).collect(),
                 output: output.clone(),
                 way,
+                lane: lanes::current(),
                 gradient: Vec::new(),
+                origins: Vec::new(),
             });
         }
     });
     output
+}
+
+/// Notes that the first lane has waited for the others.
+pub(super) fn joined() {
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes {
+            notes.joins.push(notes.nodes.len());
+        }
+    });
 }
 
 /// Takes down what the kernels of this thread do as long as it is there, for [`Tape::backward`].
@@ -156,6 +174,7 @@ impl Drop for Tape {
     fn drop(&mut self) {
         NOTES.set(self.outer.take());
         if self.first {
+            lanes::close();
             // What cannot be launched now could not have been before.
             let _ = later::end();
         }
@@ -166,6 +185,8 @@ impl Drop for Tape {
 struct Expression {
     result: Tensor,
     gradient: Tensor,
+    /// Who delivered.
+    origins: Vec<Origin>,
     /// The last node that it was made of: when that one's turn comes, all that reads the result has had its own.
     made_of: Option<usize>,
 }
@@ -178,6 +199,10 @@ struct Way {
     /// In the order of their coming, which is always the same.
     order: Vec<TensorId>,
     gradients: GradStore,
+    /// Who made those so far.
+    makers: HashMap<TensorId, usize>,
+    joins: Vec<usize>,
+    lanes: WayBack,
 }
 
 impl Way {
@@ -188,17 +213,25 @@ impl Way {
             pending: HashMap::new(),
             order: Vec::new(),
             gradients: GradStore::default(),
+            makers: HashMap::new(),
+            joins: notes.joins,
+            lanes: WayBack::default(),
         }
     }
 
     fn back(mut self, loss: &Tensor) -> candle_core::Result<GradStore> {
         self.through_candle(loss)?;
         while let Some(last) = self.nodes.len().checked_sub(1) {
+            if self.joins.pop_if(|join| *join > last).is_some() {
+                self.lanes.fork()?;
+            }
             self.flush(Some(last))?;
             let Some(node) = self.nodes.pop() else { break };
             if node.gradient.is_empty() {
                 continue;
             }
+            self.lanes.go(node.lane, &node.origins)?;
+            WayBack::hold(self.of_other_lanes(&node));
             let dy = sum(node.gradient, node.output.shape())?.contiguous()?;
             let backward = match node.way {
                 Back::Kernel(backward) => backward,
@@ -213,12 +246,14 @@ impl Way {
             if gradients.len() != inputs.len() {
                 bail!("{}: not a gradient for each input", node.name);
             }
+            WayBack::keep(backward);
             for (input, gradient) in node.inputs.iter().zip(gradients) {
                 if let (true, Some(gradient)) = (input.track_op(), gradient) {
                     self.deliver(input, Share::whole(gradient))?;
                 }
             }
         }
+        WayBack::end()?;
         self.flush(None)?;
         for (weight, gradient) in later::gradients()? {
             self.deliver(&weight, Share::whole(gradient))?;
@@ -229,27 +264,52 @@ impl Way {
         Ok(self.gradients)
     }
 
+    /// What `node` uses that its lane did not make: parameters are there in any case.
+    fn of_other_lanes<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a Tensor> {
+        let made_here = move |t: &Tensor| {
+            let maker = self.places.get(&t.id()).and_then(|&at| self.nodes.get(at));
+            t.is_variable() && maker.is_none() || maker.is_some_and(|m| m.lane == node.lane)
+        };
+        let inputs = node.inputs.iter().filter(move |t| !made_here(t));
+        let shares = node.gradient.iter().zip(&node.origins);
+        let gradients = shares.filter(|(_, from)| from.lane != node.lane);
+        inputs.chain(gradients.map(|(share, _)| &share.x))
+    }
+
     fn deliver(&mut self, input: &Tensor, mut share: Share) -> candle_core::Result<()> {
         let id = input.id();
         share.x = share.x.detach();
+        let origin = WayBack::origin();
         if let Some(&at) = self.places.get(&id) {
             let Some(node) = self.nodes.get_mut(at) else {
                 bail!("a gradient came after its kernel's turn");
             };
             node.gradient.push(share);
+            node.origins.push(origin);
         } else if input.is_variable() {
             let before = self.gradients.remove(input).map(Share::whole);
             let all = before.into_iter().chain([share]).collect();
-            self.gradients.insert(input, sum(all, input.shape())?);
+            let add = || sum(all, input.shape());
+            let (sum, maker) = match self.makers.get(&id) {
+                Some(&other) if other != origin.lane => (lanes::in_first(add)?, 0),
+                _ => (add()?, origin.lane),
+            };
+            self.gradients.insert(input, sum);
+            self.makers.insert(id, maker);
         } else if let Some(expression) = self.pending.get_mut(&id) {
             let both = vec![Share::whole(expression.gradient.clone()), share];
-            expression.gradient = sum(both, input.shape())?;
+            expression.origins.push(origin);
+            expression.gradient = match expression.origins.first() {
+                Some(first) if first.lane == origin.lane => sum(both, input.shape())?,
+                _ => lanes::in_first(|| sum(both, input.shape()))?,
+            };
         } else {
             let nodes = input.sorted_nodes();
             let made_of = nodes.iter().filter_map(|t| self.places.get(&t.id()));
             let expression = Expression {
                 result: input.clone(),
                 gradient: sum(vec![share], input.shape())?,
+                origins: vec![origin],
                 made_of: made_of.copied().max(),
             };
             self.pending.insert(id, expression);
@@ -263,6 +323,11 @@ impl Way {
         let is_due = |id: &TensorId| self.pending.get(id).is_some_and(|e| e.made_of == made_of);
         let (due, later): (Vec<_>, Vec<_>) = self.order.iter().copied().partition(is_due);
         self.order = later;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let origins = due.iter().flat_map(|id| &self.pending[id].origins);
+        self.lanes.go(0, &origins.copied().collect::<Vec<_>>())?;
         let mut root: Option<Tensor> = None;
         for expression in due.iter().filter_map(|id| self.pending.remove(id)) {
             root = Some(seed(expression, root.as_ref())?);

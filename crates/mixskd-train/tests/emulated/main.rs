@@ -2,7 +2,9 @@
 //! float where cuDNN and cuBLAS would make them. Against the CPU's own kernels, for every method and every network.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod lanes;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,0 +1,50 @@
+//! Branches beside the backbone: what a captured step's lanes share of memory, seen launch by launch, and that they change no bit.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+use mixskd_kernels::races;
+
+use super::*;
+
+/// The system's, which tells what is given back.
+struct Told;
+
+// SAFETY: all is the system's work.
+unsafe impl GlobalAlloc for Told {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        races::given_back(memory as u64);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static MEMORY: Told = Told;
+
+/// One step whose branches run beside the backbone: the step, and what was seen.
+fn watched(network: &str, method: &str, dtype: DType) -> (Step, races::Found) {
+    races::start();
+    let step = step(network, method, dtype);
+    (step, races::stop())
+}
+
+#[test]
+fn branches_beside_the_backbone_wait_for_what_they_share_and_change_no_bit() {
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _emulating = Emulating::new();
+    let networks = registry::ALL.iter().map(|spec| (spec.name, "mixskd"));
+    let methods = method::ALL.iter().map(|spec| ("cifar_resnet18", spec.name));
+    for (network, method) in networks.chain(methods).filter(|x| std::env::var("ONLY").is_err() || x.0.contains("18") || x.0.contains("wrn_16")) {
+        let what = format!("{network}, {method}");
+        let in_turn = step(network, method, DType::BF16);
+        let (beside, found) = watched(network, method, DType::BF16);
+        assert_eq!(found.races, [""; 0], "{what}");
+        assert!(in_turn == beside, "{what}: other numbers");
+        println!("{what}: {} of {}", found.longest, found.launches);
+    }
+}
