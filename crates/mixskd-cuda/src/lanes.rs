@@ -18,6 +18,26 @@ pub struct Place {
     pub(crate) nodes: Vec<usize>,
 }
 
+impl Place {
+    #[cfg(feature = "cuda")]
+    pub(crate) fn at(event: cudarc::driver::CudaEvent) -> Self {
+        Self {
+            event: Some(event),
+            #[cfg(feature = "emulator")]
+            nodes: Vec::new(),
+        }
+    }
+
+    #[cfg(feature = "emulator")]
+    pub(crate) fn behind(nodes: Vec<usize>) -> Self {
+        Self {
+            #[cfg(feature = "cuda")]
+            event: None,
+            nodes,
+        }
+    }
+}
+
 /// Something whose work may go several ways.
 pub trait Lanes {
     /// Whether there are lanes for what is launched now.

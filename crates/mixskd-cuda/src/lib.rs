@@ -22,10 +22,10 @@ pub mod update;
 
 #[cfg(feature = "emulator")]
 mod emulator;
-#[cfg(feature = "emulator")]
-pub mod races;
 #[cfg(feature = "nccl")]
 pub mod nccl;
+#[cfg(feature = "emulator")]
+pub mod races;
 #[cfg(feature = "cuda")]
 mod stream;
 #[cfg(feature = "cuda")]

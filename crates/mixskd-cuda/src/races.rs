@@ -5,9 +5,12 @@
 //! is noted as a node of the graph that a capture would make, with all nodes that it waits for. Two uses of one piece of memory are in order where
 //! one of them waits for the other, by however many steps.
 //!
+//! A program that wants to know of memory given back too early has [`Allocator`] as its global allocator.
+//!
 //! What is not seen: memory that was not taken while somebody watched, which is that of weights and of candle's own operations, and what these
 //! operations do.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +95,12 @@ pub fn stop() -> Found {
     Found {
         races: watch.found,
         launches: watch.launches,
-        longest: watch.nodes.iter().map(|node| node.length).max().unwrap_or(0),
+        longest: watch
+            .nodes
+            .iter()
+            .map(|node| node.length)
+            .max()
+            .unwrap_or(0),
     }
 }
 
@@ -108,10 +116,7 @@ pub(crate) fn is_on() -> bool {
 }
 
 pub(crate) fn place() -> Place {
-    Place {
-        nodes: with(|watch| watch.ends[watch.lane].clone()),
-        ..Place::default()
-    }
+    Place::behind(with(|watch| watch.ends[watch.lane].clone()))
 }
 
 pub(crate) fn go(lane: usize, behind: &Place) {
@@ -137,9 +142,26 @@ pub fn taken(at: Address, bytes: usize) {
     });
 }
 
-/// Notes that memory is given back, by the current lane; what was not taken while somebody watched does not count. For a global allocator: it may be
-/// called at any time.
-pub fn given_back(at: Address) {
+/// The system's allocator, which has memory noted that is given back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allocator;
+
+// SAFETY: all is the system's work.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        given_back(memory as Address);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+/// Notes that memory is given back, by the current lane; what was not taken while somebody watched does not count.
+fn given_back(at: Address) {
     if INSIDE.get() {
         return;
     }
@@ -197,10 +219,7 @@ impl Launch {
             }
             watch.ends[way].clone()
         });
-        Place {
-            nodes,
-            ..Place::default()
-        }
+        Place::behind(nodes)
     }
 }
 

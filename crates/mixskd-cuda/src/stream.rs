@@ -52,6 +52,11 @@ impl Stream {
         })
     }
 
+    /// Whether the driver has what lanes need.
+    pub(crate) fn can_have_lanes(&self) -> bool {
+        self.set_dependencies.is_some()
+    }
+
     /// Whether what is captured from now on may have lanes. Where the driver cannot, it has none.
     pub(crate) fn set_lanes(&self, on: bool) {
         self.has_lanes.store(on, Ordering::Relaxed);
@@ -190,10 +195,7 @@ impl Lanes for Stream {
     fn place(&self) -> Result<Place> {
         let event = self.cuda.context().new_event(None)?;
         event.record(&self.cuda)?;
-        Ok(Place {
-            event: Some(event),
-            ..Place::default()
-        })
+        Ok(Place::at(event))
     }
 
     fn go(&self, lane: usize, behind: &Place) -> Result<()> {

@@ -76,12 +76,12 @@ pub use gpu::{
 };
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;
-#[cfg(feature = "emulator")]
-pub use mixskd_cuda::races;
 pub use loss::{
     cross_entropy, interpolated_mse, kl_divergence, mix_cross_entropy, mse, soft_cross_entropy,
 };
 pub use mix::interpolate;
+#[cfg(feature = "emulator")]
+pub use mixskd_cuda::races;
 pub use norm::{BATCH_NORM_EPS, BatchStats, batch_norm_eval, batch_norm_train, move_running};
 pub use on_gpu::{
     ParameterUpdate, collect, count_hits, discriminator_loss, judge, sgd_steps, weighted_sum,

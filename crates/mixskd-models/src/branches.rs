@@ -111,10 +111,7 @@ impl Branches {
         }
         let maps: Vec<_> = self.stages().map(|stage| &stages[stage]).collect();
         let features = side_by_side(&maps, |index| {
-            self.branches[index]
-                .1
-                .alignment
-                .forward(maps[index], mode)
+            self.branches[index].1.alignment.forward(maps[index], mode)
         })?;
         // What is small comes afterwards.
         let branches = self.branches.iter().zip(features);

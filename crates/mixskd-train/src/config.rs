@@ -8,6 +8,7 @@ use mixskd_data::{DataConfig, did_you_mean};
 use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::gpu_step::Launching;
 use crate::method::{self, MethodConfig};
 use crate::{
     CheckpointEvery, DeviceKind, DistributionConfig, Error, InitConfig, OptimizerConfig, Precision,
@@ -82,10 +83,18 @@ pub struct RunConfig {
     /// On a GPU: whether a step that is the same work every time is captured as a CUDA graph and launched as a whole. It is where the
     /// method allows it, `optimizer.accumulate` is 1 and gradients are not clipped.
     pub cuda_graph: bool,
+    /// On a GPU: whether branches run beside the backbone, and heads and terms beside each other, where a step is captured. It changes no bit.
+    pub cuda_branches: bool,
     /// On a GPU: whether cuDNN's ways to compute a convolution are tried out when it comes up for the first time and the fastest is taken, instead of the
     /// one that cuDNN guesses. A run of one process that is resumed goes on with its own choices, and its weights have the same bits; two runs need not
     /// choose alike.
     pub cudnn_benchmark: bool,
+}
+
+impl RunConfig {
+    pub(crate) fn launching(&self) -> Launching {
+        Launching::new(self.cuda_graph, self.cuda_branches)
+    }
 }
 
 impl Default for RunConfig {
@@ -105,6 +114,7 @@ impl Default for RunConfig {
             device: DeviceKind::Auto,
             precision: Precision::F32,
             cuda_graph: true,
+            cuda_branches: false,
             cudnn_benchmark: false,
         }
     }

@@ -1,7 +1,9 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
 use candle_core::{DType, Device, Tensor, Var};
-use mixskd_kernels::{StepGraph, Tape, collect, count_hits, gpu_notices, judge, rehearse};
+use mixskd_kernels::{
+    StepGraph, Tape, collect, count_hits, gpu_notices, judge, rehearse, set_cuda_branches,
+};
 
 use crate::gradients::Gradients;
 use crate::method::{Method, StepOutput, TrainBatch};
@@ -23,10 +25,35 @@ pub(crate) struct GpuOutcome {
     pub(crate) finite: bool,
 }
 
+/// How a step's work is given to a GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Launching {
+    /// Each kernel by itself.
+    Kernels,
+    /// All at once as a CUDA graph, in turn, where the method allows it.
+    #[default]
+    Graph,
+    /// As a CUDA graph in which branches run beside the backbone, and heads and terms beside each other.
+    Branches,
+}
+
+impl Launching {
+    /// Captured or not, with branches or in turn.
+    pub fn new(graph: bool, branches: bool) -> Self {
+        match (graph, branches) {
+            (false, _) => Self::Kernels,
+            (true, false) => Self::Graph,
+            (true, true) => Self::Branches,
+        }
+    }
+}
+
 /// Takes steps, after a few of them by a captured graph where the method's work is always the same.
 #[derive(Default)]
 pub(crate) struct GpuStepper {
     state: State,
+    /// What is captured has branches beside the backbone.
+    branches: bool,
     /// The GPU works on the step that comes next.
     begun: bool,
     /// What the user should know, such as why nothing is captured any more; each once.
@@ -66,17 +93,19 @@ struct Readings {
 }
 
 impl GpuStepper {
-    /// Captures steps after the first few, where `capture`.
-    pub(crate) fn new(capture: bool) -> Self {
-        Self {
-            state: if capture {
-                State::Rehearsing(0)
-            } else {
-                State::Direct
+    /// Takes steps on `device`; where they are captured, after the first few.
+    pub(crate) fn new(device: &Device, launching: Launching) -> Result<Self> {
+        let branches = launching == Launching::Branches;
+        set_cuda_branches(device, branches)?;
+        Ok(Self {
+            branches,
+            state: match launching {
+                Launching::Kernels => State::Direct,
+                Launching::Graph | Launching::Branches => State::Rehearsing(0),
             },
             begun: false,
             notices: Vec::new(),
-        }
+        })
     }
 
     /// Has the GPU begin the step that [`Self::step`] will be asked for next, where it is captured; whether it has. What is done until then is
@@ -152,6 +181,14 @@ impl GpuStepper {
                         let outcome = captured.finish(method, optimizer, meanwhile)?;
                         self.state = State::Captured(Box::new(captured));
                         Ok(outcome)
+                    }
+                    Err(error) if self.branches => {
+                        self.notices.push(format!(
+                            "the step could not be captured with branches beside the backbone and has none: {error}"
+                        ));
+                        self.branches = false;
+                        set_cuda_branches(&device, false)?;
+                        self.step(method, optimizer, batch, lr, meanwhile)
                     }
                     Err(error) => {
                         self.notices.push(format!(

@@ -57,6 +57,7 @@ pub use device::DeviceKind;
 pub use distribution::{DistributionConfig, Place};
 pub use error::{Error, Result};
 pub use evaluate::evaluate;
+pub use gpu_step::Launching;
 pub use init::{InitConfig, Start};
 pub use machine::Machine;
 pub use metrics::{EpochRecord, HeadScore};

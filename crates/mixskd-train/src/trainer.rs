@@ -199,7 +199,7 @@ impl Trainer {
         let train_feed = Feed::new(train_loader, &dataset, &device, precision)?;
         let test_feed = Feed::new(test_loader, &dataset, &device, precision)?;
         let updater = Updater::new(&config.optimizer, optimizer);
-        let gpu = GpuStepper::new(config.run.cuda_graph);
+        let gpu = GpuStepper::new(&device, config.run.launching())?;
         Ok(Self {
             config,
             dataset,

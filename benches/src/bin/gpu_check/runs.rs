@@ -284,6 +284,22 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         runner.run(&with(&["run.cuda_graph=false"]), true),
     );
     same(
+        "captured with branches beside the backbone, and launched kernel by kernel",
+        runner.run(&with(&["run.cuda_branches=true"]), true),
+        runner.run(&with(&["run.cuda_graph=false"]), true),
+    );
+    same(
+        "branches beside the backbone, bf16, twice",
+        runner.run(
+            &with(&["run.cuda_branches=true", "run.precision=bf16"]),
+            true,
+        ),
+        runner.run(
+            &with(&["run.cuda_branches=true", "run.precision=bf16"]),
+            true,
+        ),
+    );
+    same(
         "twice",
         runner.run(&with(&[]), true),
         runner.run(&with(&[]), true),

@@ -12,7 +12,7 @@ use candle_core::Device;
 use mixskd_kernels::gpu_memory_in_use;
 use mixskd_models::ModelConfig;
 use mixskd_train::bench::StepBench;
-use mixskd_train::{DeviceKind, OptimizerConfig, Precision};
+use mixskd_train::{DeviceKind, Launching, OptimizerConfig, Precision};
 use serde_json::{Value, json};
 
 use crate::table::Table;
@@ -83,8 +83,9 @@ const ROWS: [Row; 5] = [
 /// Steps that are timed.
 const STEPS: usize = 30;
 
-/// How a row is taken: `as-guessed` by cuDNN, with the `fastest` of its ways, or that with the times of single `kernels`.
-const WAYS: [&str; 3] = ["as-guessed", "fastest", "kernels"];
+/// How a row is taken: `as-guessed` by cuDNN, with the `fastest` of its ways, that with the times of single `kernels`, or with `branches` beside the
+/// backbone.
+const WAYS: [&str; 4] = ["as-guessed", "fastest", "kernels", "branches"];
 
 /// How one row of ours is asked for.
 const STEP: &str = "gpu-check step MODEL METHOD BATCH SIZE CLASSES PRECISION WAY";
@@ -115,6 +116,7 @@ pub(crate) fn step(args: &[String]) -> Result<()> {
         device: DeviceKind::Cuda,
         cudnn_benchmark: way != WAYS[0],
         kernels: way == WAYS[2],
+        launching: Launching::new(true, way == WAYS[3]),
         optimizer: OptimizerConfig {
             lr: 0.01,
             ..OptimizerConfig::default()
@@ -185,6 +187,9 @@ fn milliseconds(report: &Value) -> Option<f64> {
 
 /// Ours with cuDNN's ways tried out.
 const FASTEST: &str = "bf16, cuDNN's fastest";
+
+/// That with branches beside the backbone.
+const BESIDE: &str = "bf16, cuDNN's fastest, branches beside";
 
 /// Kernels that are told by name.
 const KERNELS: usize = 12;
@@ -378,9 +383,10 @@ impl Timed<'_> {
 
     /// Our sides.
     fn take_ours(&mut self, table: &mut Table) {
-        let [guessed, _, kernels] = WAYS;
+        let [guessed, _, kernels, branches] = WAYS;
         self.take(table, GUESSED, ours("bf16", guessed));
         self.take(table, FASTEST, ours("bf16", kernels));
+        self.take(table, BESIDE, ours("bf16", branches));
         let kernels = self
             .report(FASTEST)
             .map(|report| report["gpu_kernels"].clone());
@@ -413,7 +419,7 @@ impl Timed<'_> {
 
     /// PyTorch's time over ours, with cuDNN as it guesses and tried out.
     fn ratio(&self, table: &mut Table, theirs: &'static str, goal: f64) {
-        for ours in [GUESSED, AGAIN, FASTEST] {
+        for ours in [GUESSED, AGAIN, FASTEST, BESIDE] {
             let ms = |side| self.report(side).and_then(milliseconds);
             if let (Some(theirs_ms), Some(ours_ms)) = (ms(theirs), ms(ours)) {
                 let ratio = theirs_ms / ours_ms;

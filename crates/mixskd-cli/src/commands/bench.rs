@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use mixskd_models::ModelConfig;
+use mixskd_train::Launching;
 use mixskd_train::bench::{InferBench, InferReport, KernelTimes, Spread, StepBench, StepReport};
 
 use super::shared::{GpuArgs, ThreadArgs};
@@ -94,7 +95,10 @@ impl Args {
                     batch: args.batch,
                     steps: args.steps,
                     precision: args.gpu.precision.unwrap_or_default(),
-                    cuda_graph: args.gpu.cuda_graph.unwrap_or(true),
+                    launching: Launching::new(
+                        args.gpu.cuda_graph.unwrap_or(true),
+                        args.gpu.cuda_branches.unwrap_or(false),
+                    ),
                     cudnn_benchmark: args.gpu.cudnn_benchmark.unwrap_or(false),
                     kernels: args.kernels,
                     ..StepBench::new(args.model.config()?, &args.method)?

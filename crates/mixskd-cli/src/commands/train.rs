@@ -108,7 +108,7 @@ pub(crate) struct Args {
 }
 
 /// What a resumed run takes from its directory.
-const SETTINGS: [&str; 27] = [
+const SETTINGS: [&str; 28] = [
     "config",
     "data",
     "val_fraction",
@@ -133,6 +133,7 @@ const SETTINGS: [&str; 27] = [
     "on_nan",
     "precision",
     "cuda_graph",
+    "cuda_branches",
     "cudnn_benchmark",
     "distributed",
     "fast_dev_run",
@@ -245,7 +246,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 17] = [
+        let flags: [(&str, Option<toml::Value>); 18] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -270,6 +271,7 @@ impl Args {
             ("run.on_nan", self.on_nan.clone().map(Into::into)),
             ("run.precision", self.gpu.precision.map(|p| p.name().into())),
             ("run.cuda_graph", self.gpu.cuda_graph.map(Into::into)),
+            ("run.cuda_branches", self.gpu.cuda_branches.map(Into::into)),
             (
                 "run.cudnn_benchmark",
                 self.gpu.cudnn_benchmark.map(Into::into),

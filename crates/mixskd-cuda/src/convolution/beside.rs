@@ -81,9 +81,6 @@ impl Beside {
             // Part of it may have been launched, and nobody will wait for it.
             main.stream().wait(&end)?;
         }
-        done.map(|()| Place {
-            event: Some(end),
-            ..Place::default()
-        })
+        done.map(|()| Place::at(end))
     }
 }

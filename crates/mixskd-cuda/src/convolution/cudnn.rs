@@ -15,7 +15,7 @@ use super::beside::{Handle, OnLane};
 use super::choice::{By, Choice, choose};
 use super::chosen::Numbers;
 use super::engines::ALIGNMENT;
-use super::{Choices, Convolution, Convolve, Pass};
+use super::{Choices, Convolution, Convolve, Pass, notices};
 use crate::{Address, Error, Place, Result, SIDE_LANES, Stream};
 
 struct State {
@@ -191,6 +191,9 @@ impl Convolve for Cudnn {
         let lanes = &mut self.state().lanes;
         while on && lanes.len() <= SIDE_LANES {
             lanes.push(OnLane::new(&self.stream)?);
+        }
+        if on && !self.stream.can_have_lanes() {
+            notices::tell("the driver cannot have branches beside the backbone in a CUDA graph: steps go on without".into());
         }
         self.stream.set_lanes(on);
         Ok(())

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::kernels::{self, KernelTimes};
 use super::{Spread, at_least_one, images, timed};
-use crate::gpu_step::GpuStepper;
+use crate::gpu_step::{GpuStepper, Launching};
 use crate::machine::peak_resident_bytes;
 use crate::method::{self, DrawSite, Method, MethodConfig, MethodInputs, TrainBatch};
 use crate::metrics::StepReading;
@@ -40,8 +40,8 @@ pub struct StepBench {
     pub device: DeviceKind,
     /// Arithmetic of maps and products.
     pub precision: Precision,
-    /// On a GPU: capture the step as a graph, where the method allows it.
-    pub cuda_graph: bool,
+    /// On a GPU: how the step's work is given to it.
+    pub launching: Launching,
     /// On a GPU: try cuDNN's algorithms out instead of taking the one that it guesses.
     pub cudnn_benchmark: bool,
     /// Time the GPU's kernels one by one, in steps after those that are timed as a whole.
@@ -112,7 +112,7 @@ impl StepBench {
             seed: 0,
             device: DeviceKind::Auto,
             precision: Precision::F32,
-            cuda_graph: true,
+            launching: Launching::default(),
             cudnn_benchmark: false,
             kernels: false,
         })
@@ -132,7 +132,7 @@ impl StepBench {
         self.precision.apply(&device)?;
         mixskd_kernels::set_cudnn_benchmark(&device, self.cudnn_benchmark)?;
         let on_gpu = has_gpu_kernels(&device);
-        let mut gpu = GpuStepper::new(self.cuda_graph);
+        let mut gpu = GpuStepper::new(&device, self.launching)?;
         let store = ParamStore::new(self.seed, DType::F32, &device);
         let spec = method::spec(self.method.name())?;
         let blocks = (spec.batch)(&self.method)?.blocks();
@@ -217,7 +217,7 @@ impl StepBench {
         // A graph of its own, into which the watch puts its marks.
         drop(gpu);
         let gpu_kernels = if self.kernels {
-            let mut gpu = GpuStepper::new(self.cuda_graph);
+            let mut gpu = GpuStepper::new(&device, self.launching)?;
             let watched = kernels::watch(&device, || {
                 take(&mut gpu, 0)?;
                 Ok(gpu.is_captured())

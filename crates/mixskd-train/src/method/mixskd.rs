@@ -230,7 +230,11 @@ impl MixSkd {
         };
         let teach = |maps: &[Tensor]| Ok::<_, Error>(teacher.forward(maps, Mode::Train)?);
         let joined = every(heads, |head| head.joined.clone());
-        let own = |at: usize| every(heads, |head| head.maps.as_ref().map(|maps| maps[at].clone()));
+        let own = |at: usize| {
+            every(heads, |head| {
+                head.maps.as_ref().map(|maps| maps[at].clone())
+            })
+        };
         let [a, b] = if joined.is_empty() {
             [teach(&own(0))?, teach(&own(1))?]
         } else {

@@ -1,30 +1,11 @@
 //! Branches beside the backbone: what a captured step's lanes share of memory, seen launch by launch, and that they change no bit.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-
 use mixskd_kernels::races;
 
 use super::*;
 
-/// The system's, which tells what is given back.
-struct Told;
-
-// SAFETY: all is the system's work.
-unsafe impl GlobalAlloc for Told {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        races::given_back(memory as u64);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
 #[global_allocator]
-static MEMORY: Told = Told;
+static MEMORY: races::Allocator = races::Allocator;
 
 /// One step whose branches run beside the backbone: the step, and what was seen.
 fn watched(network: &str, method: &str, dtype: DType) -> (Step, races::Found) {
@@ -39,7 +20,10 @@ fn branches_beside_the_backbone_wait_for_what_they_share_and_change_no_bit() {
     let _emulating = Emulating::new();
     let networks = registry::ALL.iter().map(|spec| (spec.name, "mixskd"));
     let methods = method::ALL.iter().map(|spec| ("cifar_resnet18", spec.name));
-    for (network, method) in networks.chain(methods).filter(|x| std::env::var("ONLY").is_err() || x.0.contains("18") || x.0.contains("wrn_16")) {
+    for (network, method) in networks
+        .chain(methods)
+        .filter(|x| std::env::var("ONLY").is_err() || x.0.contains("18") || x.0.contains("wrn_16"))
+    {
         let what = format!("{network}, {method}");
         let in_turn = step(network, method, DType::BF16);
         let (beside, found) = watched(network, method, DType::BF16);

@@ -30,7 +30,8 @@ pub(super) struct Workspace {
 impl Workspace {
     fn new(device: &CudaDevice) -> Result<Self> {
         let all = device.alloc_zeros::<u8>((SIDE_LANES + 1) * BLAS_WORKSPACE)?;
-        let (first, guard) = all.device_ptr(&device.cuda_stream());
+        let stream = device.cuda_stream();
+        let (first, guard) = all.device_ptr(&stream);
         drop(guard);
         // It is there as long as the process.
         std::mem::forget(all);

@@ -214,9 +214,7 @@ pub fn side_by_side<T, E: From<crate::Error>>(
                 let from = from.map_or_else(|| open.now(), Ok)?;
                 open.go_aside(lane, &from)?;
                 // The lane may have begun for another.
-                open.wait(&from.place)?;
-                open.sides[lane - 1].held.push((*input).clone());
-                Ok(())
+                open.wait(&from.place)
             })
             .map_err(fail)?;
         }
@@ -300,19 +298,21 @@ impl WayBack {
     /// Goes to `lane`, behind those that deliver.
     pub(super) fn go(&self, lane: usize, origins: &[Origin]) -> Result<()> {
         with(|open| {
-            let others = origins.iter().map(|origin| origin.lane);
-            let others: Vec<_> = others.filter(|&other| other > 0 && other != lane).collect();
-            let fork = self.fork.as_ref();
-            let is_early =
-                |o: &Origin| o.lane > 0 || fork.is_some_and(|fork| o.time < fork.time);
-            if lane > 0 && others.is_empty() && origins.iter().all(is_early) {
-                if let Some(fork) = fork {
-                    return open.go_aside(lane, fork);
-                }
+            // All that the lane needs of others was there at the fork.
+            let is_ready = |fork: &&Since| {
+                let mut origins = origins.iter();
+                origins.all(|o| o.lane == lane || o.lane == 0 && o.time < fork.time)
+            };
+            if lane > 0
+                && let Some(fork) = self.fork.as_ref().filter(is_ready)
+            {
+                return open.go_aside(lane, fork);
             }
             open.go_first()?;
-            for other in others {
-                open.join(other)?;
+            for origin in origins {
+                if origin.lane > 0 && origin.lane != lane {
+                    open.join(origin.lane)?;
+                }
             }
             if lane > 0 {
                 let now = open.now()?;

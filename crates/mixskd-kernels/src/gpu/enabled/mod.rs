@@ -39,9 +39,9 @@ pub use graph::{StepGraph, gpu_memory_in_use, rehearse};
 pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
-pub use lanes::{landmark, set_cuda_branches, side_by_side};
 pub(crate) use images::batch_images;
 pub(crate) use joined::{add, join_channels, join_samples};
+pub use lanes::{landmark, set_cuda_branches, side_by_side};
 pub(crate) use loss::{
     discriminator_loss, divergence, interpolate, label_loss, mean_square, soft_loss,
 };

@@ -33,7 +33,7 @@ impl Uploads {
         };
         let way = match &gpu.memory {
             #[cfg(feature = "cuda")]
-            Memory::Device(device, _) => Way::Device(Copies::new(device)?),
+            Memory::Device(device, ..) => Way::Device(Copies::new(device)?),
             #[cfg(feature = "emulator")]
             Memory::Host => Way::Host(Vec::new()),
         };

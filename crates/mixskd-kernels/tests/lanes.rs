@@ -1,0 +1,182 @@
+//! Work side by side, with the processor in the GPU's place: what lanes share of memory, use by use, and that they change no bit.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor, Var};
+use common::random;
+use mixskd_kernels::{
+    BATCH_NORM_EPS, Conv2dConfig, Tape, add, batch_norm_train, conv2d, cross_entropy, emulate_gpu,
+    global_avg_pool2d, landmark, linear, move_running, mse, races, relu, side_by_side,
+    weighted_sum,
+};
+
+#[global_allocator]
+static MEMORY: races::Allocator = races::Allocator;
+
+/// Who watches is the whole process's.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn var(shape: &[usize], seed: u64) -> Var {
+    let values = random(shape, seed).to_dtype(DType::F32).unwrap();
+    Var::from_tensor(&values).unwrap()
+}
+
+type Outcome = (Vec<Vec<f32>>, races::Found);
+
+/// Loss and gradients of `work`, without lanes and with them: the same bits, and no races. What was seen with them.
+fn both(variables: &[&Var], work: &dyn Fn() -> Tensor) -> races::Found {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    emulate_gpu(true);
+    let run = || {
+        let tape = Tape::start();
+        let weights = variables.iter().map(|v| v.as_tensor());
+        tape.turn_weights(weights, DType::F32).unwrap();
+        let loss = work();
+        let gradients = tape.backward(&loss).unwrap();
+        let of = |v: &&Var| gradients.get(v).unwrap().clone();
+        let all = std::iter::once(loss.detach()).chain(variables.iter().map(of));
+        all.map(|t| t.flatten_all().unwrap().to_vec1().unwrap())
+            .collect()
+    };
+    let in_turn: Vec<Vec<f32>> = run();
+    races::start();
+    let beside = run();
+    let found = races::stop();
+    let (beside, found): Outcome = (beside, found);
+    assert_eq!(found.races, [""; 0]);
+    assert!(in_turn == beside, "other numbers");
+    assert!(found.longest < found.launches, "nothing is side by side");
+    found
+}
+
+/// Convolutions of three pixels a side that leave a map's size as it is.
+const SAME: Conv2dConfig = Conv2dConfig {
+    stride: 1,
+    padding: 1,
+    dilation: 1,
+    groups: 1,
+};
+
+fn loss_of(y: &Tensor) -> Tensor {
+    mse(y, &Tensor::zeros_like(y).unwrap()).unwrap()
+}
+
+#[test]
+fn what_lanes_share_with_what_comes_after_them_is_held() {
+    let x = var(&[4, 6, 6, 8], 1);
+    let (a, b) = (var(&[8, 8, 3, 3], 2), var(&[8, 8, 1, 1], 3));
+    let after = var(&[8, 8, 3, 3], 4);
+    both(&[&x, &a, &b, &after], &|| {
+        let x = relu(&x).unwrap();
+        landmark(&x).unwrap();
+        let weights = [&a, &b];
+        let maps = side_by_side(&[&x, &x], |index| {
+            let padding = 1 - index;
+            let same = Conv2dConfig {
+                padding,
+                ..Conv2dConfig::default()
+            };
+            relu(&conv2d(&x, weights[index], same)?)
+        })
+        .unwrap();
+        // One sum hands its gradient to both; a convolution's weight's is made beside the first lane, out of what another made.
+        let sum = add(&maps[0], &maps[1]).unwrap();
+        let read = conv2d(&maps[0], &after, SAME).unwrap();
+        // Between these and a loss lies an operation of candle's.
+        let scaled = (&maps[1] * 2.0).unwrap();
+        let losses = [loss_of(&sum), loss_of(&read), loss_of(&scaled)];
+        let all: Vec<_> = losses.iter().map(|loss| (loss, 1.0)).collect();
+        weighted_sum(&all).unwrap().unwrap()
+    });
+}
+
+#[test]
+fn parameters_and_statistics_that_lanes_share_are_used_in_turn() {
+    let x = var(&[4, 4, 4, 8], 1);
+    let (scale, shift) = (var(&[8], 2), var(&[8], 3));
+    let (weight, bias) = (var(&[5, 8], 4), var(&[5], 5));
+    let labels = Tensor::new(&[0u32, 4, 2, 1], &Device::Cpu).unwrap();
+    let running = [var(&[8], 6), var(&[8], 7)];
+    both(&[&x, &scale, &shift, &weight, &bias], &|| {
+        let x = relu(&x).unwrap();
+        landmark(&x).unwrap();
+        let heads = side_by_side::<_, mixskd_kernels::Error>(&[&x, &x, &x], |index| {
+            let (y, stats) = batch_norm_train(&x, &scale, &shift, BATCH_NORM_EPS, None, true)?;
+            move_running(&running[0], &running[1], &stats, 0.0)?;
+            // An operation of candle's between kernels, other for each.
+            let y = (y * (index + 1) as f64)?;
+            let z = linear(&global_avg_pool2d(&y)?, &weight, Some(&bias))?;
+            cross_entropy(&z, &labels)
+        });
+        let heads: Vec<_> = heads.unwrap();
+        let all: Vec<_> = heads.iter().map(|z| (z, 0.5)).collect();
+        weighted_sum(&all).unwrap().unwrap()
+    });
+}
+
+#[test]
+fn more_work_than_lanes_and_lanes_in_lanes() {
+    let x = var(&[2, 4, 4, 8], 1);
+    let weights: Vec<_> = (0..6).map(|k| var(&[8, 8, 3, 3], 2 + k)).collect();
+    let variables: Vec<_> = std::iter::once(&x).chain(&weights).collect();
+    let seen = both(&variables, &|| {
+        let x = relu(&x).unwrap();
+        landmark(&x).unwrap();
+        let mut maps = side_by_side(&[&x; 6], |index| {
+            let mut y = conv2d(&x, &weights[index], SAME)?;
+            // Where the first lane has work of its own.
+            for _ in 0..if index == 3 { 3 } else { 0 } {
+                y = conv2d(&y, &weights[index], SAME)?;
+            }
+            landmark(&y)?;
+            let both = side_by_side(&[&y, &y], |_| relu(&y))?;
+            add(&both[0], &both[1])
+        })
+        .unwrap();
+        // Read again by others side by side, some of them in the lane that made it.
+        let parts = side_by_side(&[&x; 3], |index| mse(&maps[index], &maps[index + 3])).unwrap();
+        let rest = maps.split_off(5);
+        let mut all: Vec<_> = parts.iter().map(|part| (part, 1.0)).collect();
+        // A gradient beside the first lane, out of what the third made.
+        let after = conv2d(&maps[2], &weights[0], SAME).unwrap();
+        let last = [loss_of(&rest[0]), loss_of(&after)];
+        all.extend(last.iter().map(|loss| (loss, 1.0)));
+        weighted_sum(&all).unwrap().unwrap()
+    });
+    assert!(3 * seen.longest < 2 * seen.launches, "{seen:?}");
+}
+
+#[test]
+fn an_error_in_a_lane_leaves_no_lane_behind() {
+    let x = var(&[2, 4, 4, 8], 1);
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    emulate_gpu(true);
+    races::start();
+    let tape = Tape::start();
+    let y = relu(&x).unwrap();
+    landmark(&y).unwrap();
+    let failed = side_by_side(&[&y, &y], |index| {
+        let y = relu(&y)?;
+        if index == 1 {
+            // Nine channels where there are eight.
+            add(&y, &var(&[2, 4, 4, 9], 2))
+        } else {
+            Ok(y)
+        }
+    });
+    assert!(failed.is_err());
+    drop(tape);
+    // The next step knows nothing of it.
+    let tape = Tape::start();
+    let y = relu(&x).unwrap();
+    landmark(&y).unwrap();
+    let maps = side_by_side(&[&y, &y], |_| relu(&y)).unwrap();
+    let gradients = tape
+        .backward(&loss_of(&add(&maps[0], &maps[1]).unwrap()))
+        .unwrap();
+    assert!(gradients.get(&x).is_some());
+    races::stop();
+}
