@@ -64,7 +64,7 @@ fn clippy(sh: &Shell, root: &Path, nvcc: Option<&Path>) -> Result<()> {
     let _version = sh.push_env("CUDARC_CUDA_VERSION", "13000");
     cmd!(
         sh,
-        "cargo clippy --target-dir {target} --package mixskd-cli --package mixskd-train --package mixskd-models --package mixskd-losses --package mixskd-kernels --package mixskd-cuda --package mixskd-benches --features mixskd-cli/nccl,mixskd-benches/cuda -- --deny warnings"
+        "cargo clippy --target-dir {target} --package mixskd-cli --package mixskd-train --package mixskd-models --package mixskd-losses --package mixskd-kernels --package mixskd-cuda --package mixskd-benches --features mixskd-cli/nccl,mixskd-benches/nccl -- --deny warnings"
     )
     .run()?;
     let compiled = if nvcc.is_some() {

@@ -11,6 +11,9 @@ pub(crate) struct GpuCheckArgs {
     /// Build, strip, and put the program into this folder instead of running it: there it needs no Rust
     #[arg(long, value_name = "DIR")]
     pack: Option<PathBuf>,
+    /// Build with NCCL, which is then needed wherever the program runs: a sum over one process is checked too
+    #[arg(long, conflicts_with = "emulate")]
+    nccl: bool,
     /// The same checks with the processor in the GPU's place, without the speed: shows that they can pass
     #[arg(long, conflicts_with = "pack")]
     emulate: bool,
@@ -31,9 +34,10 @@ pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
     let _capability = std::env::var_os("CUDA_COMPUTE_CAP")
         .is_none()
         .then(|| sh.push_env("CUDA_COMPUTE_CAP", "80"));
+    let features = if args.nccl { "nccl" } else { "cuda" };
     cmd!(
         sh,
-        "cargo build --release --package mixskd-benches --features cuda --bin gpu-check"
+        "cargo build --release --package mixskd-benches --features {features} --bin gpu-check"
     )
     .run()
     .context("hint: it needs nvcc 13.0 or older, see docs/cuda.md")?;

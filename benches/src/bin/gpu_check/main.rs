@@ -83,6 +83,8 @@ fn main() -> ExitCode {
             println!("{USAGE}");
             Ok(true)
         }
+        // A run that a launcher's variables are said to.
+        Some("run") => runs::alone(&args[1..]).map(|()| true),
         Some("step") => speed::step(&args[1..]).map(|()| true),
         _ => options(&args).and_then(|options| check(&options)),
     };

@@ -1,6 +1,7 @@
 //! Whole runs on the GPU: beside the CPU's, with and without a captured graph, interrupted and resumed, and in other arithmetic.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -10,7 +11,7 @@ use mixskd_train::{Control, Observer, RunDir, StepEvent, TrainConfig, Trainer};
 use serde_json::{Value, json};
 
 use crate::table::Table;
-use crate::{LATE, OnGpu, Options, guarded, worse};
+use crate::{LATE, OnGpu, Options, Usage, guarded, worse};
 
 /// What a run leaves.
 struct Ran {
@@ -111,6 +112,31 @@ impl Runner<'_> {
         })
     }
 
+    /// A run to its end, by a process that a launcher has called the only one.
+    fn launched(&self, settings: &[&str]) -> Result<Ran> {
+        // Made here, so that what is asked wrongly is told here.
+        self.config(settings, true)?;
+        let out = self.folder();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("run").arg(&out).args(settings);
+        if let Some(data) = &self.options.data {
+            command.arg(format!("data.source={}", data.display()));
+        }
+        if self.options.emulate {
+            command.arg("--emulate");
+        }
+        let place = [("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")];
+        let done = command.envs(place).output()?;
+        if !done.status.success() {
+            bail!(
+                "{}: {}",
+                done.status,
+                String::from_utf8_lossy(&done.stderr).trim()
+            );
+        }
+        read(&out, false, Notices::default())
+    }
+
     /// The same, stopped in the middle of an epoch and taken up again.
     fn interrupted(&self, settings: &[&str]) -> Result<Ran> {
         guarded(|| Self::go_on(&self.stopped(settings)?))
@@ -146,6 +172,24 @@ impl Runner<'_> {
         trainer.run(&run, &mut notices)?;
         read(out, trainer.has_captured_step(), notices)
     }
+}
+
+/// `run OUT SETTING… [--emulate]`: a run to its end.
+pub(crate) fn alone(args: &[String]) -> Result<()> {
+    let Some((out, settings)) = args.split_first() else {
+        bail!(Usage("run wants a folder".into()));
+    };
+    let emulate = settings.iter().any(|setting| setting == "--emulate");
+    let device = if emulate { "cpu" } else { "cuda" };
+    let mut config = TrainConfig::default().with(&format!("run.device={device}"))?;
+    for setting in settings.iter().filter(|setting| *setting != "--emulate") {
+        config = config.with(setting)?;
+    }
+    let _on_gpu = OnGpu::new(&Device::Cpu);
+    let mut trainer = Trainer::new(&config)?;
+    let run = RunDir::create(Path::new(out), trainer.config())?;
+    trainer.run(&run, &mut ())?;
+    Ok(())
 }
 
 /// A run directory with its checkpoints, copied.
@@ -330,6 +374,17 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         "resumed twice from one checkpoint, cuDNN's algorithms tried out",
         first,
         second,
+    );
+    // Without NCCL in the build, or on the processor, there is no sum over one; what surrounds it is the same.
+    let sums = if cfg!(feature = "nccl") && !options.emulate {
+        "sums over one process by NCCL, and none"
+    } else {
+        "called the only process by a launcher, without NCCL, and by nobody"
+    };
+    same(
+        sums,
+        runner.launched(&with(&["distribution.enabled=true"])),
+        runner.run(&with(&["run.cuda_graph=false"]), true),
     );
     same(
         "batches uploaded, captured as a graph, and launched kernel by kernel",
