@@ -94,6 +94,23 @@ fn what_lanes_share_with_what_comes_after_them_is_held() {
 }
 
 #[test]
+fn a_gradient_of_lanes_that_came_later_is_held_by_each_that_reads_it() {
+    let x = var(&[2, 4, 4, 8], 1);
+    both(&[&x], &|| {
+        let x = relu(&x).unwrap();
+        landmark(&x).unwrap();
+        let maps = side_by_side(&[&x, &x], |_| relu(&x)).unwrap();
+        // The sum's gradient is made in the lane that made the first of the maps, and handed to both.
+        let parts = side_by_side(&[&maps[0], &maps[0]], |index| {
+            mse(&add(&maps[0], &maps[1])?, &maps[index])
+        });
+        let parts: Vec<_> = parts.unwrap();
+        let all: Vec<_> = parts.iter().map(|part| (part, 1.0)).collect();
+        weighted_sum(&all).unwrap().unwrap()
+    });
+}
+
+#[test]
 fn parameters_and_statistics_that_lanes_share_are_used_in_turn() {
     let x = var(&[4, 4, 4, 8], 1);
     let (scale, shift) = (var(&[8], 2), var(&[8], 3));

@@ -31,10 +31,7 @@ impl Branch {
     /// # Errors
     /// When the map does not fit.
     pub fn forward(&self, stage: &Tensor, mode: Mode) -> Result<HeadOutput> {
-        self.classify(self.alignment.forward(stage, mode)?)
-    }
-
-    fn classify(&self, features: Tensor) -> Result<HeadOutput> {
+        let features = self.alignment.forward(stage, mode)?;
         let logits = self.classifier.forward_pooled(&features)?;
         Ok(HeadOutput { features, logits })
     }
@@ -110,14 +107,9 @@ impl Branches {
             });
         }
         let maps: Vec<_> = self.stages().map(|stage| &stages[stage]).collect();
-        let features = side_by_side(&maps, |index| {
-            self.branches[index].1.alignment.forward(maps[index], mode)
-        })?;
-        // What is small comes afterwards.
-        let branches = self.branches.iter().zip(features);
-        branches
-            .map(|((_, branch), features)| branch.classify(features))
-            .collect()
+        side_by_side(&maps, |index| {
+            self.branches[index].1.forward(maps[index], mode)
+        })
     }
 
     /// All outputs on a batch: the branches', shallowest first, then the backbone's own.
@@ -134,13 +126,16 @@ impl Branches {
         mode: Mode,
     ) -> Result<Vec<HeadOutput>> {
         let stages = backbone.stages(x, mode)?;
-        let mut outputs = self.forward(&stages, mode)?;
-        if let Some(features) = stages.last() {
-            outputs.push(HeadOutput {
+        // Before the branches, which may run beside it.
+        let own = match stages.last() {
+            Some(features) => Some(HeadOutput {
                 features: features.clone(),
                 logits: backbone.head(features)?,
-            });
-        }
+            }),
+            None => None,
+        };
+        let mut outputs = self.forward(&stages, mode)?;
+        outputs.extend(own);
         Ok(outputs)
     }
 

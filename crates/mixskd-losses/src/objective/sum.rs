@@ -1,5 +1,7 @@
 //! The objective's parts and their weighted sum.
 
+use std::cmp::Reverse;
+
 use candle_core::Tensor;
 use mixskd_kernels::side_by_side;
 
@@ -53,11 +55,17 @@ pub fn objective(
     };
     let terms = TERMS.iter().map(|term| (term, (term.weight)(config)));
     let terms: Vec<_> = terms.filter(|&(_, weight)| weight > 0.0).collect();
-    // No term needs another: all read what is there already.
+    // No term needs another: all read what is there already. Who takes most begins.
+    let mut order: Vec<_> = (0..terms.len()).collect();
+    order.sort_by_key(|&at| Reverse((terms[at].0.losses)(outputs)));
     let ready = vec![lambda; terms.len()];
-    let values = side_by_side(&ready, |index| (terms[index].0.value)(&step))?;
+    let values = side_by_side(&ready, |index| (terms[order[index]].0.value)(&step))?;
+    let mut values: Vec<_> = order.into_iter().zip(values).collect();
+    values.sort_by_key(|&(at, _)| at);
     let names = terms.iter().map(|(term, _)| term.name);
-    let parts: Vec<_> = names.zip(values).collect();
+    let parts: Vec<_> = names
+        .zip(values.into_iter().map(|(_, value)| value))
+        .collect();
     let weights = terms.iter().map(|&(_, weight)| weight);
     let weighted: Vec<_> = parts.iter().map(|(_, part)| part).zip(weights).collect();
     let total = weighted_sum(&weighted)?.map_or_else(|| zero(outputs, lambda), Ok)?;

@@ -24,6 +24,8 @@ pub(super) struct Term {
     pub(super) name: &'static str,
     pub(super) weight: fn(&ObjectiveConfig) -> f64,
     pub(super) value: fn(&Step) -> Result<Tensor>,
+    /// Losses that it is the sum of.
+    pub(super) losses: fn(&MixSkdOutputs) -> usize,
 }
 
 /// Every term, in the order of the sum.
@@ -32,36 +34,43 @@ pub(super) const TERMS: [Term; 7] = [
         name: "task_original",
         weight: |config| config.task_original,
         value: task_original,
+        losses: |out| out.original.len(),
     },
     Term {
         name: "task_mix",
         weight: |config| config.task_mix,
         value: task_mix,
+        losses: |out| out.mixed.len(),
     },
     Term {
         name: "feature",
         weight: |config| config.feature,
         value: feature,
+        losses: |out| out.mixed_features.len(),
     },
     Term {
         name: "adversarial",
         weight: |config| config.adversarial,
         value: adversarial,
+        losses: |out| out.discriminator_mixed.len(),
     },
     Term {
         name: "branch_probability",
         weight: |config| config.branch_probability,
         value: branch_probability,
+        losses: |out| 2 * out.mixed.len().saturating_sub(1),
     },
     Term {
         name: "self_teacher_task",
         weight: |config| config.self_teacher_task,
         value: self_teacher_task,
+        losses: |_| 2,
     },
     Term {
         name: "backbone_probability",
         weight: |config| config.backbone_probability,
         value: backbone_probability,
+        losses: |_| 2,
     },
 ];
 

@@ -20,15 +20,14 @@ fn branches_beside_the_backbone_wait_for_what_they_share_and_change_no_bit() {
     let _emulating = Emulating::new();
     let networks = registry::ALL.iter().map(|spec| (spec.name, "mixskd"));
     let methods = method::ALL.iter().map(|spec| ("cifar_resnet18", spec.name));
-    for (network, method) in networks
-        .chain(methods)
-        .filter(|x| std::env::var("ONLY").is_err() || x.0.contains("18") || x.0.contains("wrn_16"))
-    {
+    for (network, method) in networks.chain(methods) {
         let what = format!("{network}, {method}");
         let in_turn = step(network, method, DType::BF16);
         let (beside, found) = watched(network, method, DType::BF16);
         assert_eq!(found.races, [""; 0], "{what}");
         assert!(in_turn == beside, "{what}: other numbers");
-        println!("{what}: {} of {}", found.longest, found.launches);
+        if (network, method) == ("cifar_resnet18", "mixskd") {
+            assert!(2 * found.longest < found.launches, "{found:?}");
+        }
     }
 }

@@ -4,8 +4,8 @@
 //! makes. On the way back the same holds the other way round: a lane begins where the gradients of all that came after the join are ready, and ends where the
 //! first lane takes up what it delivers.
 //!
-//! Memory is given back in the lane in which its last holder drops it. What a lane uses of others is therefore held until the first lane has waited for it, which is when it may be
-//! dropped anywhere. What a lane made is used by itself and, before its beginning and after its end, by the first one.
+//! Memory is given back in the lane in which its last holder drops it. What a lane uses of others, and of what it made itself before it was last joined, is therefore held until the first
+//! lane has waited for it, which is when it may be dropped anywhere. What a lane made since it began is used by itself, and by others after its end.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -206,8 +206,12 @@ pub fn side_by_side<T, E: From<crate::Error>>(
     let mut results = Vec::with_capacity(inputs.len());
     // Lanes have no lanes.
     let has_lanes = OPEN.with_borrow(Option::is_some) && current() == 0;
+    // Kernels that each has been given; the first lane is the last to be.
+    let mut loads = [0; SIDE_LANES + 1];
     for (index, input) in inputs.iter().enumerate() {
-        let lane = (index + 1) % (SIDE_LANES + 1);
+        let least = (1..=SIDE_LANES).chain([0]).min_by_key(|&lane| loads[lane]);
+        let lane = least.unwrap_or_default();
+        let before = tape::len();
         if has_lanes && lane > 0 {
             with(|open| {
                 let from = open.landmarks.get(&input.id()).cloned();
@@ -223,6 +227,7 @@ pub fn side_by_side<T, E: From<crate::Error>>(
             with(Open::go_first).map_err(fail)?;
         }
         results.push(result?);
+        loads[lane] += tape::len() - before;
     }
     if has_lanes {
         with(Open::join_all).map_err(fail)?;
@@ -285,13 +290,10 @@ impl WayBack {
 
     /// All after a join has been gone back through.
     pub(super) fn fork(&mut self) -> Result<()> {
-        // What reads maps of the lanes beside the first.
+        Self::end()?;
+        // It reads maps that lanes made.
         later::wait_beside()?;
-        self.fork = with(|open| {
-            open.go_first()?;
-            open.join_all()?;
-            open.now()
-        })?;
+        self.fork = with(Open::now)?;
         Ok(())
     }
 
@@ -301,7 +303,7 @@ impl WayBack {
             // All that the lane needs of others was there at the fork.
             let is_ready = |fork: &&Since| {
                 let mut origins = origins.iter();
-                origins.all(|o| o.lane == lane || o.lane == 0 && o.time < fork.time)
+                origins.all(|o| o.lane == lane || o.time < fork.time)
             };
             if lane > 0
                 && let Some(fork) = self.fork.as_ref().filter(is_ready)
@@ -322,6 +324,12 @@ impl WayBack {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Whether `lane` has not made since the fork what came from there.
+    pub(super) fn is_of_others(&self, origin: Origin, lane: usize) -> bool {
+        let fork = self.fork.as_ref().map_or(0, |fork| fork.time);
+        origin.lane != lane || origin.time < fork
     }
 
     /// Holds what the current lane uses of others.

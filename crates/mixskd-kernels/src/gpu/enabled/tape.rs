@@ -106,6 +106,11 @@ fn put_down(
     output
 }
 
+/// Nodes so far.
+pub(super) fn len() -> usize {
+    NOTES.with_borrow(|notes| notes.as_ref().map_or(0, |notes| notes.nodes.len()))
+}
+
 /// Notes that the first lane has waited for the others.
 pub(super) fn joined() {
     NOTES.with_borrow_mut(|notes| {
@@ -264,7 +269,7 @@ impl Way {
         Ok(self.gradients)
     }
 
-    /// What `node` uses that its lane did not make: parameters are there in any case.
+    /// What `node` uses that its lane did not make since it began: parameters are there in any case.
     fn of_other_lanes<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a Tensor> {
         let made_here = move |t: &Tensor| {
             let maker = self.places.get(&t.id()).and_then(|&at| self.nodes.get(at));
@@ -272,7 +277,7 @@ impl Way {
         };
         let inputs = node.inputs.iter().filter(move |t| !made_here(t));
         let shares = node.gradient.iter().zip(&node.origins);
-        let gradients = shares.filter(|(_, from)| from.lane != node.lane);
+        let gradients = shares.filter(|(_, from)| self.lanes.is_of_others(**from, node.lane));
         inputs.chain(gradients.map(|(share, _)| &share.x))
     }
 
