@@ -8,7 +8,7 @@ use clap::{ArgAction, Parser, ValueHint};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
 use mixskd_train::{TrainConfig, Trainer, method, next_free};
 
-use super::shared::{DataArgs, ThreadArgs, existing_file};
+use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::signals::{self, Request};
@@ -65,6 +65,8 @@ pub(crate) struct Args {
     /// Peak learning rate per step at this batch
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     lr: Option<f64>,
+    #[command(flatten)]
+    gpu: GpuArgs,
     #[command(flatten)]
     threads: ThreadArgs,
     /// Set any common key of the configuration; may be repeated
@@ -245,7 +247,7 @@ impl Args {
             ("run.batch", self.batch.map(Into::into)),
             ("optimizer.lr", self.lr.map(Into::into)),
         ];
-        for (key, value) in flags {
+        for (key, value) in flags.into_iter().chain(self.gpu.settings()) {
             if let Some(value) = value {
                 config = config.with_value(key, value)?;
             }

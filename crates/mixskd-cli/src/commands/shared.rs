@@ -89,6 +89,18 @@ pub(crate) struct GpuArgs {
     pub(crate) cudnn_benchmark: Option<bool>,
 }
 
+impl GpuArgs {
+    /// What they set, by the configuration's keys.
+    pub(crate) fn settings(&self) -> [(&'static str, Option<toml::Value>); 4] {
+        [
+            ("run.precision", self.precision.map(|p| p.name().into())),
+            ("run.cuda_graph", self.cuda_graph.map(Into::into)),
+            ("run.cuda_branches", self.cuda_branches.map(Into::into)),
+            ("run.cudnn_benchmark", self.cudnn_benchmark.map(Into::into)),
+        ]
+    }
+}
+
 fn on_or_off(text: &str) -> std::result::Result<bool, String> {
     match text {
         "on" => Ok(true),

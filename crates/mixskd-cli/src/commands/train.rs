@@ -246,7 +246,7 @@ impl Args {
             config.objective = ObjectiveConfig::preset(name)?;
         }
         let init = self.init.as_ref();
-        let flags: [(&str, Option<toml::Value>); 18] = [
+        let flags: [(&str, Option<toml::Value>); 14] = [
             ("model.name", self.model.clone().map(Into::into)),
             ("model.width", self.width.map(Into::into)),
             (
@@ -269,19 +269,12 @@ impl Args {
                 self.checkpoint_every.clone().map(Into::into),
             ),
             ("run.on_nan", self.on_nan.clone().map(Into::into)),
-            ("run.precision", self.gpu.precision.map(|p| p.name().into())),
-            ("run.cuda_graph", self.gpu.cuda_graph.map(Into::into)),
-            ("run.cuda_branches", self.gpu.cuda_branches.map(Into::into)),
-            (
-                "run.cudnn_benchmark",
-                self.gpu.cudnn_benchmark.map(Into::into),
-            ),
             (
                 "distribution.enabled",
                 self.distributed.then_some(true.into()),
             ),
         ];
-        for (key, value) in flags {
+        for (key, value) in flags.into_iter().chain(self.gpu.settings()) {
             if let Some(value) = value {
                 config = config.with_value(key, value)?;
             }
