@@ -209,7 +209,7 @@ fn list(dir: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// What must agree at the end: weights, the last checkpoint, and the metrics without their times.
+/// What must agree at the end: weights, the last checkpoint, and the metrics without times and memory.
 fn results(out: &Path) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     let read = |path: PathBuf| {
         std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -223,6 +223,7 @@ fn results(out: &Path) -> Result<BTreeMap<&'static str, Vec<u8>>> {
         };
         fields.remove("seconds");
         fields.remove("samples_per_s");
+        fields.remove("peak_memory_bytes");
         lines.push_str(&record.to_string());
     }
     Ok(BTreeMap::from([

@@ -1,11 +1,12 @@
 //! Checkpoints: everything a run needs to go on with the same bits, in one checksummed safetensors file.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -31,7 +32,7 @@ pub(crate) struct Checkpoint {
     pub(crate) convolutions: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Header {
     format: u32,
     version: String,
@@ -67,14 +68,21 @@ struct Format {
 
 const HEADER: &str = "mixskd.checkpoint";
 
-impl Checkpoint {
-    /// Writes the checkpoint: aside, synced, then renamed.
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        files::write_atomically(path, &self.to_bytes(path)?)
-    }
+/// A checkpoint in memory of its own, which no later step changes.
+pub(crate) struct Frozen {
+    header: Header,
+    /// Shapes and bytes by name.
+    raw: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+}
 
+impl Checkpoint {
     /// The contents of its file at `path`.
     pub(crate) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        self.freeze()?.into_bytes(path)
+    }
+
+    /// All of it as it is now.
+    pub(crate) fn freeze(&self) -> Result<Frozen> {
         let mut raw = BTreeMap::new();
         for (prefix, tensors) in [
             ("model/", &self.tensors),
@@ -89,35 +97,14 @@ impl Checkpoint {
                 );
             }
         }
-        let mut header = Header {
+        let header = Header {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
             progress: self.progress.clone(),
             convolutions: self.convolutions.clone(),
             sha256: String::new(),
         };
-        header.sha256 = digest(
-            &header.unsigned(),
-            raw.iter()
-                .map(|(name, (shape, data))| (name.as_str(), shape.as_slice(), data.as_slice())),
-        );
-        let damaged = |message: String| Error::Checkpoint {
-            path: path.to_path_buf(),
-            message,
-        };
-        let header = serde_json::to_string(&header).map_err(|e| damaged(e.to_string()))?;
-        let views = raw
-            .iter()
-            .map(|(name, (shape, data))| {
-                Ok((
-                    name.as_str(),
-                    TensorView::new(Dtype::F32, shape.clone(), data)?,
-                ))
-            })
-            .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|e| damaged(e.to_string()))?;
-        let metadata = HashMap::from([(HEADER.to_string(), header)]);
-        safetensors::serialize(views, Some(metadata)).map_err(|e| damaged(e.to_string()))
+        Ok(Frozen { header, raw })
     }
 
     /// Reads a checkpoint and proves it whole.
@@ -128,10 +115,7 @@ impl Checkpoint {
 
     /// The checkpoint whose file at `path` has these contents.
     pub(crate) fn from_bytes(data: &[u8], path: &Path, device: &Device) -> Result<Self> {
-        let damaged = |message: String| Error::Checkpoint {
-            path: path.to_path_buf(),
-            message,
-        };
+        let damaged = |message| damaged(path, message);
         let (_, metadata) = SafeTensors::read_metadata(data)
             .map_err(|e| damaged(format!("is no whole safetensors file ({e})")))?;
         let header = metadata
@@ -188,6 +172,75 @@ impl Checkpoint {
     }
 }
 
+impl Frozen {
+    /// Writes the checkpoint: aside, synced, then renamed.
+    pub(crate) fn save(self, path: &Path) -> Result<()> {
+        let head = self.head(path)?;
+        // Tensor after tensor: a copy of them all as one would be as large again.
+        files::make_atomically(path, |file| {
+            file.write_all(&head)?;
+            self.raw
+                .values()
+                .try_for_each(|(_, data)| file.write_all(data))
+        })
+    }
+
+    fn into_bytes(self, path: &Path) -> Result<Vec<u8>> {
+        let mut bytes = self.head(path)?;
+        for (_, data) in self.raw.into_values() {
+            bytes.extend(data);
+        }
+        Ok(bytes)
+    }
+
+    /// What a safetensors file has before its tensors: the length of its header, and the header, which holds this one's with a hash of everything.
+    fn head(&self, path: &Path) -> Result<Vec<u8>> {
+        let damaged = |message| damaged(path, message);
+        let tensors = self.raw.iter();
+        let sha256 = digest(
+            &self.header.unsigned(),
+            tensors.map(|(name, (shape, data))| (name.as_str(), shape.as_slice(), data.as_slice())),
+        );
+        let header = Header {
+            sha256,
+            ..self.header.clone()
+        };
+        let text = serde_json::to_string(&header).map_err(|e| damaged(e.to_string()))?;
+        let mut end = 0;
+        let infos = self.raw.iter().map(|(name, (shape, data))| {
+            let begin = end;
+            end += data.len();
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape: shape.clone(),
+                data_offsets: (begin, end),
+            };
+            (name.clone(), info)
+        });
+        let all = Metadata::new(
+            Some(HashMap::from([(HEADER.to_string(), text)])),
+            infos.collect(),
+        );
+        let all = all.map_err(|e| damaged(e.to_string()))?;
+        let mut text = serde_json::to_string(&all).map_err(|e| damaged(e.to_string()))?;
+        // Tensors begin at a multiple of eight bytes.
+        while !text.len().is_multiple_of(8) {
+            text.push(' ');
+        }
+        let mut head = (text.len() as u64).to_le_bytes().to_vec();
+        head.extend(text.into_bytes());
+        Ok(head)
+    }
+}
+
+/// What is wrong with the checkpoint at `path`.
+fn damaged(path: &Path, message: String) -> Error {
+    Error::Checkpoint {
+        path: path.to_path_buf(),
+        message,
+    }
+}
+
 /// Reads a checkpoint of a run and proves it whole: layout, names, shapes and checksum.
 ///
 /// # Errors
@@ -202,10 +255,11 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
         .to_dtype(DType::F32)?
         .flatten_all()?
         .to_vec1::<f32>()?;
-    Ok(values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect())
+    let mut bytes = Vec::with_capacity(size_of_val(values.as_slice()));
+    for value in values {
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    Ok(bytes)
 }
 
 /// SHA-256 over the header and, in sorted-name order, names, shapes and data.
@@ -229,6 +283,8 @@ fn digest<'a>(
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Var;
+
     use super::*;
 
     fn sample() -> Checkpoint {
@@ -251,7 +307,7 @@ mod tests {
     fn comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
-        sample().save(&path).unwrap();
+        sample().freeze().unwrap().save(&path).unwrap();
         let back = Checkpoint::load(&path, &Device::Cpu).unwrap();
         assert_eq!(back.progress, sample().progress);
         assert_eq!(back.convolutions, sample().convolutions);
@@ -267,10 +323,32 @@ mod tests {
     }
 
     #[test]
+    fn is_the_state_of_the_moment_and_a_file_of_the_librarys_layout() {
+        let weight = Var::from_tensor(&Tensor::new(&[1f32, 2.0, 3.0], &Device::Cpu).unwrap());
+        let weight = weight.unwrap();
+        let tensors = BTreeMap::from([("w".to_string(), weight.as_tensor().clone())]);
+        let checkpoint = Checkpoint {
+            tensors,
+            ..sample()
+        };
+        let path = Path::new("memory");
+        let frozen = checkpoint.freeze().unwrap();
+        weight.set(&weight.zeros_like().unwrap()).unwrap();
+        let bytes = frozen.into_bytes(path).unwrap();
+        let back = Checkpoint::from_bytes(&bytes, path, &Device::Cpu).unwrap();
+        assert_eq!(back.tensors["w"].to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+        // The same as the library writes.
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let read = SafeTensors::deserialize(&bytes).unwrap();
+        let again = safetensors::serialize(read.iter(), metadata.metadata().clone()).unwrap();
+        assert!(again == bytes);
+    }
+
+    #[test]
     fn every_torn_or_altered_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
-        sample().save(&path).unwrap();
+        sample().freeze().unwrap().save(&path).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -301,7 +379,7 @@ mod tests {
     fn another_layout_is_told_and_not_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
-        sample().save(&path).unwrap();
+        sample().freeze().unwrap().save(&path).unwrap();
         let text = std::fs::read(&path).unwrap();
         let at = text
             .windows(11)

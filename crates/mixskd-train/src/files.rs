@@ -1,5 +1,6 @@
 //! Files that are whole or not there.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -7,6 +8,14 @@ use crate::{Error, Result};
 
 /// Writes `data` beside `path`, syncs it and renames it over `path`.
 pub(crate) fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
+    make_atomically(path, |file| file.write_all(data))
+}
+
+/// Has `write` fill a file beside `path`, syncs it and renames it over `path`.
+pub(crate) fn make_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX);
@@ -17,9 +26,7 @@ pub(crate) fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
         .tempfile_in(dir)
         .map_err(Error::file(path, "create"))?;
     // By the file itself: the wrapper's errors name its own path, too.
-    file.as_file_mut()
-        .write_all(data)
-        .map_err(Error::file(path, "write"))?;
+    write(file.as_file_mut()).map_err(Error::file(path, "write"))?;
     file.as_file()
         .sync_all()
         .map_err(Error::file(path, "sync"))?;

@@ -12,6 +12,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use candle_core::Device;
 
@@ -24,7 +26,12 @@ pub struct RunDir {
     path: PathBuf,
     /// None where another process writes here.
     lock: Option<File>,
+    /// A checkpoint on its way to the disk.
+    writing: Mutex<Option<Writing>>,
 }
+
+/// A thread that writes.
+type Writing = JoinHandle<Result<()>>;
 
 impl RunDir {
     /// Makes a new run directory and writes the configuration into it.
@@ -80,6 +87,7 @@ impl RunDir {
         Self {
             path: path.to_path_buf(),
             lock: None,
+            writing: Mutex::default(),
         }
     }
 
@@ -112,6 +120,7 @@ impl RunDir {
         Ok(Self {
             path: path.to_path_buf(),
             lock: Some(lock),
+            writing: Mutex::default(),
         })
     }
 
@@ -211,14 +220,46 @@ impl RunDir {
         )
     }
 
-    /// Writes a checkpoint and removes all but the newest `keep`.
-    pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
-        let name = Place::of(checkpoint).name();
-        checkpoint.save(&self.path.join("checkpoints").join(name))?;
-        for old in self.checkpoints()?.iter().rev().skip(keep) {
-            std::fs::remove_file(old).map_err(Error::file(old, "remove"))?;
-        }
+    /// Has a checkpoint written as things stand now, and all but the newest `keep` removed, while the run goes on: hashing and a disk take as long as many a
+    /// step. One at a time; whoever needs it on the disk [settles](Self::settle). What went wrong is told by the next call of any of these.
+    pub(crate) fn begin_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
+        self.settle()?;
+        let frozen = checkpoint.freeze()?;
+        let dir = self.path.join("checkpoints");
+        let path = dir.join(Place::of(checkpoint).name());
+        let write = move || {
+            frozen.save(&path)?;
+            for old in checkpoints_in(&dir)?.iter().rev().skip(keep) {
+                std::fs::remove_file(old).map_err(Error::file(old, "remove"))?;
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".into());
+        let begun = thread.spawn(write);
+        let begun = begun.map_err(Error::file(&self.path, "begin a thread that writes"))?;
+        *self.writing() = Some(begun);
         Ok(())
+    }
+
+    /// Waits until the checkpoint that was begun is on the disk.
+    pub(crate) fn settle(&self) -> Result<()> {
+        match self.writing().take() {
+            Some(writing) => written(writing),
+            None => Ok(()),
+        }
+    }
+
+    /// The same where that needs no waiting.
+    pub(crate) fn glance(&self) -> Result<()> {
+        let mut writing = self.writing();
+        match writing.take_if(|writing| writing.is_finished()) {
+            Some(writing) => written(writing),
+            None => Ok(()),
+        }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Option<Writing>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes checkpoints of places after `checkpoint`, all of them where there is none: they are damaged, and would be taken for
@@ -269,6 +310,8 @@ impl RunDir {
     /// Path of the newest checkpoint, whole or not.
     pub(crate) fn newest_checkpoint_path(&self) -> Option<PathBuf> {
         self.lock.as_ref()?;
+        // One that cannot be written is not the newest; whoever ends the run for another reason tells that.
+        let _ = self.settle();
         self.checkpoints().ok()?.pop()
     }
 
@@ -279,17 +322,36 @@ impl RunDir {
 
     /// Checkpoint files, oldest first.
     fn checkpoints(&self) -> Result<Vec<PathBuf>> {
-        let dir = self.path.join("checkpoints");
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(Error::file(&dir, "read"))? {
-            let path = entry.map_err(Error::file(&dir, "read"))?.path();
-            if let Some(place) = Place::parse(&path) {
-                found.push((place, path));
-            }
-        }
-        found.sort();
-        Ok(found.into_iter().map(|(_, path)| path).collect())
+        checkpoints_in(&self.path.join("checkpoints"))
     }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // Whoever had something to do with an error has asked.
+        let _ = self.settle();
+    }
+}
+
+/// What came of writing.
+fn written(writing: Writing) -> Result<()> {
+    // A panic of that thread is one of this.
+    writing
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Checkpoint files in `dir`, oldest first.
+fn checkpoints_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::file(dir, "read"))? {
+        let path = entry.map_err(Error::file(dir, "read"))?.path();
+        if let Some(place) = Place::parse(&path) {
+            found.push((place, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Place of a checkpoint in the run: epochs done, then steps of the next.
@@ -385,7 +447,65 @@ pub fn next_free(root: &Path, stem: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use candle_core::{DType, Tensor};
+
     use super::*;
+    use crate::progress::Progress;
+
+    fn checkpoint(epochs_done: usize) -> Checkpoint {
+        let tensors = (0..4).map(|k| {
+            let tensor = Tensor::zeros(1 << 16, DType::F32, &Device::Cpu);
+            (format!("w{k}"), tensor.unwrap())
+        });
+        Checkpoint {
+            progress: Progress {
+                epochs_done,
+                ..Progress::default()
+            },
+            tensors: tensors.collect(),
+            velocities: BTreeMap::new(),
+            average: BTreeMap::new(),
+            method: BTreeMap::new(),
+            convolutions: None,
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_written_beside_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(&dir.path().join("run"), &TrainConfig::default()).unwrap();
+        for epoch in 1..=4 {
+            run.begin_checkpoint(&checkpoint(epoch), 2).unwrap();
+        }
+        // Whoever asks for the newest is given one that is whole.
+        let newest = run.newest_checkpoint_path().unwrap();
+        assert!(newest.ends_with("epoch-0004.safetensors"));
+        crate::verify_checkpoint(&newest).unwrap();
+        assert_eq!(run.checkpoints().unwrap().len(), 2);
+        // What goes wrong is told by the next call, once.
+        let folder = run.path.join("checkpoints");
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::write(&folder, "in the way").unwrap();
+        run.begin_checkpoint(&checkpoint(5), 2).unwrap();
+        let told = loop {
+            if let Err(error) = run.glance() {
+                break error;
+            }
+            std::thread::yield_now();
+        };
+        assert!(told.to_string().contains("epoch-0005"), "{told}");
+        run.settle().unwrap();
+        run.begin_checkpoint(&checkpoint(6), 2).unwrap();
+        run.settle().unwrap_err();
+        // The last of a run is waited for.
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        run.begin_checkpoint(&checkpoint(7), 2).unwrap();
+        drop(run);
+        crate::verify_checkpoint(&folder.join("epoch-0007.safetensors")).unwrap();
+    }
 
     #[test]
     fn places_are_in_the_order_of_the_run() {

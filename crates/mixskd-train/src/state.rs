@@ -8,8 +8,9 @@ use mixskd_models::Strictness;
 
 use crate::average::Average;
 use crate::checkpoint::Checkpoint;
-use crate::trainer::Trainer;
-use crate::{Observer, Result, RunDir};
+use crate::step::Broken;
+use crate::trainer::{Trainer, not_finite};
+use crate::{Error, Observer, Result, RunDir};
 
 impl Trainer {
     /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
@@ -72,6 +73,41 @@ impl Trainer {
             average: average.map(Average::state).unwrap_or_default(),
             method,
             convolutions,
+        })
+    }
+
+    /// Has a checkpoint written of where the run stands, unless the network is broken.
+    pub(crate) fn write_checkpoint(&mut self, run: &RunDir) -> Result<()> {
+        let method = self.method_state()?;
+        if !run.is_held() {
+            return Ok(());
+        }
+        if let Some((name, value)) = self.first_not_finite()? {
+            let (epoch, step) = (self.progress.epochs_done, self.progress.steps_done);
+            let broken = Broken::weights(name, value);
+            return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
+        }
+        run.begin_checkpoint(&self.checkpoint(method)?, self.config.run.keep_checkpoints)
+    }
+
+    /// Writes a checkpoint, and what to say of a run that ends here.
+    pub(crate) fn stopped(&mut self, run: &RunDir) -> Result<Error> {
+        self.write_checkpoint(run)?;
+        let (epochs, steps) = (self.progress.epochs_done, self.progress.steps_done);
+        let (epoch, step) = match steps {
+            0 => (epochs, self.steps_per_epoch()),
+            steps => (epochs + 1, steps),
+        };
+        let paths = || {
+            run.settle()?;
+            Ok((run.path().to_path_buf(), run.newest_checkpoint_path()))
+        };
+        let (dir, checkpoint) = self.group.firsts(paths)?;
+        Ok(Error::Stopped {
+            dir,
+            epoch,
+            step,
+            checkpoint: checkpoint.unwrap_or_default(),
         })
     }
 }

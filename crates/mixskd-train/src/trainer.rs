@@ -304,6 +304,7 @@ impl Trainer {
             let mut batches = feed.epoch_from(epoch as u64, first as u64, steps - first);
             let (mut due, mut ahead) = (false, None);
             while let Some(batch) = self.next(&mut ahead, &mut batches, epoch)? {
+                run.glance()?;
                 let step = batch.step / world;
                 let (lr, done) = (self.schedule.lr(epoch, step), step + 1);
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
@@ -385,6 +386,7 @@ impl Trainer {
                 return Err(self.stopped(run)?);
             }
         }
+        run.settle()?;
         self.group.leave();
         let report = self.report(&records, run)?;
         run.write_report(&report)?;
@@ -484,38 +486,6 @@ impl Trainer {
         Err(not_finite(broken, epoch, self.steps_per_epoch() - 1, run))
     }
 
-    /// Writes a checkpoint of where the run stands, unless the network is broken.
-    fn write_checkpoint(&mut self, run: &RunDir) -> Result<()> {
-        let method = self.method_state()?;
-        if !run.is_held() {
-            return Ok(());
-        }
-        if let Some((name, value)) = self.first_not_finite()? {
-            let (epoch, step) = (self.progress.epochs_done, self.progress.steps_done);
-            let broken = Broken::weights(name, value);
-            return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
-        }
-        run.save_checkpoint(&self.checkpoint(method)?, self.config.run.keep_checkpoints)
-    }
-
-    /// Writes a checkpoint, and what to say of a run that ends here.
-    fn stopped(&mut self, run: &RunDir) -> Result<Error> {
-        self.write_checkpoint(run)?;
-        let (epochs, steps) = (self.progress.epochs_done, self.progress.steps_done);
-        let (epoch, step) = match steps {
-            0 => (epochs, self.steps_per_epoch()),
-            steps => (epochs + 1, steps),
-        };
-        let paths = || Ok((run.path().to_path_buf(), run.newest_checkpoint_path()));
-        let (dir, checkpoint) = self.group.firsts(paths)?;
-        Ok(Error::Stopped {
-            dir,
-            epoch,
-            step,
-            checkpoint: checkpoint.unwrap_or_default(),
-        })
-    }
-
     /// What a prediction needs to know besides the tensors.
     fn metadata(&self) -> Metadata {
         let input = self.model.input;
@@ -588,7 +558,7 @@ fn at_most(count: usize, limit: usize) -> usize {
 }
 
 /// `epoch` and `step` from 0.
-fn not_finite(broken: Broken, epoch: usize, step: usize, run: &RunDir) -> Error {
+pub(crate) fn not_finite(broken: Broken, epoch: usize, step: usize, run: &RunDir) -> Error {
     Error::NotFinite {
         term: broken.term,
         layer: broken.layer,
