@@ -1,5 +1,6 @@
 //! Checkpoints: everything a run needs to go on with the same bits, in one checksummed safetensors file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
@@ -71,19 +72,19 @@ const HEADER: &str = "mixskd.checkpoint";
 /// A checkpoint in memory of its own, which no later step changes.
 pub(crate) struct Frozen {
     header: Header,
-    /// Shapes and bytes by name.
-    raw: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    /// Shapes and values by name.
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
 impl Checkpoint {
     /// The contents of its file at `path`.
     pub(crate) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
-        self.freeze()?.into_bytes(path)
+        self.freeze()?.to_bytes(path)
     }
 
     /// All of it as it is now.
     pub(crate) fn freeze(&self) -> Result<Frozen> {
-        let mut raw = BTreeMap::new();
+        let mut all = BTreeMap::new();
         for (prefix, tensors) in [
             ("model/", &self.tensors),
             ("velocity/", &self.velocities),
@@ -91,10 +92,8 @@ impl Checkpoint {
             ("method/", &self.method),
         ] {
             for (name, tensor) in tensors {
-                raw.insert(
-                    format!("{prefix}{name}"),
-                    (tensor.dims().to_vec(), bytes(tensor)?),
-                );
+                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                all.insert(format!("{prefix}{name}"), (tensor.dims().to_vec(), values));
             }
         }
         let header = Header {
@@ -104,7 +103,10 @@ impl Checkpoint {
             convolutions: self.convolutions.clone(),
             sha256: String::new(),
         };
-        Ok(Frozen { header, raw })
+        Ok(Frozen {
+            header,
+            tensors: all,
+        })
     }
 
     /// Reads a checkpoint and proves it whole.
@@ -141,7 +143,7 @@ impl Checkpoint {
         let views = file.iter().collect::<BTreeMap<_, _>>();
         let contents = views
             .iter()
-            .map(|(name, view)| (*name, view.shape(), view.data()));
+            .map(|(name, view)| (*name, view.shape(), Cow::from(view.data())));
         if digest(&header.unsigned(), contents) != header.sha256 {
             return Err(damaged(
                 "its checksum does not match: the file was altered or torn".into(),
@@ -179,37 +181,36 @@ impl Frozen {
         // Tensor after tensor: a copy of them all as one would be as large again.
         files::make_atomically(path, |file| {
             file.write_all(&head)?;
-            self.raw
-                .values()
-                .try_for_each(|(_, data)| file.write_all(data))
+            let mut all = self.tensors.values();
+            all.try_for_each(|(_, values)| file.write_all(&bytes(values)))
         })
     }
 
-    fn into_bytes(self, path: &Path) -> Result<Vec<u8>> {
-        let mut bytes = self.head(path)?;
-        for (_, data) in self.raw.into_values() {
-            bytes.extend(data);
+    fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        let mut all = self.head(path)?;
+        for (_, values) in self.tensors.values() {
+            all.extend(bytes(values));
         }
-        Ok(bytes)
+        Ok(all)
     }
 
     /// What a safetensors file has before its tensors: the length of its header, and the header, which holds this one's with a hash of everything.
     fn head(&self, path: &Path) -> Result<Vec<u8>> {
         let damaged = |message| damaged(path, message);
-        let tensors = self.raw.iter();
-        let sha256 = digest(
-            &self.header.unsigned(),
-            tensors.map(|(name, (shape, data))| (name.as_str(), shape.as_slice(), data.as_slice())),
-        );
+        let tensors = self.tensors.iter().map(|(name, (shape, values))| {
+            let bytes = Cow::from(bytes(values));
+            (name.as_str(), shape.as_slice(), bytes)
+        });
+        let sha256 = digest(&self.header.unsigned(), tensors);
         let header = Header {
             sha256,
             ..self.header.clone()
         };
         let text = serde_json::to_string(&header).map_err(|e| damaged(e.to_string()))?;
         let mut end = 0;
-        let infos = self.raw.iter().map(|(name, (shape, data))| {
+        let infos = self.tensors.iter().map(|(name, (shape, values))| {
             let begin = end;
-            end += data.len();
+            end += size_of_val(values.as_slice());
             let info = TensorInfo {
                 dtype: Dtype::F32,
                 shape: shape.clone(),
@@ -249,23 +250,19 @@ pub fn verify_checkpoint(path: &Path) -> Result<()> {
     Checkpoint::load(path, &Device::Cpu).map(|_| ())
 }
 
-/// A tensor's values as little-endian float32.
-fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let values = tensor
-        .to_dtype(DType::F32)?
-        .flatten_all()?
-        .to_vec1::<f32>()?;
-    let mut bytes = Vec::with_capacity(size_of_val(values.as_slice()));
+/// Values as little-endian float32.
+fn bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of_val(values));
     for value in values {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
-    Ok(bytes)
+    bytes
 }
 
 /// SHA-256 over the header and, in sorted-name order, names, shapes and data.
 fn digest<'a>(
     header: &str,
-    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>,
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], Cow<'a, [u8]>)>,
 ) -> String {
     let mut hash = Sha256::new();
     let text = |text: &str, hash: &mut Sha256| {
@@ -334,7 +331,7 @@ mod tests {
         let path = Path::new("memory");
         let frozen = checkpoint.freeze().unwrap();
         weight.set(&weight.zeros_like().unwrap()).unwrap();
-        let bytes = frozen.into_bytes(path).unwrap();
+        let bytes = frozen.to_bytes(path).unwrap();
         let back = Checkpoint::from_bytes(&bytes, path, &Device::Cpu).unwrap();
         assert_eq!(back.tensors["w"].to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0]);
         // The same as the library writes.

@@ -305,11 +305,9 @@ impl Trainer {
 
     /// The first tensor of network or optimiser, in name order, that holds a value which is not finite.
     pub(crate) fn first_not_finite(&self) -> Result<Option<(String, f64)>> {
-        let tensors = self.store.tensors().into_iter();
-        for (name, tensor) in tensors.chain(self.updater.optimizer.state()) {
-            let sum = sum_of_squares(&tensor)?;
-            if !sum.is_finite() {
-                return Ok(Some((name, sum)));
+        for tensors in [self.store.tensors(), self.updater.optimizer.state()] {
+            if let Some(found) = first_not_finite(&tensors)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
