@@ -93,7 +93,7 @@ fn emulate(sh: &Shell, root: &Path, if_possible: bool) -> Result<()> {
             found.context("hint: install a C++ compiler, or name one in CXX")?;
             let test = cmd!(
                 sh,
-                "cargo test --quiet --package mixskd-kernels --package mixskd-train --package mixskd-cli --package mixskd-benches --features mixskd-train/emulator,mixskd-benches/emulator --test emulated --test stand_in --bin gpu-check"
+                "cargo test --quiet --package mixskd-kernels --package mixskd-train --package mixskd-cli --package mixskd-benches --features mixskd-train/emulator,mixskd-benches/emulator --test emulated --test stand_in --test lanes --bin gpu-check"
             );
             test.run()?;
             let out = ["--out", "target/gpu-check-emulated.json"].map(String::from);

@@ -48,7 +48,7 @@ impl Engine for Emulator {
 }
 
 impl Lanes for Emulator {
-    fn are_open(&self) -> bool {
+    fn are_there(&self) -> bool {
         races::is_on()
     }
 
@@ -66,5 +66,7 @@ impl Lanes for Emulator {
         Ok(())
     }
 
-    fn leave(&self) {}
+    fn leave(&self) {
+        races::leave();
+    }
 }

@@ -22,6 +22,10 @@ pub enum Error {
         /// Why not.
         message: String,
     },
+    /// A part of a graph was to wait for another, and the driver has it wait for nothing.
+    #[cfg(feature = "cuda")]
+    #[error("CUDA driver: a branch of a graph does not wait for what it needs")]
+    Lane,
     /// The driver refused.
     #[cfg(feature = "cuda")]
     #[error("CUDA driver: {0}")]

@@ -40,8 +40,8 @@ impl Place {
 
 /// Something whose work may go several ways.
 pub trait Lanes {
-    /// Whether there are lanes for what is launched now.
-    fn are_open(&self) -> bool;
+    /// Whether there are lanes for what is launched now. Outside a capture they are gone through in turn, so that what belongs to each of them is used before.
+    fn are_there(&self) -> bool;
 
     /// Where the current lane stands.
     ///
@@ -67,8 +67,8 @@ pub trait Lanes {
 }
 
 impl<L: Lanes + ?Sized> Lanes for std::sync::Arc<L> {
-    fn are_open(&self) -> bool {
-        (**self).are_open()
+    fn are_there(&self) -> bool {
+        (**self).are_there()
     }
 
     fn place(&self) -> Result<Place> {

@@ -40,6 +40,8 @@ struct Watch {
     memory: BTreeMap<Address, Memory>,
     found: Vec<String>,
     launches: usize,
+    /// Whether a lane was given any.
+    lanes: [bool; SIDE_LANES + 1],
 }
 
 struct Node {
@@ -65,6 +67,8 @@ pub struct Found {
     pub launches: usize,
     /// How many of them wait for each other at most.
     pub longest: usize,
+    /// Lanes that they went to, without the streams beside them.
+    pub lanes: usize,
 }
 
 struct Turn(MutexGuard<'static, Option<Watch>>);
@@ -82,25 +86,40 @@ impl Drop for Turn {
     }
 }
 
-/// From here on lanes are open, and what they do is noted, until [`stop`]. One step at a time: nothing that was used before is known.
-pub fn start() {
+/// Somebody who watches.
+#[derive(Debug)]
+#[must_use = "watching ends when it is dropped"]
+pub struct Watching(());
+
+/// From here on there are lanes, and what they do is noted. One step at a time, and one who watches: nothing that was used before is known.
+pub fn start() -> Watching {
     *Turn::new().0 = Some(Watch::default());
     IS_ON.store(true, Ordering::SeqCst);
+    Watching(())
 }
 
-/// What came of it.
-pub fn stop() -> Found {
-    IS_ON.store(false, Ordering::SeqCst);
-    let watch = Turn::new().0.take().unwrap_or_default();
-    Found {
-        races: watch.found,
-        launches: watch.launches,
-        longest: watch
-            .nodes
-            .iter()
-            .map(|node| node.length)
-            .max()
-            .unwrap_or(0),
+impl Watching {
+    /// What came of it.
+    pub fn stop(self) -> Found {
+        let watch = Turn::new().0.take().unwrap_or_default();
+        Found {
+            races: watch.found,
+            launches: watch.launches,
+            longest: watch
+                .nodes
+                .iter()
+                .map(|node| node.length)
+                .max()
+                .unwrap_or(0),
+            lanes: watch.lanes.iter().filter(|&&used| used).count(),
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        IS_ON.store(false, Ordering::SeqCst);
+        *Turn::new().0 = None;
     }
 }
 
@@ -124,6 +143,10 @@ pub(crate) fn go(lane: usize, behind: &Place) {
         watch.lane = lane;
         watch.ends[lane].clone_from(&behind.nodes);
     });
+}
+
+pub(crate) fn leave() {
+    with(|watch| watch.lane = 0);
 }
 
 pub(crate) fn wait(place: &Place) {
@@ -205,6 +228,7 @@ impl Launch {
             }
             let node = watch.node(way, what.into());
             watch.launches += 1;
+            watch.lanes[watch.lane] |= !beside;
             watch.nodes[node].length += 1;
             for (at, held) in self.before {
                 let Some(memory) = watch.memory.get(&at) else {
@@ -298,7 +322,7 @@ mod tests {
     fn uses_that_do_not_wait_for_each_other_are_found() {
         let mut memory = vec![0; 8];
         let at = memory.as_ptr() as Address;
-        start();
+        let watching = start();
         taken(at, 8);
         launch(&mut memory, true, false);
         let fork = place();
@@ -330,7 +354,7 @@ mod tests {
         launch(&mut memory, true, false);
         go(2, &end);
         given_back(at);
-        let found = stop();
+        let found = watching.stop();
         assert_eq!(found.races.len(), 6, "{:?}", found.races);
         assert_eq!((found.launches, found.longest), (8, 6));
         assert!(found.races[5].starts_with("giving memory back writes"));

@@ -1,12 +1,13 @@
 //! Kernels on a GPU's stream.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{
-    CUgraphNode, CUresult, CUstream, CUstreamCaptureStatus,
+    CUgraph, CUgraphNode, CUresult, CUstream, CUstreamCaptureStatus,
     CUstreamUpdateCaptureDependencies_flags, cuGetProcAddress_v2,
 };
 use cudarc::driver::{CudaFunction, CudaModule, CudaStream, result};
@@ -20,6 +21,25 @@ const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
 /// `cuStreamUpdateCaptureDependencies` as it has been since CUDA 11.3.
 type SetDependencies = unsafe extern "C" fn(CUstream, *mut CUgraphNode, usize, u32) -> CUresult;
+/// `cuStreamGetCaptureInfo` of the same age.
+type CaptureInfo = unsafe extern "C" fn(
+    CUstream,
+    *mut CUstreamCaptureStatus,
+    *mut u64,
+    *mut CUgraph,
+    *mut *const CUgraphNode,
+    *mut usize,
+) -> CUresult;
+
+/// `CUDA_ERROR_LOSSY_QUERY`, which bindings of older versions do not name.
+const LOSSY_QUERY: u32 = 402;
+
+/// What lanes ask of the driver.
+#[derive(Debug, Clone, Copy)]
+struct Captures {
+    set_dependencies: SetDependencies,
+    info: CaptureInfo,
+}
 
 /// Runs kernels on a stream, in the order of the calls, or in several lanes of a graph. Addresses are those of the stream's GPU.
 #[derive(Debug)]
@@ -28,7 +48,7 @@ pub struct Stream {
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     watch: Watch,
-    set_dependencies: Option<SetDependencies>,
+    captures: Option<Captures>,
     /// Whether a captured step may have lanes.
     has_lanes: AtomicBool,
     lane: AtomicUsize,
@@ -46,7 +66,7 @@ impl Stream {
             module,
             functions: Mutex::default(),
             watch: Watch::default(),
-            set_dependencies: set_dependencies(),
+            captures: Captures::find(),
             has_lanes: AtomicBool::new(false),
             lane: AtomicUsize::new(0),
         })
@@ -54,7 +74,7 @@ impl Stream {
 
     /// Whether the driver has what lanes need.
     pub(crate) fn can_have_lanes(&self) -> bool {
-        self.set_dependencies.is_some()
+        self.captures.is_some()
     }
 
     /// Whether what is captured from now on may have lanes. Where the driver cannot, it has none.
@@ -162,9 +182,8 @@ impl Stream {
     }
 }
 
-/// The driver's function, if it has it. Asked for by version: later ones take one argument more.
-fn set_dependencies() -> Option<SetDependencies> {
-    let name = c"cuStreamUpdateCaptureDependencies";
+/// A function of the driver's, if it has it. Asked for by version: later ones take other arguments.
+fn of_driver(name: &CStr) -> Option<NonNull<c_void>> {
     let mut found = std::ptr::null_mut::<c_void>();
     // SAFETY: the name ends in a zero, and the place is there.
     let asked = unsafe {
@@ -176,42 +195,89 @@ fn set_dependencies() -> Option<SetDependencies> {
             std::ptr::null_mut(),
         )
     };
-    if asked.result().is_err() || found.is_null() {
-        return None;
+    asked.result().ok()?;
+    NonNull::new(found)
+}
+
+impl Captures {
+    fn find() -> Option<Self> {
+        let set_dependencies = of_driver(c"cuStreamUpdateCaptureDependencies")?;
+        let info = of_driver(c"cuStreamGetCaptureInfo")?;
+        // SAFETY: these are the functions' types in that version.
+        unsafe {
+            Some(Self {
+                set_dependencies: std::mem::transmute::<*mut c_void, SetDependencies>(
+                    set_dependencies.as_ptr(),
+                ),
+                info: std::mem::transmute::<*mut c_void, CaptureInfo>(info.as_ptr()),
+            })
+        }
     }
-    // SAFETY: this is the function's type in that version.
-    Some(unsafe { std::mem::transmute::<*mut c_void, SetDependencies>(found) })
+
+    /// Has the next launch wait for nothing.
+    fn begin(self, stream: &CudaStream) -> Result<()> {
+        let replace = CUstreamUpdateCaptureDependencies_flags::CU_STREAM_SET_CAPTURE_DEPENDENCIES;
+        let mut nothing: CUgraphNode = std::ptr::null_mut();
+        // SAFETY: the stream is open, and no node is read.
+        unsafe {
+            let stream = stream.cu_stream();
+            (self.set_dependencies)(stream, &raw mut nothing, 0, replace as u32).result()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the next launch waits for anything.
+    fn waits(self, stream: &CudaStream) -> Result<bool> {
+        let mut status = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let (mut id, mut graph, mut nodes, mut count) =
+            (0, std::ptr::null_mut(), std::ptr::null(), 0);
+        // SAFETY: the stream is open, and all places are there; what the nodes are is not asked.
+        let asked = unsafe {
+            (self.info)(
+                stream.cu_stream(),
+                &raw mut status,
+                &raw mut id,
+                &raw mut graph,
+                &raw mut nodes,
+                &raw mut count,
+            )
+        };
+        // Where it waits in a way that this version cannot tell, it does wait.
+        if asked as u32 == LOSSY_QUERY {
+            return Ok(true);
+        }
+        asked.result()?;
+        Ok(count > 0)
+    }
 }
 
 impl Lanes for Stream {
-    fn are_open(&self) -> bool {
+    fn are_there(&self) -> bool {
         // What is timed is timed alone.
-        self.has_lanes.load(Ordering::Relaxed)
-            && self.set_dependencies.is_some()
-            && !self.watch.is_on()
-            && self.is_captured()
+        self.has_lanes.load(Ordering::Relaxed) && self.captures.is_some() && !self.watch.is_on()
     }
 
     fn place(&self) -> Result<Place> {
+        if !self.is_captured() {
+            return Ok(Place::default());
+        }
         let event = self.cuda.context().new_event(None)?;
         event.record(&self.cuda)?;
         Ok(Place::at(event))
     }
 
     fn go(&self, lane: usize, behind: &Place) -> Result<()> {
-        if let Some(set_dependencies) = self.set_dependencies {
-            let replace =
-                CUstreamUpdateCaptureDependencies_flags::CU_STREAM_SET_CAPTURE_DEPENDENCIES;
-            // Of none at all.
-            let mut nothing: CUgraphNode = std::ptr::null_mut();
-            // SAFETY: the stream is open, and no node is read.
-            unsafe {
-                let stream = self.cuda.cu_stream();
-                set_dependencies(stream, &raw mut nothing, 0, replace as u32).result()?;
-            }
+        let captures = self.captures.filter(|_| self.is_captured());
+        if let Some(captures) = captures {
+            captures.begin(&self.cuda)?;
         }
         self.lane.store(lane, Ordering::Relaxed);
-        self.wait(behind)
+        self.wait(behind)?;
+        match captures {
+            // A step that waited for nothing would give wrong results in place of an error.
+            Some(captures) if !captures.waits(&self.cuda)? => Err(Error::Lane),
+            _ => Ok(()),
+        }
     }
 
     fn wait(&self, place: &Place) -> Result<()> {

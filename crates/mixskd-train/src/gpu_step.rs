@@ -129,6 +129,12 @@ impl GpuStepper {
         }
     }
 
+    /// Whether that graph has branches that run side by side.
+    pub(crate) fn has_branches(&self) -> bool {
+        matches!(&self.state, State::Captured(captured)
+            if captured.graph.as_ref().is_some_and(StepGraph::has_branches))
+    }
+
     /// Whether steps are launched as a graph.
     pub(crate) fn is_captured(&self) -> bool {
         matches!(&self.state, State::Captured(captured) if captured.graph.is_some())
@@ -407,5 +413,10 @@ impl Trainer {
     /// Whether steps are launched as a captured CUDA graph.
     pub fn has_captured_step(&self) -> bool {
         self.gpu.is_captured()
+    }
+
+    /// Whether that graph has branches that run beside the backbone.
+    pub fn has_captured_branches(&self) -> bool {
+        self.gpu.has_branches()
     }
 }

@@ -1,7 +1,9 @@
 //! Whole runs on the GPU: beside the CPU's, with and without a captured graph, interrupted and resumed, and in other arithmetic.
 
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -18,6 +20,8 @@ struct Ran {
     losses: Vec<f64>,
     weights: Vec<u8>,
     captured: bool,
+    /// That graph has branches that run side by side.
+    branches: bool,
     /// What it told besides: why a step was not captured, for one.
     notices: Vec<String>,
 }
@@ -108,7 +112,7 @@ impl Runner<'_> {
             let run = RunDir::create(&out, trainer.config())?;
             let mut notices = Notices::default();
             trainer.run(&run, &mut notices)?;
-            read(&out, trainer.has_captured_step(), notices)
+            read(&out, Some(&trainer), notices)
         })
     }
 
@@ -126,15 +130,28 @@ impl Runner<'_> {
             command.arg("--emulate");
         }
         let place = [("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")];
-        let done = command.envs(place).output()?;
-        if !done.status.success() {
-            bail!(
-                "{}: {}",
-                done.status,
-                String::from_utf8_lossy(&done.stderr).trim()
-            );
+        let mut said = tempfile::tempfile()?;
+        command.envs(place).stdout(Stdio::null());
+        let mut child = command.stderr(said.try_clone()?).spawn()?;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            // Whoever waits for other processes may wait for ever.
+            if self.options.checks_late() {
+                child.kill()?;
+                child.wait()?;
+                bail!(LATE);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        if !status.success() {
+            let mut text = String::new();
+            said.rewind()?;
+            said.read_to_string(&mut text)?;
+            bail!("{status}: {}", text.trim());
         }
-        read(&out, false, Notices::default())
+        read(&out, None, Notices::default())
     }
 
     /// The same, stopped in the middle of an epoch and taken up again.
@@ -170,7 +187,7 @@ impl Runner<'_> {
         let mut notices = Notices::default();
         trainer.resume(&run, &mut notices)?;
         trainer.run(&run, &mut notices)?;
-        read(out, trainer.has_captured_step(), notices)
+        read(out, Some(&trainer), notices)
     }
 }
 
@@ -221,7 +238,7 @@ impl Observer for StopAt {
     }
 }
 
-fn read(out: &Path, captured: bool, notices: Notices) -> Result<Ran> {
+fn read(out: &Path, trainer: Option<&Trainer>, notices: Notices) -> Result<Ran> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl"))?;
     let loss = |line: &str| -> Result<f64> {
         let record: serde_json::Value = serde_json::from_str(line)?;
@@ -230,7 +247,8 @@ fn read(out: &Path, captured: bool, notices: Notices) -> Result<Ran> {
     Ok(Ran {
         losses: text.lines().map(loss).collect::<Result<_>>()?,
         weights: std::fs::read(out.join("model.safetensors"))?,
-        captured,
+        captured: trainer.is_some_and(Trainer::has_captured_step),
+        branches: trainer.is_some_and(Trainer::has_captured_branches),
         notices: notices.0,
     })
 }
@@ -327,9 +345,14 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         runner.run(&with(&[]), true),
         runner.run(&with(&["run.cuda_graph=false"]), true),
     );
+    let beside = runner.run(&with(&["run.cuda_branches=true"]), true);
+    let (has_branches, notices) = match &beside {
+        Ok(ran) => (ran.branches, ran.notices.clone()),
+        Err(_) => (false, Vec::new()),
+    };
     same(
         "captured with branches beside the backbone, and launched kernel by kernel",
-        runner.run(&with(&["run.cuda_branches=true"]), true),
+        beside,
         runner.run(&with(&["run.cuda_graph=false"]), true),
     );
     same(
@@ -391,6 +414,13 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         runner.run(&with(&["run.image_size=16"]), true),
         runner.run(&with(&["run.image_size=16", "run.cuda_graph=false"]), true),
     );
+    if !options.emulate {
+        let name = "mixskd: its step with branches beside the backbone";
+        table.fact("run", name, "captured as a graph".into(), has_branches);
+        for notice in notices {
+            table.figure("note", name, notice, Value::Null);
+        }
+    }
     // A real run: the same curve within noise, whatever the arithmetic.
     let real: Vec<&str> = if options.emulate {
         with(&[])

@@ -51,8 +51,9 @@ impl OnLane {
 
 /// The stream beside a lane.
 pub(super) struct Beside {
-    pub(super) stream: Arc<CudaStream>,
+    // Closed before its stream.
     pub(super) handle: Handle,
+    pub(super) stream: Arc<CudaStream>,
     /// Where the lane stood.
     ready: CudaEvent,
 }
@@ -63,8 +64,8 @@ impl Beside {
         let (stream, ready) = (context.new_stream()?, context.new_event(None)?);
         let handle = Handle::new(&stream)?;
         Ok(Self {
-            stream,
             handle,
+            stream,
             ready,
         })
     }

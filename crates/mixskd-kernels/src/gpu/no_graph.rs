@@ -64,6 +64,11 @@ impl StepGraph {
     }
 
     /// Never called.
+    pub fn has_branches(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// Never called.
     ///
     /// # Errors
     /// Never.

@@ -60,6 +60,10 @@ fn batch(side: usize, rows: usize, dtype: DType) -> TrainBatch {
 type Step = (BTreeMap<String, f32>, BTreeMap<String, Vec<f32>>);
 
 fn step(network: &str, method: &str, dtype: DType) -> Step {
+    step_with(network, method, &ObjectiveConfig::default(), dtype)
+}
+
+fn step_with(network: &str, method: &str, objective: &ObjectiveConfig, dtype: DType) -> Step {
     let model = ModelConfig {
         width: 0.125,
         ..ModelConfig::new(network, CLASSES).unwrap()
@@ -69,7 +73,7 @@ fn step(network: &str, method: &str, dtype: DType) -> Step {
     let store = ParamStore::new(5, DType::F32, &Device::Cpu);
     let inputs = MethodInputs {
         config: &config,
-        objective: &ObjectiveConfig::default(),
+        objective,
         model: &model,
         store: &store,
         seed: 5,

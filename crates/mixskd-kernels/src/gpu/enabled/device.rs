@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasSetWorkspace_v2;
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
@@ -17,52 +17,75 @@ use super::memory::{Gpu, Memory, failed};
 
 static OPENED: LazyLock<Mutex<HashMap<DeviceId, Arc<Gpu>>>> = LazyLock::new(Mutex::default);
 
-/// Bytes that cuBLAS multiplies in, for each lane. They are given to it, so that it takes none while a step is captured, and its sums repeat.
-const BLAS_WORKSPACE: usize = 8 << 20;
+/// Bytes that cuBLAS multiplies in. They are given to it, so that it takes none while a step is captured, and its sums repeat.
+const BLAS_WORKSPACE: usize = 32 << 20;
+/// The same of a lane beside the first, whose products are small.
+const SIDE_WORKSPACE: usize = 8 << 20;
 
 /// What cuBLAS multiplies in.
-pub(super) struct Workspace {
-    first: Address,
+pub(super) struct Workspaces {
+    /// By lane. They are there as long as the process.
+    places: Mutex<Vec<Address>>,
     /// The lane whose part it has.
     lane: AtomicUsize,
 }
 
-impl Workspace {
+impl Workspaces {
     fn new(device: &CudaDevice) -> Result<Self> {
-        let all = device.alloc_zeros::<u8>((SIDE_LANES + 1) * BLAS_WORKSPACE)?;
-        let stream = device.cuda_stream();
-        let (first, guard) = all.device_ptr(&stream);
-        drop(guard);
-        // It is there as long as the process.
-        std::mem::forget(all);
-        let workspace = Self {
-            first,
+        let workspaces = Self {
+            places: Mutex::default(),
             lane: AtomicUsize::new(0),
         };
-        workspace.set(device, 0)?;
-        Ok(workspace)
+        workspaces.make(device, BLAS_WORKSPACE)?;
+        workspaces.set(device, 0)?;
+        Ok(workspaces)
+    }
+
+    fn places(&self) -> MutexGuard<'_, Vec<Address>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self, device: &CudaDevice, size: usize) -> Result<()> {
+        let memory = device.alloc_zeros::<u8>(size)?;
+        let stream = device.cuda_stream();
+        let (first, guard) = memory.device_ptr(&stream);
+        drop(guard);
+        std::mem::forget(memory);
+        self.places().push(first);
+        Ok(())
+    }
+
+    /// Makes those of the lanes beside the first.
+    pub(super) fn for_lanes(&self, device: &CudaDevice) -> Result<()> {
+        while self.places().len() <= SIDE_LANES {
+            self.make(device, SIDE_WORKSPACE)?;
+        }
+        Ok(())
     }
 
     fn set(&self, device: &CudaDevice, lane: usize) -> Result<()> {
-        let place = self.first + (lane * BLAS_WORKSPACE) as Address;
+        let Some(&place) = self.places().get(lane) else {
+            bail!("cuBLAS has no memory to multiply in beside the first lane");
+        };
+        let size = if lane == 0 {
+            BLAS_WORKSPACE
+        } else {
+            SIDE_WORKSPACE
+        };
+        let handle = device.cublas_handle();
         // SAFETY: the memory is there as long as the process.
-        unsafe {
-            cublasSetWorkspace_v2(
-                *device.cublas_handle().handle(),
-                place as *mut c_void,
-                BLAS_WORKSPACE,
-            )
-        }
-        .result()
-        .map_err(candle_core::Error::wrap)
+        unsafe { cublasSetWorkspace_v2(*handle.handle(), place as *mut c_void, size) }
+            .result()
+            .map_err(candle_core::Error::wrap)
     }
 
     /// Products from here on are made in the memory of `lane`.
     pub(super) fn give(&self, device: &CudaDevice, lane: usize) -> Result<()> {
-        if self.lane.swap(lane, Ordering::Relaxed) == lane {
-            return Ok(());
+        if self.lane.load(Ordering::Relaxed) != lane {
+            self.set(device, lane)?;
+            self.lane.store(lane, Ordering::Relaxed);
         }
-        self.set(device, lane)
+        Ok(())
     }
 }
 
@@ -77,7 +100,6 @@ pub fn open(ordinal: usize) -> crate::Result<Device> {
         // SAFETY: all kernels are on one stream, and what uploads on another orders the two by events of its own.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
-        loaded(cuda)?;
     }
     Ok(device)
 }
@@ -103,7 +125,7 @@ pub(super) fn loaded(device: &CudaDevice) -> Result<Arc<Gpu>> {
     }
     let stream = Arc::new(Stream::new(device.cuda_stream()).map_err(failed)?);
     let gpu = Arc::new(Gpu {
-        memory: Memory::Device(device.clone(), stream.clone(), Workspace::new(device)?),
+        memory: Memory::Device(device.clone(), stream.clone(), Workspaces::new(device)?),
         engine: Box::new(stream.clone()),
         convolutions: Box::new(Cudnn::new(stream.clone()).map_err(failed)?),
         lanes: Box::new(stream),

@@ -8,13 +8,14 @@ use candle_core::cuda_backend::cudarc::driver::sys::{
     CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
 
-use super::device;
+use super::{device, lanes};
 use crate::{Error, Result};
 
 /// Work of one GPU, ready to be launched as a whole.
 pub struct StepGraph {
     graph: CudaGraph,
     device: CudaDevice,
+    branches: bool,
 }
 
 // SAFETY: a graph may be used from any thread, by one at a time; whoever launches or drops it has it to himself.
@@ -90,7 +91,9 @@ impl StepGraph {
         stream
             .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             .map_err(|error| E::from(driver(error)))?;
+        let before = lanes::joins();
         let done = rehearse(device, work);
+        let branches = lanes::joins() > before;
         // Ended in any case: a stream left in capture can do nothing else. What an invalid capture made of the tensors dropped in it is
         // forgotten, since the driver's wrapper would give that error in place of ending.
         let _ = stream.context().check_err();
@@ -107,7 +110,13 @@ impl StepGraph {
         Ok(graph.map(|graph| Self {
             graph,
             device: cuda.clone(),
+            branches,
         }))
+    }
+
+    /// Whether it has branches that run side by side.
+    pub fn has_branches(&self) -> bool {
+        self.branches
     }
 
     /// Launches it, after all that was launched before.

@@ -7,7 +7,7 @@
 //! Memory is given back in the lane in which its last holder drops it. What a lane uses of others, and of what it made itself before it was last joined, is therefore held until the first
 //! lane has waited for it, which is when it may be dropped anywhere. What a lane made since it began is used by itself, and by others after its end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -50,6 +50,14 @@ struct Open {
 
 thread_local! {
     static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
+    /// How often lanes have been joined.
+    static JOINS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread's lanes have been joined.
+#[cfg(feature = "cuda")]
+pub(super) fn joins() -> u64 {
+    JOINS.get()
 }
 
 /// Whether a captured step of the GPU that `device` is runs what [`side_by_side`] is given side by side; at first it does not.
@@ -58,7 +66,7 @@ thread_local! {
 /// When the GPU cannot be opened.
 pub fn set_cuda_branches(device: &Device, on: bool) -> crate::Result<()> {
     if let Some(gpu) = Gpu::of(device)? {
-        gpu.convolutions.set_lanes(on).map_err(failed)?;
+        gpu.set_lanes(on)?;
     }
     Ok(())
 }
@@ -141,8 +149,11 @@ impl Open {
         let side = &self.sides[lane - 1];
         let begin = match &side.end {
             Some(end) => end.clone(),
-            // What it made before has since been used in the first lane.
-            None if side.joined > from.time => self.now()?.place,
+            // What it made before has since been used in the first lane, which also gives back what is being made beside it.
+            None if side.joined > from.time => {
+                later::wait_beside(lane)?;
+                self.now()?.place
+            }
             None => from.place.clone(),
         };
         self.step_out()?;
@@ -155,6 +166,7 @@ impl Open {
     fn join(&mut self, lane: usize) -> Result<()> {
         if let Some(end) = self.sides[lane - 1].end.take() {
             self.wait(&end)?;
+            JOINS.set(JOINS.get() + 1);
             self.time += 1;
             self.sides[lane - 1].joined = self.time;
         }
@@ -179,7 +191,7 @@ pub fn landmark(x: &Tensor) -> crate::Result<()> {
     }
     if OPEN.with_borrow(Option::is_none)
         && let Some((gpu, _)) = kernel_for(&[x], &[])?
-        && gpu.lanes.are_open()
+        && gpu.lanes.are_there()
     {
         OPEN.set(Some(Open::new(gpu)));
     }
@@ -226,7 +238,16 @@ pub fn side_by_side<T, E: From<crate::Error>>(
         if has_lanes && lane > 0 {
             with(Open::go_first).map_err(fail)?;
         }
-        results.push(result?);
+        match result {
+            Ok(result) => results.push(result),
+            Err(error) => {
+                if has_lanes {
+                    // What was made so far is given back in the first lane; the first error is the one to tell.
+                    let _ = with(Open::join_all);
+                }
+                return Err(error);
+            }
+        }
         loads[lane] += tape::len() - before;
     }
     if has_lanes {
@@ -292,7 +313,7 @@ impl WayBack {
     pub(super) fn fork(&mut self) -> Result<()> {
         Self::end()?;
         // It reads maps that lanes made.
-        later::wait_beside()?;
+        (0..=SIDE_LANES).try_for_each(later::wait_beside)?;
         self.fork = with(Open::now)?;
         Ok(())
     }
@@ -326,15 +347,33 @@ impl WayBack {
         Ok(())
     }
 
-    /// Whether `lane` has not made since the fork what came from there.
+    /// Whether `lane` has not made what came from there since it began.
     pub(super) fn is_of_others(&self, origin: Origin, lane: usize) -> bool {
         let fork = self.fork.as_ref().map_or(0, |fork| fork.time);
-        origin.lane != lane || origin.time < fork
+        let joined = OPEN.with_borrow(|open| {
+            let side = open.as_ref().zip(lane.checked_sub(1));
+            side.map_or(0, |(open, side)| open.sides[side].joined)
+        });
+        origin.lane != lane || origin.time < fork.max(joined)
+    }
+
+    /// Keeps what a node held that was made in `lane` and has no gradient: others may still use it.
+    pub(super) fn bury(lane: usize, held: impl Iterator<Item = Tensor>, way: Option<Backward>) {
+        OPEN.with_borrow_mut(|open| {
+            let Some(open) = open else { return };
+            let lane = if lane > 0 { lane } else { open.current };
+            if let Some(side) = lane.checked_sub(1) {
+                open.sides[side].held.extend(held);
+                open.sides[side].kept.extend(way);
+            }
+        });
     }
 
     /// Holds what the current lane uses of others.
     pub(super) fn hold<'a>(used: impl Iterator<Item = &'a Tensor>) {
-        at_side(|side| side.held.extend(used.cloned()));
+        // It may ask for the lanes.
+        let used: Vec<_> = used.cloned().collect();
+        at_side(|side| side.held.extend(used));
     }
 
     /// Keeps the way that the current lane has gone back.

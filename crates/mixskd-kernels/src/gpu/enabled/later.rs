@@ -160,11 +160,11 @@ impl Beside {
     }
 }
 
-/// Has the current lane wait for all that is made beside one.
-pub(super) fn wait_beside() -> Result<()> {
+/// Has the current lane wait for all that is made beside `lane`.
+pub(super) fn wait_beside(lane: usize) -> Result<()> {
     // All of it, also where one cannot be waited for: what they are made of is given back afterwards.
-    let beside = with(|work| std::mem::take(&mut work.beside));
-    let waited: Vec<_> = beside.into_iter().flatten().map(Beside::wait).collect();
+    let beside = with(|work| std::mem::take(&mut work.beside[lane]));
+    let waited: Vec<_> = beside.into_iter().map(Beside::wait).collect();
     waited.into_iter().collect()
 }
 
@@ -178,7 +178,7 @@ pub(super) fn flush() -> Result<()> {
     }
     // What came of any lane.
     lanes::in_first(|| {
-        wait_beside()?;
+        (0..=SIDE_LANES).try_for_each(wait_beside)?;
         let running = with(|work| std::mem::take(&mut work.running));
         for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
             let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();

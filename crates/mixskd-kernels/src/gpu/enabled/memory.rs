@@ -28,7 +28,7 @@ pub(super) enum Memory {
     Device(
         candle_core::CudaDevice,
         Arc<mixskd_cuda::Stream>,
-        device::Workspace,
+        device::Workspaces,
     ),
     #[cfg(feature = "emulator")]
     Host,
@@ -55,21 +55,37 @@ impl Gpu {
         }
     }
 
-    /// candle's product of matrices, by cuBLAS: in the memory of the current lane.
+    /// candle's product of matrices, by cuBLAS; on the processor, which multiplies no bfloat16, of floats rounded to it.
     pub(super) fn product(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        match &self.memory {
-            #[cfg(feature = "cuda")]
-            Memory::Device(device, _, workspace) => workspace.give(device, lanes::current())?,
-            // The processor multiplies no bfloat16: floats rounded to it.
-            #[cfg(feature = "emulator")]
-            Memory::Host if x.dtype() == DType::BF16 => {
-                let product = x.to_dtype(DType::F32)?.matmul(&y.to_dtype(DType::F32)?)?;
-                return product.to_dtype(DType::BF16);
-            }
-            #[cfg(feature = "emulator")]
-            Memory::Host => {}
+        self.multiply_here()?;
+        if x.device().is_cpu() && x.dtype() == DType::BF16 {
+            let product = x.to_dtype(DType::F32)?.matmul(&y.to_dtype(DType::F32)?)?;
+            return product.to_dtype(DType::BF16);
         }
         x.matmul(y)
+    }
+
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unnecessary_wraps, reason = "only cuBLAS can refuse")
+    )]
+    /// Products from here on are made in the memory of the current lane.
+    pub(super) fn multiply_here(&self) -> Result<()> {
+        match &self.memory {
+            #[cfg(feature = "cuda")]
+            Memory::Device(device, _, workspaces) => workspaces.give(device, lanes::current()),
+            #[cfg(feature = "emulator")]
+            Memory::Host => Ok(()),
+        }
+    }
+
+    /// Whether a captured step may have lanes.
+    pub(super) fn set_lanes(&self, on: bool) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let (true, Memory::Device(device, _, workspaces)) = (on, &self.memory) {
+            workspaces.for_lanes(device)?;
+        }
+        self.convolutions.set_lanes(on).map_err(failed)
     }
 
     pub(super) fn engine(&self) -> &dyn Engine {

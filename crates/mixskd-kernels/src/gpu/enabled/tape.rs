@@ -233,6 +233,12 @@ impl Way {
             self.flush(Some(last))?;
             let Some(node) = self.nodes.pop() else { break };
             if node.gradient.is_empty() {
+                let way = match node.way {
+                    Back::Kernel(backward) => Some(backward),
+                    Back::From(_) => None,
+                };
+                let held = node.inputs.into_iter().chain([node.output]);
+                WayBack::bury(node.lane, held, way);
                 continue;
             }
             self.lanes.go(node.lane, &node.origins)?;
@@ -342,6 +348,9 @@ impl Way {
 
     /// Has candle go back from `root`, and takes what it brings.
     fn through_candle(&mut self, root: &Tensor) -> candle_core::Result<()> {
+        if let Some(gpu) = Gpu::of(root.device())? {
+            gpu.multiply_here()?;
+        }
         let mut found = crate::backward(root).map_err(candle_core::Error::wrap)?;
         for end in root.sorted_nodes() {
             if let Some(gradient) = found.remove(end) {
