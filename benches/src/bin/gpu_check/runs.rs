@@ -194,7 +194,9 @@ impl Runner<'_> {
 /// `run OUT SETTING… [--emulate]`: a run to its end.
 pub(crate) fn alone(args: &[String]) -> Result<()> {
     let Some((out, settings)) = args.split_first() else {
-        bail!(Usage("run wants a folder".into()));
+        bail!(Usage(
+            "run wants a folder\nhint: gpu-check run FOLDER KEY=VALUE ... [--emulate]".into()
+        ));
     };
     let emulate = settings.iter().any(|setting| setting == "--emulate");
     let device = if emulate { "cpu" } else { "cuda" };
