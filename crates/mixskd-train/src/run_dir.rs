@@ -244,7 +244,7 @@ impl RunDir {
     /// Waits until the checkpoint that was begun is on the disk.
     pub(crate) fn settle(&self) -> Result<()> {
         match self.writing().take() {
-            Some(writing) => written(writing),
+            Some(writing) => self.written(writing),
             None => Ok(()),
         }
     }
@@ -253,9 +253,17 @@ impl RunDir {
     pub(crate) fn glance(&self) -> Result<()> {
         let mut writing = self.writing();
         match writing.take_if(|writing| writing.is_finished()) {
-            Some(writing) => written(writing),
+            Some(writing) => self.written(writing),
             None => Ok(()),
         }
+    }
+
+    /// What came of writing.
+    fn written(&self, writing: Writing) -> Result<()> {
+        writing.join().unwrap_or_else(|_| {
+            let panic = std::io::Error::other("the thread that wrote a checkpoint panicked");
+            Err(Error::file(&self.path, "write into")(panic))
+        })
     }
 
     fn writing(&self) -> MutexGuard<'_, Option<Writing>> {
@@ -331,14 +339,6 @@ impl Drop for RunDir {
         // Whoever had something to do with an error has asked.
         let _ = self.settle();
     }
-}
-
-/// What came of writing.
-fn written(writing: Writing) -> Result<()> {
-    // A panic of that thread is one of this.
-    writing
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Checkpoint files in `dir`, oldest first.

@@ -1,9 +1,7 @@
 //! Whole runs on the GPU: beside the CPU's, with and without a captured graph, interrupted and resumed, and in other arithmetic.
 
-use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -12,6 +10,7 @@ use mixskd_train::method;
 use mixskd_train::{Control, Observer, RunDir, StepEvent, TrainConfig, Trainer};
 use serde_json::{Value, json};
 
+use crate::child::output_of;
 use crate::table::Table;
 use crate::{LATE, OnGpu, Options, Usage, guarded, worse};
 
@@ -130,27 +129,9 @@ impl Runner<'_> {
             command.arg("--emulate");
         }
         let place = [("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")];
-        let mut said = tempfile::tempfile()?;
-        command.envs(place).stdout(Stdio::null());
-        let mut child = command.stderr(said.try_clone()?).spawn()?;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            // Whoever waits for other processes may wait for ever.
-            if self.options.checks_late() {
-                child.kill()?;
-                child.wait()?;
-                bail!(LATE);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        if !status.success() {
-            let mut text = String::new();
-            said.rewind()?;
-            said.read_to_string(&mut text)?;
-            bail!("{status}: {}", text.trim());
-        }
+        // Whoever waits for other processes may wait for ever.
+        let late = || self.options.checks_late().then(|| LATE.into());
+        output_of(command.envs(place), late)?;
         read(&out, None, Notices::default())
     }
 

@@ -1,6 +1,5 @@
 //! Whole training steps beside PyTorch's on the same GPU, one after the other, each in a process of its own.
 
-use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use mixskd_train::bench::StepBench;
 use mixskd_train::{DeviceKind, Launching, OptimizerConfig, Precision};
 use serde_json::{Value, json};
 
+use crate::child::output_of;
 use crate::table::Table;
 use crate::{LATE, Options, Usage};
 
@@ -133,40 +133,13 @@ const MOST: Duration = Duration::from_secs(150);
 
 /// What a child printed last, as JSON. It is ended at the deadline, or when it has had [`MOST`].
 fn json_of(command: &mut Command, options: &Options) -> Result<Value> {
-    let mut errors = tempfile::tempfile()?;
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(errors.try_clone()?)
-        .spawn()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+    let text = output_of(command, || {
+        if options.is_late() {
+            return Some(LATE.into());
         }
-        if options.is_late() || begun.elapsed() > MOST {
-            child.kill()?;
-            child.wait()?;
-            ensure!(!options.is_late(), LATE);
-            bail!("it was ended after {} s", MOST.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
-    let mut text = String::new();
-    if let Some(mut output) = child.stdout.take() {
-        output.read_to_string(&mut text)?;
-    }
-    if !status.success() {
-        let mut said = Vec::new();
-        errors.rewind()?;
-        errors.read_to_end(&mut said)?;
-        let said = String::from_utf8_lossy(&said);
-        let lines: Vec<_> = said.lines().collect();
-        bail!(
-            "{status}: {}",
-            lines[lines.len().saturating_sub(3)..].join(" / ")
-        );
-    }
+        (begun.elapsed() > MOST).then(|| format!("it was ended after {} s", MOST.as_secs()))
+    })?;
     serde_json::from_str(text.lines().last().unwrap_or_default()).context("it printed no JSON")
 }
 

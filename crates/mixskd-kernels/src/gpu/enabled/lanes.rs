@@ -371,9 +371,11 @@ impl WayBack {
 
     /// Holds what the current lane uses of others.
     pub(super) fn hold<'a>(used: impl Iterator<Item = &'a Tensor>) {
-        // It may ask for the lanes.
-        let used: Vec<_> = used.cloned().collect();
-        at_side(|side| side.held.extend(used));
+        if current() > 0 {
+            // It may ask for the lanes.
+            let used: Vec<_> = used.cloned().collect();
+            at_side(|side| side.held.extend(used));
+        }
     }
 
     /// Keeps the way that the current lane has gone back.
