@@ -48,10 +48,18 @@ pub(crate) fn output_of(
 
 #[cfg(unix)]
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::time::Instant;
 
     use super::*;
+
+    /// Held by a test that begins processes. A program that another test is writing at that moment would be open in the new process, and could not be
+    /// run: "text file busy".
+    pub(crate) fn turn() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -61,6 +69,7 @@ mod tests {
 
     #[test]
     fn is_what_it_printed_or_why_it_came_to_nothing() {
+        let _turn = turn();
         let never = || None;
         assert_eq!(output_of(&mut shell("echo yes"), never).unwrap(), "yes\n");
         let failed = output_of(

@@ -463,6 +463,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::child::tests::turn;
 
     /// A Python whose PyTorch sees a GPU, which notes that it was called and then does `work`.
     fn python(folder: &Path, work: &str) -> Options {
@@ -484,6 +485,7 @@ mod tests {
 
     #[test]
     fn every_row_is_compiled() {
+        let _turn = turn();
         let folder = tempfile::tempdir().unwrap();
         let options = python(folder.path(), "");
         Compiling::begin(&options).end(&options);
@@ -492,6 +494,7 @@ mod tests {
 
     #[test]
     fn what_compiles_too_long_is_ended_and_no_more_than_two_do() {
+        let _turn = turn();
         let folder = tempfile::tempdir().unwrap();
         let mut options = python(folder.path(), "exec sleep 1000");
         let compiling = Compiling::begin(&options);
