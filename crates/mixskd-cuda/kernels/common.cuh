@@ -11,9 +11,12 @@
 // So many turns of the loop that follows at once: their reads are on their way together.
 #define UNROLL(turns) _Pragma(STRING(unroll turns))
 #define STRING(text) #text
+// No read before it is put off until after it. (The compiler would rather have fewer registers.)
+#define SENT_OFF() __syncwarp(__activemask())
 #else
 #include "../emulator/host.h"
 #define UNROLL(turns)
+#define SENT_OFF()
 #endif
 
 typedef unsigned char u8;

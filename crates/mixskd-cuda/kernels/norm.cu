@@ -6,7 +6,7 @@
 
 // Rows that a thread reads before it works on the first of them.
 constexpr u32 ROWS = 4;
-// Where there are several maps to read.
+// Where there are few to go through.
 constexpr u32 FEW = 2;
 
 // V neighbouring numbers of an array of channels.
@@ -203,25 +203,57 @@ PACKED(norm_apply, PARAMETERS,
        (x, residual, {mean, weight, inv_std, bias}, y, rows, channels, slab, lanes, relu))
 #undef PARAMETERS
 
-// What the way back reads of FEW rows from `r` on, every `lines`-th: input, output's gradient, and where a ReLU was its output `y`.
-template <class T, u32 V>
-__device__ inline void read_rows(Pack<T, V> (&in)[FEW], Pack<T, V> (&g)[FEW], Pack<T, V> (&out)[FEW], const T *x,
-                                 const T *dy, const T *y, u32 r, u32 lines, u32 end, u32 channels, u32 c) {
-    for (u32 j = 0; j < FEW; j++) {
-        if (r + j * lines >= end) break;
-        u64 at = (u64)(r + j * lines) * channels + c;
-        in[j] = load<T, V>(x + at);
-        g[j] = load<T, V>(dy + at);
-        if (y) out[j] = load<T, V>(y + at);
-    }
+// Whether a ReLU followed, and where its output comes from: it is read, or made again of the input as norm_apply made it, which saves reading it.
+enum class Relu { NONE, READ, MADE_AGAIN };
+template <Relu HOW> struct With {
+    static constexpr Relu how = HOW;
+};
+
+// Calls `work` with what is known of the ReLU: its output `y` is there, or without that a bias.
+template <class Work> __device__ inline void with_relu(const void *y, const float *bias, Work work) {
+    if (y) work(With<Relu::READ>());
+    else if (bias) work(With<Relu::MADE_AGAIN>());
+    else work(With<Relu::NONE>());
 }
 
-// The gradient behind the ReLU. Without its output, but with a bias, that is made again of the input as norm_apply made it, which saves
-// reading it; without either there was none.
-template <class T, u32 V>
-__device__ inline float behind_relu(T in, T g, T &out, const Lines<V> &own, const T *y, const float *bias, u32 k) {
-    if (!y && bias) out = narrow<T>(own.at(in, k));
-    return (y || bias) && !(widen(out) > 0) ? 0.0f : widen(g);
+// What the way back reads of one map after another, [rows, channels].
+template <class T> struct Maps {
+    const T *x, *dy, *y;
+};
+
+// N rows of them: input, output's gradient, and the ReLU's output where it is read.
+template <class T, u32 V, u32 N, Relu HOW> struct Rows {
+    Pack<T, V> in[N], g[N], out[N];
+    // From `at` on, one every `step` elements. Nothing stands between the reads: they are on their way together.
+    __device__ inline Rows(Maps<T> maps, u64 at, u64 step) {
+        for (u32 j = 0; j < N; j++) in[j] = load<T, V>(maps.x + at + j * step);
+        for (u32 j = 0; j < N; j++) g[j] = load<T, V>(maps.dy + at + j * step);
+        if (HOW == Relu::READ)
+            for (u32 j = 0; j < N; j++) out[j] = load<T, V>(maps.y + at + j * step);
+        SENT_OFF();
+    }
+    // The gradient behind the ReLU.
+    __device__ inline float behind(const Lines<V> &own, u32 j, u32 k) const {
+        float value = widen(g[j].v[k]);
+        if (HOW == Relu::NONE) return value;
+        T y = HOW == Relu::READ ? out[j].v[k] : narrow<T>(own.at(in[j].v[k], k));
+        return widen(y) > 0 ? value : 0.0f;
+    }
+};
+
+// Calls `work` for N rows that are read together: `r` and each `lines`-th after it.
+template <u32 N, class T, u32 V, Relu HOW, class Work>
+__device__ inline void some_rows(Maps<T> maps, u32 r, u32 lines, u32 channels, u32 c, Work work) {
+    Rows<T, V, N, HOW> rows(maps, (u64)r * channels + c, (u64)lines * channels);
+    for (u32 j = 0; j < N; j++) work(rows, j, (u64)(r + j * lines) * channels + c);
+}
+
+// The same for all from `r` to `end`: ROWS together as long as there are so many.
+template <class T, u32 V, Relu HOW, class Work>
+__device__ inline void each_row(Maps<T> maps, u32 r, u32 end, u32 lines, u32 channels, u32 c, Work work) {
+    for (; r + (ROWS - 1) * lines < end; r += ROWS * lines) some_rows<ROWS, T, V, HOW>(maps, r, lines, channels, c, work);
+    for (; r + lines < end; r += 2 * lines) some_rows<2, T, V, HOW>(maps, r, lines, channels, c, work);
+    if (r < end) some_rows<1, T, V, HOW>(maps, r, lines, channels, c, work);
 }
 
 // Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU. Grid: (tiles, slabs).
@@ -237,18 +269,15 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, Affin
     for (u32 k = 0; k < V; k++) s[k] = p[k] = 0;
     if (c < channels) {
         Lines<V> own(affine, c, affine.bias);
-        for (u32 r = first + line; r < end; r += FEW * lines) {
-            Pack<T, V> in[FEW], g[FEW], out[FEW];
-            read_rows(in, g, out, x, dy, y, r, lines, end, channels, c);
-            for (u32 j = 0; j < FEW; j++) {
-                if (r + j * lines >= end) break;
+        with_relu(y, affine.bias, [&](auto relu) {
+            each_row<T, V, relu.how>({x, dy, y}, first + line, end, lines, channels, c, [&](const auto &rows, u32 j, u64) {
                 for (u32 k = 0; k < V; k++) {
-                    float value = behind_relu(in[j].v[k], g[j].v[k], out[j].v[k], own, y, affine.bias, k);
+                    float value = rows.behind(own, j, k);
                     s[k] += value;
-                    p[k] = fmaf(value, widen(in[j].v[k]) - own.centre[k], p[k]);
+                    p[k] = fmaf(value, widen(rows.in[j].v[k]) - own.centre[k], p[k]);
                 }
-            }
-        }
+            });
+        });
     }
     for (u32 k = 0; k < V; k++) {
         sums[0][threadIdx.x * V + k] = s[k];
@@ -321,22 +350,19 @@ __device__ void norm_backward_apply(const T *x, const T *y, const T *dy, Affine 
     load_channels<V>(scale, coefficients + c);
     load_channels<V>(slope, coefficients + channels + c);
     load_channels<V>(shift, coefficients + 2 * channels + c);
-    for (u32 r = first + line; r < end; r += FEW * lines) {
-        Pack<T, V> in[FEW], g[FEW], out[FEW];
-        read_rows(in, g, out, x, dy, y, r, lines, end, channels, c);
-        for (u32 j = 0; j < FEW; j++) {
-            if (r + j * lines >= end) break;
-            u64 at = (u64)(r + j * lines) * channels + c;
+    with_relu(y, affine.bias, [&](auto relu) {
+        each_row<T, V, relu.how>({x, dy, y}, first + line, end, lines, channels, c, [&](const auto &rows, u32 j, u64 at) {
+            Pack<T, V> g, out;
             for (u32 k = 0; k < V; k++) {
-                float value = behind_relu(in[j].v[k], g[j].v[k], out[j].v[k], own, y, affine.bias, k);
-                g[j].v[k] = narrow<T>(value);
-                float line_at = fmaf(slope[k], widen(in[j].v[k]) - own.centre[k], shift[k]);
-                out[j].v[k] = narrow<T>(fmaf(scale[k], value, line_at));
+                float value = rows.behind(own, j, k);
+                g.v[k] = narrow<T>(value);
+                float line_at = fmaf(slope[k], widen(rows.in[j].v[k]) - own.centre[k], shift[k]);
+                out.v[k] = narrow<T>(fmaf(scale[k], value, line_at));
             }
-            if (dx) store<T, V>(dx + at, out[j]);
-            if (d_residual) store<T, V>(d_residual + at, g[j]);
-        }
-    }
+            if (dx) store<T, V>(dx + at, out);
+            if (d_residual) store<T, V>(d_residual + at, g);
+        });
+    });
 }
 #define PARAMETERS(T)                                                                                                 \
     (const T *__restrict__ x, const T *__restrict__ y, const T *__restrict__ dy, const float *__restrict__ mean,      \

@@ -1,5 +1,6 @@
 // The optimiser's update of all parameters, and what a step is judged by before it.
 #include "common.cuh"
+#include "turned.cuh"
 
 // One parameter of many. Blocks from `first` on are its own, CHUNK elements each.
 struct Slot {
@@ -19,46 +20,115 @@ struct Slots {
     Slot slot[SLOTS];
 };
 
-// g ← gradient + decay·p; v ← momentum·v + g; p ← p − factor·lr·(nesterov ? g + momentum·v : v), unless `verdict[1]` is 0. The learning
-// rate is read from device memory: a captured launch is given another one in every step. Grid: the blocks of all slots.
+// What all parameters of an update have in common. The learning rate is read from device memory: a captured launch is given another one in every step.
+struct Descent {
+    float rate, momentum, decay;
+    u32 nesterov;
+    // g ← gradient + decay·p; v ← momentum·v + g; p ← p − rate·(nesterov ? g + momentum·v : v).
+    __device__ inline void step(float gradient, float &p, float &v) const {
+        float g = fmaf(decay, p, gradient);
+        v = fmaf(momentum, v, g);
+        p = fmaf(-rate, nesterov ? fmaf(momentum, v, g) : v, p);
+    }
+};
+
+// Unless `verdict[1]` is 0. Grid: the blocks of all slots.
 extern "C" __global__ void sgd(const __grid_constant__ Slots slots, u32 count, const float *lr, const float *verdict, float momentum, float decay,
                                u32 nesterov) {
     if (verdict && verdict[1] == 0.0f) return;
     Slot own = slots.slot[own_entry(slots, count)];
-    float rate = *lr * own.factor;
+    Descent descent = {*lr * own.factor, momentum, decay, nesterov};
     u64 start = (u64)(blockIdx.x - own.first) * CHUNK;
     for (u64 i = start + threadIdx.x; i < start + CHUNK && i < own.len; i += BLOCK) {
-        float p = own.parameter[i];
-        float g = fmaf(decay, p, own.gradient[i]);
-        float v = fmaf(momentum, own.velocity[i], g);
+        float p = own.parameter[i], v = own.velocity[i];
+        descent.step(own.gradient[i], p, v);
         own.velocity[i] = v;
-        own.parameter[i] = fmaf(-rate, nesterov ? fmaf(momentum, v, g) : v, p);
+        own.parameter[i] = p;
     }
 }
 REGISTER(sgd)
 
+// One convolution's weight of many: parameter and velocity [out, in, taps] in float; gradient and the weight that convolutions take [out, taps, in]
+// in the maps' type.
+struct TurnedSlot {
+    float *parameter, *velocity;
+    const void *gradient;
+    void *turned;
+    u32 pairs, in;
+    u32 taps, first;
+    u32 share;
+    float factor;
+};
+constexpr u32 TURNED_SLOTS = 70;
+struct TurnedSlots {
+    TurnedSlot slot[TURNED_SLOTS];
+};
+
+// The update of weights whose gradients are as convolutions make them, which also become what convolutions take: every array is gone through once.
+// Grid: the blocks of all slots.
+template <class T> __device__ void sgd_turned(const TurnedSlots &slots, u32 count, const float *lr, const float *verdict, float momentum, float decay, u32 nesterov) {
+    if (verdict && verdict[1] == 0.0f) return;
+    // A gradient, then a weight, in the parameter's order.
+    __shared__ float held[TURNED];
+    constexpr u32 EACH = TURNED / BLOCK;
+    const TurnedSlot &own = slots.slot[own_entry(slots, count)];
+    Descent descent = {*lr * own.factor, momentum, decay, nesterov};
+    u32 start, pairs = own_pairs(own, &start), length = pairs * own.taps;
+    u64 first = (u64)start * own.taps;
+    float p[EACH], v[EACH];
+    for (u32 j = 0; j < EACH; j++) {
+        u32 i = threadIdx.x + j * BLOCK;
+        if (i >= length) continue;
+        p[j] = own.parameter[first + i];
+        v[j] = own.velocity[first + i];
+    }
+    to_taps_last(own, start, pairs, (const T *)own.gradient, held);
+    __syncthreads();
+    for (u32 j = 0; j < EACH; j++) {
+        u32 i = threadIdx.x + j * BLOCK;
+        if (i >= length) continue;
+        descent.step(held[i], p[j], v[j]);
+        own.velocity[first + i] = v[j];
+        own.parameter[first + i] = p[j];
+        held[i] = p[j];
+    }
+    __syncthreads();
+    to_taps_first(own, start, pairs, held, (T *)own.turned);
+}
+#define PARAMETERS(T)                                                                                                 \
+    (const __grid_constant__ TurnedSlots slots, u32 count, const float *lr, const float *verdict, float momentum,     \
+     float decay, u32 nesterov)
+BOTH(sgd_turned, PARAMETERS, (slots, count, lr, verdict, momentum, decay, nesterov))
+#undef PARAMETERS
+
 // One array of many.
 struct View {
-    const float *x;
+    const void *x;
     u32 len, first;
 };
 
 constexpr u32 VIEWS = 240;
+// Elements of a block.
+constexpr u32 SQUARED = 8192;
 
 struct Views {
     View slot[VIEWS];
 };
 
-// partial[offset + block] = Σ x² over CHUNK elements. Grid: the blocks of all views.
-extern "C" __global__ void squares(const __grid_constant__ Views views, u32 count, double *partial, u32 offset) {
+// partial[offset + block] = Σ x² over SQUARED elements. Grid: the blocks of all views.
+template <class T> __device__ void squares(const Views &views, u32 count, double *partial, u32 offset) {
     View own = views.slot[own_entry(views, count)];
-    u64 start = (u64)(blockIdx.x - own.first) * CHUNK;
+    const T *x = (const T *)own.x;
+    u64 start = (u64)(blockIdx.x - own.first) * SQUARED;
     double sum = 0;
-    for (u64 i = start + threadIdx.x; i < start + CHUNK && i < own.len; i += BLOCK) sum += (double)own.x[i] * own.x[i];
+    UNROLL(8)
+    for (u64 i = start + threadIdx.x; i < start + SQUARED && i < own.len; i += BLOCK) sum += (double)widen(x[i]) * widen(x[i]);
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[offset + blockIdx.x] = sum;
 }
-REGISTER(squares)
+#define PARAMETERS(T) (const __grid_constant__ Views views, u32 count, double *partial, u32 offset)
+BOTH(squares, PARAMETERS, (views, count, partial, offset))
+#undef PARAMETERS
 
 // verdict = { Σ partial, 1 if that is finite or else 0 }. Grid: 1.
 extern "C" __global__ void judge(const double *partial, u32 count, float *verdict) {

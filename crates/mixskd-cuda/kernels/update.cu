@@ -1,5 +1,6 @@
 // Interpolation between samples, weights in the convolution's order, and batches of images.
 #include "common.cuh"
+#include "turned.cuh"
 
 // y_i = λ_i·x_i + (1 − λ_i)·x_π(i). Grid: (parts, batch).
 template <class T>
@@ -63,45 +64,28 @@ constexpr u32 TURNS = 96;
 struct Turns {
     Turn slot[TURNS];
 };
-// Elements of a block, at most.
-constexpr u32 TURNED = 2304;
-
-// The pairs of a block.
-__device__ inline u32 own_pairs(const Turn &own, u32 *start) {
-    *start = (blockIdx.x - own.first) * own.share;
-    return min(own.share, own.pairs - *start);
-}
-
 // From the first form to the second. What a block has is read and written in order, and turned in between. Grid: the blocks of all weights.
 template <class T> __device__ void taps_first(const Turns &turns, u32 entries) {
-    __shared__ float turned[TURNED];
+    __shared__ float held[TURNED];
     const Turn &own = turns.slot[own_entry(turns, entries)];
     const float *from = (const float *)own.from;
-    T *to = (T *)own.to;
-    u32 in = own.in, taps = own.taps, start, pairs = own_pairs(own, &start);
-    for (u32 i = threadIdx.x; i < pairs * taps; i += BLOCK) turned[i] = from[(u64)start * taps + i];
+    u32 start, pairs = own_pairs(own, &start);
+    for (u32 i = threadIdx.x; i < pairs * own.taps; i += BLOCK) held[i] = from[(u64)start * own.taps + i];
     __syncthreads();
-    for (u32 pair = threadIdx.x; pair < pairs; pair += BLOCK) {
-        u32 o = (start + pair) / in, c = (start + pair) - o * in;
-        for (u32 tap = 0; tap < taps; tap++) to[((u64)o * taps + tap) * in + c] = narrow<T>(turned[pair * taps + tap]);
-    }
+    to_taps_first(own, start, pairs, held, (T *)own.to);
 }
 #define PARAMETERS(T) (const __grid_constant__ Turns turns, u32 entries)
 BOTH(taps_first, PARAMETERS, (turns, entries))
 
 // The way back, for gradients. Grid: the blocks of all weights.
 template <class T> __device__ void taps_last(const Turns &turns, u32 entries) {
-    __shared__ float turned[TURNED];
+    __shared__ float held[TURNED];
     const Turn &own = turns.slot[own_entry(turns, entries)];
-    const T *from = (const T *)own.from;
     float *to = (float *)own.to;
-    u32 in = own.in, taps = own.taps, start, pairs = own_pairs(own, &start);
-    for (u32 pair = threadIdx.x; pair < pairs; pair += BLOCK) {
-        u32 o = (start + pair) / in, c = (start + pair) - o * in;
-        for (u32 tap = 0; tap < taps; tap++) turned[pair * taps + tap] = widen(from[((u64)o * taps + tap) * in + c]);
-    }
+    u32 start, pairs = own_pairs(own, &start);
+    to_taps_last(own, start, pairs, (const T *)own.from, held);
     __syncthreads();
-    for (u32 i = threadIdx.x; i < pairs * taps; i += BLOCK) to[(u64)start * taps + i] = turned[i];
+    for (u32 i = threadIdx.x; i < pairs * own.taps; i += BLOCK) to[(u64)start * own.taps + i] = held[i];
 }
 BOTH(taps_last, PARAMETERS, (turns, entries))
 #undef PARAMETERS

@@ -2,14 +2,20 @@
 
 use crate::engine::{args, count, word};
 use crate::loss::scaled_sum;
-use crate::{Address, Engine, Result};
+use crate::update::share_of;
+use crate::{Address, Element, Engine, Result};
 
 /// Elements of a block, as the kernels have it.
 const CHUNK: usize = 2048;
 /// Entries of a launch's table of parameters.
 const SLOTS: usize = 96;
+/// Entries of a launch's table of convolutions' weights, and words of one.
+const TURNED_SLOTS: usize = 70;
+const TURNED_WORDS: usize = 7;
 /// Entries of a launch's table of arrays.
 const VIEWS: usize = 240;
+/// Elements of a block that adds up squares.
+const SQUARED: usize = 8192;
 
 /// One parameter of an update: arrays of `len` floats.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +28,28 @@ pub struct Slot {
     pub velocity: Address,
     /// Elements.
     pub len: usize,
+    /// Of the learning rate.
+    pub factor: f32,
+}
+
+/// A convolution's weight of an update whose gradient is as convolutions make it: parameter and velocity `[out, in, height · width]` in float,
+/// gradient and weight in convolutions' order `[out, height · width, in]`, in the maps' type.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TurnedSlot {
+    /// Changed in place.
+    pub parameter: Address,
+    /// Read.
+    pub gradient: Address,
+    /// Changed in place.
+    pub velocity: Address,
+    /// The parameter in convolutions' order, written.
+    pub turned: Address,
+    /// Output channels.
+    pub out: usize,
+    /// Input channels of a group.
+    pub input: usize,
+    /// Height · width of the window.
+    pub taps: usize,
     /// Of the learning rate.
     pub factor: f32,
 }
@@ -84,14 +112,77 @@ impl Sgd {
         }
         Ok(())
     }
+
+    /// The same of convolutions' weights, which are brought into convolutions' order too; where `verdict` forbids the update, those that are there stay.
+    ///
+    /// # Safety
+    /// Arrays are as long as the slots say, gradients and weights in convolutions' order are of type `element`; else as in [`Self::step`].
+    ///
+    /// # Errors
+    /// When a launch fails.
+    pub unsafe fn step_turned(
+        self,
+        engine: &dyn Engine,
+        element: Element,
+        slots: &[TurnedSlot],
+        lr: Address,
+        verdict: Address,
+    ) -> Result<()> {
+        let name = format!("sgd_turned_{}", element.suffix());
+        let size = |size| count("weight", size);
+        for slots in slots.chunks(TURNED_SLOTS) {
+            let mut table = Vec::with_capacity(TURNED_SLOTS * TURNED_WORDS);
+            let mut blocks = 0;
+            for slot in slots {
+                let share = share_of(&name, slot.taps)?;
+                let pairs = slot.out * slot.input;
+                table.extend([slot.parameter, slot.velocity, slot.gradient, slot.turned]);
+                table.push(word(size(pairs)?, size(slot.input)?));
+                table.push(word(size(slot.taps)?, size(blocks)?));
+                table.push(word(size(share)?, slot.factor.to_bits()));
+                size(pairs * slot.taps)?;
+                blocks += pairs.div_ceil(share);
+            }
+            table.resize(TURNED_SLOTS * TURNED_WORDS, 0);
+            // SAFETY: the caller's promise.
+            unsafe {
+                engine.launch(
+                    &name,
+                    (size(blocks)?, 1),
+                    args![
+                        table,
+                        size(slots.len())?,
+                        lr,
+                        verdict,
+                        self.momentum,
+                        self.decay,
+                        self.nesterov
+                    ],
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An array that a step is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Where it begins.
+    pub at: Address,
+    /// Elements.
+    pub len: usize,
+    /// Their type.
+    pub element: Element,
 }
 
 /// Doubles of scratch memory that [`judge`] takes for arrays of these lengths.
 pub fn judge_scratch(lengths: impl IntoIterator<Item = usize>) -> usize {
-    lengths.into_iter().map(|len| len.div_ceil(CHUNK)).sum()
+    lengths.into_iter().map(|len| len.div_ceil(SQUARED)).sum()
 }
 
-/// `verdict = {Σ x², 1 or 0}` over all values of all arrays, given as address and length: 1 where the sum, and so every value, is finite.
+/// `verdict = {Σ x², 1 or 0}` over all values of all arrays: 1 where the sum, and so every value, is finite. Those of
+/// one type are one launch where there is room for them.
 ///
 /// # Safety
 /// Arrays are as long as they are said to be, `scratch` has [`judge_scratch`] doubles, `verdict` two floats.
@@ -100,27 +191,30 @@ pub fn judge_scratch(lengths: impl IntoIterator<Item = usize>) -> usize {
 /// When a launch fails.
 pub unsafe fn judge(
     engine: &dyn Engine,
-    arrays: &[(Address, usize)],
+    arrays: &[View],
     scratch: Address,
     verdict: Address,
 ) -> Result<()> {
     let mut done = 0;
-    for arrays in arrays.chunks(VIEWS) {
+    let alike = [Element::F32, Element::Bf16].map(|element| {
+        let alike = arrays.iter().filter(|array| array.element == element);
+        alike.copied().collect::<Vec<_>>()
+    });
+    for arrays in alike.iter().flat_map(|arrays| arrays.chunks(VIEWS)) {
         let mut table = Vec::with_capacity(VIEWS * 2);
         let mut blocks = 0;
-        for &(at, len) in arrays {
-            table.extend([
-                at,
-                word(count("gradient", len)?, count("gradient", blocks)?),
-            ]);
-            blocks += len.div_ceil(CHUNK);
+        for array in arrays {
+            table.push(array.at);
+            let len = count("gradient", array.len)?;
+            table.push(word(len, count("gradient", blocks)?));
+            blocks += array.len.div_ceil(SQUARED);
         }
         table.resize(VIEWS * 2, 0);
         let entries = count("gradient", arrays.len())?;
         // SAFETY: the caller's promise; the parts of the scratch memory are disjoint.
         unsafe {
             engine.launch(
-                "squares",
+                &format!("squares_{}", arrays[0].element.suffix()),
                 (count("gradient", blocks)?, 1),
                 args![table, entries, scratch, count("gradient", done)?],
             )?;

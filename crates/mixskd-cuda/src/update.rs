@@ -98,6 +98,17 @@ const WORDS: usize = 5;
 /// Elements of a block, at most, as the kernels have it.
 const TURNED: usize = 2304;
 
+/// Pairs of output and input channel of a block of the kernel called `name`.
+pub(crate) fn share_of(name: &str, taps: usize) -> Result<usize> {
+    if taps > TURNED {
+        return Err(Error::Launch {
+            kernel: name.into(),
+            message: format!("a window of {taps} pixels, {TURNED} at most"),
+        });
+    }
+    Ok(TURNED / taps.max(1))
+}
+
 fn turn(engine: &dyn Engine, name: &str, element: Element, all: &[Turn]) -> Result<()> {
     let name = format!("{name}_{}", element.suffix());
     let size = |size| count("weight", size);
@@ -105,13 +116,7 @@ fn turn(engine: &dyn Engine, name: &str, element: Element, all: &[Turn]) -> Resu
         let mut table = Vec::with_capacity(TURNS * WORDS);
         let mut blocks = 0;
         for turn in turns {
-            if turn.taps > TURNED {
-                return Err(Error::Launch {
-                    kernel: name,
-                    message: format!("a window of {} pixels, {TURNED} at most", turn.taps),
-                });
-            }
-            let (pairs, share) = (turn.out * turn.input, TURNED / turn.taps.max(1));
+            let (pairs, share) = (turn.out * turn.input, share_of(&name, turn.taps)?);
             table.extend([turn.from, turn.to]);
             table.push(word(size(pairs)?, size(turn.input)?));
             table.push(word(size(turn.taps)?, size(blocks)?));

@@ -5,17 +5,19 @@ use candle_core::{Tensor, Var};
 
 use crate::{Result, SgdConfig, gpu};
 
-/// One parameter of an update: all three of the same shape.
+/// One parameter of an update.
 #[derive(Debug, Clone, Copy)]
 pub struct ParameterUpdate<'a> {
     /// Changed in place.
     pub parameter: &'a Var,
-    /// Its gradient.
+    /// Its gradient, of the parameter's shape; or of the shape and type of `turned`, in that order.
     pub gradient: &'a Tensor,
-    /// Changed in place.
+    /// Changed in place; of the parameter's shape.
     pub velocity: &'a Var,
     /// Of the learning rate.
     pub factor: f64,
+    /// The convolution's weight beside the parameter ([`ConvWeights`](crate::ConvWeights)), brought up to date with it.
+    pub turned: Option<&'a Tensor>,
 }
 
 /// [`crate::sgd_step`] of many parameters in few launches. The learning rate is `rate` and not `config`'s, so that it may change under a
@@ -36,7 +38,7 @@ pub fn sgd_steps(
     gpu::sgd_steps(updates, rate, verdict, config)
 }
 
-/// `[Σ x², 1 or 0]` over every value of float32 `tensors`: 1 where the sum, made in float64, and with it every value is finite.
+/// `[Σ x², 1 or 0]` over every value of float32 and bfloat16 `tensors`: 1 where the sum, made in float64, and with it every value is finite.
 ///
 /// # Errors
 /// When a launch fails.

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, Tape, add, batch_norm_train, conv2d, cross_entropy, emulate_gpu,
-    global_avg_pool2d, kl_divergence, landmark, linear, move_running, mse, races, relu,
-    side_by_side, weighted_sum,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Tape, add, batch_norm_train, conv2d, cross_entropy,
+    emulate_gpu, global_avg_pool2d, kl_divergence, landmark, linear, move_running, mse, races,
+    relu, side_by_side, weighted_sum,
 };
 
 #[global_allocator]
@@ -33,7 +33,7 @@ fn both(variables: &[&Var], work: &dyn Fn() -> Tensor) -> races::Found {
     let run = || {
         let tape = Tape::start();
         let weights = variables.iter().map(|v| v.as_tensor());
-        tape.turn_weights(weights, DType::F32).unwrap();
+        tape.use_weights(&ConvWeights::new(weights, DType::F32).unwrap());
         let loss = work();
         let gradients = tape.backward(&loss).unwrap();
         let of = |v: &&Var| gradients.get(v).unwrap().clone();

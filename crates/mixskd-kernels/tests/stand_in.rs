@@ -7,9 +7,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, Tape, Uploads, add, backward, batch_norm_train, concat_channels,
-    conv2d, cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, join_channels,
-    join_samples, linear, max_pool2d, mse, relu, samples, weighted_sum,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, ParameterUpdate, SgdConfig, Tape, Uploads, add,
+    backward, batch_norm_train, concat_channels, conv2d, cross_entropy, discriminator_loss,
+    emulate_gpu, global_avg_pool2d, join_channels, join_samples, linear, max_pool2d, mse, relu,
+    samples, sgd_steps, weighted_sum,
 };
 
 const BATCH: usize = 4;
@@ -130,12 +131,106 @@ fn gradients_are_candles() {
     // Weights brought into the convolutions' order beforehand, whose gradients come when the way has been gone.
     let tape = Tape::start();
     let weights = network.variables().map(Var::as_tensor);
-    tape.turn_weights(weights, DType::F32).unwrap();
+    tape.use_weights(&ConvWeights::new(weights, DType::F32).unwrap());
     let put_off = tape.backward(&network.loss()).unwrap();
     assert_same(&network, &put_off, &candles);
     assert_eq!(put_off.get_ids().count(), network.variables().len());
     // Nothing but the variables' own: outputs of kernels are none to whoever asks.
     assert_eq!(ours.get_ids().count(), network.variables().len());
+}
+
+/// What convolutions made is left as it is, but for a weight that is used twice; what was made beside a parameter follows its update, and is none of what
+/// others change.
+#[test]
+fn gradients_as_they_were_made() {
+    emulate_gpu(true);
+    let network = Network::new();
+    let weights = ConvWeights::new(network.variables().map(Var::as_tensor), DType::F32).unwrap();
+    let expected = backward(&network.loss()).unwrap();
+    let tape = Tape::start();
+    tape.use_weights(&weights);
+    let made = tape.backward_as_made(&network.loss()).unwrap();
+    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    for (k, variable) in network.variables().into_iter().enumerate() {
+        let (made, expected) = (made.get(variable).unwrap(), expected.get(variable).unwrap());
+        // The stem's is the one weight that is used once.
+        let mut expected = expected.clone();
+        if k == 0 {
+            assert_eq!(made.dims(), [8, 9, 3]);
+            expected = expected.permute((0, 2, 3, 1)).unwrap();
+        } else {
+            assert_eq!(made.dims(), variable.dims());
+        }
+        assert!(near(&flat(made), &flat(&expected)), "variable {k}");
+    }
+    // Both ways of one update come to the same.
+    let config = SgdConfig {
+        lr: 0.0,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 5e-2,
+    };
+    let zeros = network
+        .variables()
+        .map(|v| Var::from_tensor(&v.zeros_like().unwrap()).unwrap());
+    let before = network
+        .variables()
+        .map(|v| v.as_detached_tensor().copy().unwrap());
+    let rate = Tensor::new(&[0.1f32], &Device::Cpu).unwrap();
+    let update = |all: &dyn Fn(usize) -> Tensor, turned: bool| {
+        let variables = network.variables();
+        let gradients: Vec<_> = (0..variables.len()).map(all).collect();
+        let updates: Vec<_> = (variables.iter().zip(&gradients).zip(&zeros))
+            .map(|((parameter, gradient), velocity)| ParameterUpdate {
+                parameter,
+                gradient,
+                velocity,
+                factor: 1.0,
+                turned: if turned { weights.get(parameter) } else { None },
+            })
+            .collect();
+        sgd_steps(&updates, &rate, None, config).unwrap().unwrap();
+        variables.map(|v| flat(v))
+    };
+    let one = update(&|k| made.get(network.variables()[k]).unwrap().clone(), true);
+    let beside = [&network.stem, &network.shared].map(|v| {
+        let want = v.permute((0, 2, 3, 1)).unwrap();
+        assert_eq!(flat(weights.get(v).unwrap()), flat(&want));
+        flat(weights.get(v).unwrap())
+    });
+    for ((v, before), zero) in network.variables().into_iter().zip(&before).zip(&zeros) {
+        v.set(before).unwrap();
+        zero.set(&zero.zeros_like().unwrap()).unwrap();
+    }
+    let other = update(
+        &|k| expected.get(network.variables()[k]).unwrap().clone(),
+        false,
+    );
+    for (one, other) in one.iter().zip(&other) {
+        assert!(near(one, other));
+    }
+    // Nothing was said of that update: they are of the one before, until they are renewed.
+    assert!(flat(weights.get(&network.stem).unwrap()) == beside[0]);
+    network
+        .stem
+        .set(&network.stem.zeros_like().unwrap())
+        .unwrap();
+    weights.renew().unwrap();
+    assert!(
+        flat(weights.get(&network.stem).unwrap())
+            .iter()
+            .all(|&x| x == 0.0)
+    );
+    // A weight of another's size is refused.
+    let wrong = ParameterUpdate {
+        parameter: &network.shared,
+        gradient: weights.get(&network.stem).unwrap(),
+        velocity: &zeros[1],
+        factor: 1.0,
+        turned: weights.get(&network.stem),
+    };
+    assert!(sgd_steps(&[wrong], &rate, None, config).is_err());
 }
 
 /// Parts of a batch, several maps joined, layers with a bias, a ReLU, losses summed: nodes of the tape, beside candle's operations for the same.

@@ -1,8 +1,11 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor, Var};
 use mixskd_kernels::{
-    StepGraph, Tape, collect, count_hits, gpu_notices, judge, rehearse, set_cuda_branches,
+    ConvWeights, StepGraph, Tape, collect, count_hits, gpu_notices, judge, rehearse,
+    set_cuda_branches,
 };
 
 use crate::gradients::Gradients;
@@ -52,6 +55,10 @@ impl Launching {
 #[derive(Default)]
 pub(crate) struct GpuStepper {
     state: State,
+    /// What convolutions take, which every update brings up to date; none before the first step.
+    weights: Option<Arc<ConvWeights>>,
+    /// Something else may have changed the parameters since.
+    are_stale: bool,
     /// What is captured has branches beside the backbone.
     branches: bool,
     /// The GPU works on the step that comes next.
@@ -103,14 +110,31 @@ impl GpuStepper {
                 Launching::Kernels => State::Direct,
                 Launching::Graph | Launching::Branches => State::Rehearsing(0),
             },
+            weights: None,
+            are_stale: false,
             begun: false,
             notices: Vec::new(),
         })
     }
 
+    /// Parameters may have been changed by something else than steps.
+    pub(crate) fn parameters_changed(&mut self) {
+        self.are_stale = true;
+    }
+
+    /// Has what convolutions take up to date before anything is launched that reads it.
+    fn renew(&mut self) -> Result<()> {
+        if let (true, Some(weights)) = (self.are_stale, &self.weights) {
+            weights.renew()?;
+        }
+        self.are_stale = false;
+        Ok(())
+    }
+
     /// Has the GPU begin the step that [`Self::step`] will be asked for next, where it is captured; whether it has. What is done until then is
     /// done while the GPU works.
     pub(crate) fn begin(&mut self, batch: &TrainBatch, lr: f64) -> Result<bool> {
+        self.renew()?;
         if let State::Captured(captured) = &mut self.state
             && captured.graph.is_some()
         {
@@ -165,26 +189,37 @@ impl GpuStepper {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<GpuOutcome> {
         let device = batch.images.device().clone();
+        self.renew()?;
+        let weights = if let Some(weights) = &self.weights {
+            weights.clone()
+        } else {
+            let new = ConvWeights::new(optimizer.parameters(), batch.images.dtype())?;
+            self.weights.insert(Arc::new(new)).clone()
+        };
+        let mut work = Work {
+            method,
+            optimizer,
+            weights: &weights,
+        };
         match &mut self.state {
-            State::Direct => launch(method, optimizer, batch, lr, meanwhile),
-            State::Rehearsing(_) if !method.is_static() => {
+            State::Direct => work.launch(batch, lr, meanwhile),
+            State::Rehearsing(_) if !work.method.is_static() => {
                 self.state = State::Direct;
-                launch(method, optimizer, batch, lr, meanwhile)
+                work.launch(batch, lr, meanwhile)
             }
             State::Rehearsing(done) if *done < REHEARSALS => {
                 *done += 1;
                 let rate = rate_of(lr, &device)?;
-                let (readings, shape) =
-                    rehearse(&device, || work(method, optimizer, batch, &rate))?;
+                let (readings, shape) = rehearse(&device, || work.all(batch, &rate))?;
                 meanwhile();
                 shape.outcome(&readings)
             }
             State::Rehearsing(_) => {
-                let captured = Captured::new(method, optimizer, batch, lr, &device);
+                let captured = Captured::new(&mut work, batch, lr, &device);
                 // A graph may get its memory no sooner than with its first launch; where that is refused, nothing has been done.
                 match captured.and_then(|captured| captured.start().map(|()| captured)) {
                     Ok(captured) => {
-                        let outcome = captured.finish(method, optimizer, meanwhile)?;
+                        let outcome = captured.finish(&mut work, meanwhile)?;
                         self.state = State::Captured(Box::new(captured));
                         Ok(outcome)
                     }
@@ -201,7 +236,7 @@ impl GpuStepper {
                             "the step could not be captured or launched as a CUDA graph and is launched kernel by kernel: {error}"
                         ));
                         self.state = State::Direct;
-                        launch(method, optimizer, batch, lr, meanwhile)
+                        work.launch(batch, lr, meanwhile)
                     }
                 }
             }
@@ -210,7 +245,7 @@ impl GpuStepper {
                     captured.fill(batch, lr)?;
                     captured.start()?;
                 }
-                captured.finish(method, optimizer, meanwhile)
+                captured.finish(&mut work, meanwhile)
             }
         }
     }
@@ -227,36 +262,41 @@ fn rate_of(lr: f64, device: &Device) -> Result<Tensor> {
     Ok(Tensor::new(&[lr as f32], device)?)
 }
 
-/// A step launched kernel by kernel.
-fn launch(
-    method: &mut dyn Method,
-    optimizer: &Sgd,
-    batch: &TrainBatch,
-    lr: f64,
-    meanwhile: &mut dyn FnMut(),
-) -> Result<GpuOutcome> {
-    let rate = rate_of(lr, batch.images.device())?;
-    let (readings, shape) = work(method, optimizer, batch, &rate)?;
-    meanwhile();
-    shape.outcome(&readings)
+/// What a step needs beside its batch.
+struct Work<'a> {
+    method: &'a mut dyn Method,
+    optimizer: &'a Sgd,
+    weights: &'a ConvWeights,
 }
 
-/// All that a GPU does in a step; nothing here waits for it.
-fn work(
-    method: &mut dyn Method,
-    optimizer: &Sgd,
-    batch: &TrainBatch,
-    rate: &Tensor,
-) -> Result<(Tensor, Readings)> {
-    let tape = Tape::start();
-    tape.turn_weights(optimizer.parameters(), batch.images.dtype())?;
-    let output = method.step(batch)?;
-    let gradients = optimizer.gradients(&tape.backward(&output.loss)?);
-    let (readings, verdict, shape) = gather(&output, &gradients)?;
-    if !optimizer.update_on_gpu(&gradients, rate, Some(&verdict))? {
-        return Err(no_kernel("the update"));
+impl Work<'_> {
+    /// A step launched kernel by kernel.
+    fn launch(
+        &mut self,
+        batch: &TrainBatch,
+        lr: f64,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<GpuOutcome> {
+        let rate = rate_of(lr, batch.images.device())?;
+        let (readings, shape) = self.all(batch, &rate)?;
+        meanwhile();
+        shape.outcome(&readings)
     }
-    Ok((readings, shape))
+
+    /// All that a GPU does in a step; nothing here waits for it.
+    fn all(&mut self, batch: &TrainBatch, rate: &Tensor) -> Result<(Tensor, Readings)> {
+        let tape = Tape::start();
+        tape.use_weights(self.weights);
+        let output = self.method.step(batch)?;
+        let gradients = tape.backward_as_made(&output.loss)?;
+        let updates = self.optimizer.updates(&gradients, self.weights);
+        let gradients: Vec<_> = updates.iter().map(|update| update.gradient).collect();
+        let (readings, verdict, shape) = gather(&output, &gradients)?;
+        if !(self.optimizer).update_on_gpu(&updates, rate, Some(&verdict))? {
+            return Err(no_kernel("the update"));
+        }
+        Ok((readings, shape))
+    }
 }
 
 /// What a step came to whose gradients are wanted before any update.
@@ -265,19 +305,19 @@ pub(crate) fn read(
     gradients: &Gradients,
     meanwhile: &mut dyn FnMut(),
 ) -> Result<GpuOutcome> {
-    let (readings, _, shape) = gather(output, gradients)?;
+    let (readings, _, shape) = gather(output, &gradients.values().collect::<Vec<_>>())?;
     meanwhile();
     shape.outcome(&readings)
 }
 
 /// Loss, terms, hits and verdict as one tensor; the verdict; what the numbers are.
-fn gather(output: &StepOutput, gradients: &Gradients) -> Result<(Tensor, Tensor, Readings)> {
+fn gather(output: &StepOutput, gradients: &[&Tensor]) -> Result<(Tensor, Tensor, Readings)> {
     let float = |t: &Tensor| Ok::<_, Error>(t.detach().to_dtype(DType::F32)?.reshape(1)?);
     let mut numbers = vec![float(&output.loss)?];
     for (_, term) in &output.parts {
         numbers.push(float(term)?);
     }
-    let judged: Vec<&Tensor> = numbers.iter().chain(gradients.values()).collect();
+    let judged: Vec<&Tensor> = numbers.iter().chain(gradients.iter().copied()).collect();
     let verdict = judge(&judged)?.ok_or_else(|| no_kernel("the verdict on a step"))?;
     let logits = output.logits.to_dtype(DType::F32)?;
     let hits = count_hits(&logits, &output.targets)?.ok_or_else(|| no_kernel("counting hits"))?;
@@ -313,13 +353,7 @@ impl Readings {
 
 impl Captured {
     /// Memory like `batch`'s, filled with it, and the work captured.
-    fn new(
-        method: &mut dyn Method,
-        optimizer: &Sgd,
-        batch: &TrainBatch,
-        lr: f64,
-        device: &Device,
-    ) -> Result<Self> {
+    fn new(work: &mut Work, batch: &TrainBatch, lr: f64, device: &Device) -> Result<Self> {
         // Copies: a variable takes over the memory it is made of.
         let own = |t: &Tensor| Ok::<_, Error>(Var::from_tensor(&t.copy()?)?);
         let (images, labels) = (own(&batch.images)?, own(&batch.labels)?);
@@ -337,7 +371,7 @@ impl Captured {
         let readings = Var::zeros(MOST_READINGS, DType::F32, device)?;
         let mut shape = Readings::default();
         let graph = StepGraph::capture(device, || {
-            let (numbers, own) = work(method, optimizer, &fixed, &rate_now)?;
+            let (numbers, own) = work.all(&fixed, &rate_now)?;
             if numbers.elem_count() > MOST_READINGS {
                 return Err(no_kernel("so many terms"));
             }
@@ -390,12 +424,7 @@ impl Captured {
     }
 
     /// What the step that was begun came to; without a graph it is done now.
-    fn finish(
-        &self,
-        method: &mut dyn Method,
-        optimizer: &Sgd,
-        meanwhile: &mut dyn FnMut(),
-    ) -> Result<GpuOutcome> {
+    fn finish(&self, work: &mut Work, meanwhile: &mut dyn FnMut()) -> Result<GpuOutcome> {
         if self.graph.is_some() {
             meanwhile();
             // Loss and hits beside the terms, and a verdict of two.
@@ -403,7 +432,7 @@ impl Captured {
             return self.shape.outcome(&self.readings.narrow(0, 0, count)?);
         }
         let rate = self.rate.as_detached_tensor();
-        let (readings, shape) = work(method, optimizer, &self.batch, &rate)?;
+        let (readings, shape) = work.all(&self.batch, &rate)?;
         meanwhile();
         shape.outcome(&readings)
     }

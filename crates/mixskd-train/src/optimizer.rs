@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
-use mixskd_kernels::{ParameterUpdate, SgdConfig, has_gpu_kernels, sgd_step, sgd_steps};
+use mixskd_kernels::{
+    ConvWeights, ParameterUpdate, SgdConfig, StepGradients, has_gpu_kernels, sgd_step, sgd_steps,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::gradients::Gradients;
@@ -150,6 +152,22 @@ struct Slot {
     factor: f64,
 }
 
+impl Slot {
+    fn update<'a>(
+        &'a self,
+        gradient: &'a Tensor,
+        turned: Option<&'a Tensor>,
+    ) -> ParameterUpdate<'a> {
+        ParameterUpdate {
+            parameter: &self.parameter,
+            gradient,
+            velocity: &self.velocity,
+            factor: self.factor,
+            turned,
+        }
+    }
+}
+
 /// SGD with momentum; holds one velocity per parameter.
 pub struct Sgd {
     config: OptimizerConfig,
@@ -192,9 +210,14 @@ impl Sgd {
         let rate = |slot: &Slot| Tensor::new(&[lr as f32], slot.parameter.device());
         if let Some(slot) = self.slots.values().next()
             && has_gpu_kernels(slot.parameter.device())
-            && self.update_on_gpu(gradients, &rate(slot)?, None)?
         {
-            return Ok(());
+            let updates = gradients.iter().filter_map(|(name, gradient)| {
+                let slot = self.slots.get(name)?;
+                Some(slot.update(gradient, None))
+            });
+            if self.update_on_gpu(&updates.collect::<Vec<_>>(), &rate(slot)?, None)? {
+                return Ok(());
+            }
         }
         for (name, slot) in &self.slots {
             if let Some(gradient) = gradients.get(name) {
@@ -205,33 +228,34 @@ impl Sgd {
         Ok(())
     }
 
-    /// The same on a GPU, in few launches, at the learning rate `rate` (`[1]`) and only where `verdict` ([`mixskd_kernels::judge`]) is
+    /// The updates of the parameters that the loss reached, in name order, those of convolutions with what is kept beside them.
+    pub(crate) fn updates<'a>(
+        &'a self,
+        gradients: &'a StepGradients,
+        weights: &'a ConvWeights,
+    ) -> Vec<ParameterUpdate<'a>> {
+        let reached = self.slots.values().filter_map(|slot| {
+            let gradient = gradients.get(&slot.parameter)?;
+            Some(slot.update(gradient, weights.get(&slot.parameter)))
+        });
+        reached.collect()
+    }
+
+    /// One update on a GPU, in few launches, at the learning rate `rate` (`[1]`) and only where `verdict` ([`mixskd_kernels::judge`]) is
     /// good. Whether the GPU has kernels for it.
     pub(crate) fn update_on_gpu(
         &self,
-        gradients: &Gradients,
+        updates: &[ParameterUpdate],
         rate: &Tensor,
         verdict: Option<&Tensor>,
     ) -> Result<bool> {
-        let updates: Vec<_> = gradients
-            .iter()
-            .filter_map(|(name, gradient)| {
-                let slot = self.slots.get(name)?;
-                Some(ParameterUpdate {
-                    parameter: &slot.parameter,
-                    gradient,
-                    velocity: &slot.velocity,
-                    factor: slot.factor,
-                })
-            })
-            .collect();
         let config = SgdConfig {
             lr: 0.0,
             momentum: self.config.momentum,
             nesterov: self.config.nesterov,
             weight_decay: self.config.weight_decay,
         };
-        Ok(sgd_steps(&updates, rate, verdict, config)?.is_some())
+        Ok(sgd_steps(updates, rate, verdict, config)?.is_some())
     }
 
     /// The velocities by parameter name, for a checkpoint.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor, Var};
-use mixskd_kernels::{Tape, has_gpu_kernels};
+use mixskd_kernels::{ConvWeights, Tape, has_gpu_kernels};
 use mixskd_models::Mode;
 
 use crate::average::Average;
@@ -209,8 +209,8 @@ impl Trainer {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<(StepReading, Option<Broken>)> {
         let tape = Tape::start();
-        let dtype = batch.images.dtype();
-        tape.turn_weights(self.updater.optimizer.parameters(), dtype)?;
+        let parameters = self.updater.optimizer.parameters();
+        tape.use_weights(&ConvWeights::new(parameters, batch.images.dtype())?);
         let output = self.method.step(batch)?;
         let (mut reading, gradients);
         if has_gpu_kernels(&self.device) {

@@ -4,11 +4,11 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use mixskd_benches::ramp;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, DeviceImages, ImageWindow, ParameterUpdate, Pool2dConfig,
-    SgdConfig, Tape, add, avg_pool2d, backward, batch_norm_eval, batch_norm_train, concat_channels,
-    conv2d, count_hits, cross_entropy, global_avg_pool2d, interpolate, interpolated_mse, judge,
-    kl_divergence, linear, max_pool2d, mix_cross_entropy, mse, sgd_step, sgd_steps,
-    soft_cross_entropy,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, DeviceImages, ImageWindow, ParameterUpdate,
+    Pool2dConfig, SgdConfig, Tape, add, avg_pool2d, backward, batch_norm_eval, batch_norm_train,
+    concat_channels, conv2d, count_hits, cross_entropy, global_avg_pool2d, interpolate,
+    interpolated_mse, judge, kl_divergence, linear, max_pool2d, mix_cross_entropy, mse, sgd_step,
+    sgd_steps, soft_cross_entropy,
 };
 
 use crate::table::Table;
@@ -147,8 +147,16 @@ pub(crate) fn run(gpu: &Device, options: &Options, table: &mut Table) {
         }
         Err(error) => table.broken("kernel", "inputs", &error),
     }
-    let others: [(&str, Check); 4] = [
+    let others: [(&str, Check); 6] = [
         ("update of all parameters", updates),
+        (
+            "update of weights as convolutions made their gradients",
+            |gpu| updates_as_made(gpu, DType::F32),
+        ),
+        (
+            "update of weights as convolutions made their gradients, bf16",
+            |gpu| updates_as_made(gpu, DType::BF16),
+        ),
         ("verdict on a step", verdicts),
         ("hits", hits),
         ("batches of images", images),
@@ -385,6 +393,7 @@ fn updates(gpu: &Device) -> Result<f64> {
             gradient,
             velocity,
             factor: 1.0,
+            turned: None,
         })
         .collect();
     for verdict in [None, Some(&bad), None, None] {
@@ -394,6 +403,73 @@ fn updates(gpu: &Device) -> Result<f64> {
     for ((p, _, v), (ep, _, ev)) in got.iter().zip(&expected) {
         worst = worse(worst, distance(&p.to_device(&Device::Cpu)?, ep)?);
         worst = worse(worst, distance(&v.to_device(&Device::Cpu)?, ev)?);
+    }
+    Ok(worst)
+}
+
+/// Two updates of convolutions' weights whose gradients are as convolutions make them, and what is kept beside them.
+fn updates_as_made(gpu: &Device, dtype: DType) -> Result<f64> {
+    let config = SgdConfig {
+        lr: 0.1,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 5e-4,
+    };
+    let shapes: Vec<[usize; 4]> = (0..100)
+        .map(|k| [[64, 3, 3, 3], [32, 64, 1, 1], [40, 70, 3, 3], [8, 3, 7, 7]][k % 4])
+        .collect();
+    let own = |device: &Device| -> Result<Vec<(Var, Tensor, Var)>> {
+        let one = |(k, shape): (usize, &[usize; 4])| {
+            let (p, g) = (noise(shape, k)?, noise(shape, k + 1)?.to_dtype(dtype)?);
+            let p = p.to_device(device)?;
+            let v = Var::from_tensor(&p.zeros_like()?)?;
+            Ok((Var::from_tensor(&p)?, g.to_device(device)?, v))
+        };
+        shapes.iter().enumerate().map(one).collect()
+    };
+    let expected = own(&Device::Cpu)?;
+    for _ in 0..2 {
+        for (parameter, gradient, velocity) in &expected {
+            sgd_step(parameter, &gradient.to_dtype(DType::F32)?, velocity, config)?;
+        }
+    }
+    let _on_gpu = OnGpu::new(gpu);
+    let got = own(gpu)?;
+    let weights = ConvWeights::new(got.iter().map(|(p, ..)| p.as_tensor()), dtype)?;
+    let as_made = |(p, g, _): &(Var, Tensor, Var)| -> Result<Tensor> {
+        Ok(match weights.get(p) {
+            Some(turned) => g
+                .permute((0, 2, 3, 1))?
+                .contiguous()?
+                .reshape(turned.dims())?,
+            None => g.clone(),
+        })
+    };
+    let gradients: Vec<_> = got.iter().map(as_made).collect::<Result<_>>()?;
+    let rate = Tensor::new(&[0.1f32], gpu)?;
+    let bad = Tensor::new(&[0f32, 0.0], gpu)?;
+    let updates: Vec<_> = (got.iter().zip(&gradients))
+        .map(|((parameter, _, velocity), gradient)| ParameterUpdate {
+            parameter,
+            gradient,
+            velocity,
+            factor: 1.0,
+            turned: weights.get(parameter),
+        })
+        .collect();
+    for verdict in [None, Some(&bad), None] {
+        sgd_steps(&updates, &rate, verdict, config)?.context("no kernel")?;
+    }
+    let mut worst = 0f64;
+    for ((p, _, v), (ep, _, ev)) in got.iter().zip(&expected) {
+        worst = worse(worst, distance(&p.to_device(&Device::Cpu)?, ep)?);
+        worst = worse(worst, distance(&v.to_device(&Device::Cpu)?, ev)?);
+        if let Some(turned) = weights.get(p) {
+            let turned = turned.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            let want = ep.permute((0, 2, 3, 1))?.contiguous()?;
+            let want = want.to_dtype(dtype)?.to_dtype(DType::F32)?;
+            worst = worse(worst, distance(&turned.reshape(want.dims())?, &want)?);
+        }
     }
     Ok(worst)
 }
@@ -411,7 +487,8 @@ fn verdicts(gpu: &Device) -> Result<f64> {
         (3e38, 1.0),
     ] {
         let last = Tensor::new(&[1f32, value], gpu)?;
-        let all: Vec<&Tensor> = fine.iter().chain([&last]).collect();
+        let half = last.to_dtype(DType::BF16)?;
+        let all: Vec<&Tensor> = fine.iter().chain([&half, &last]).collect();
         let verdict = judge(&all)?.context("no kernel")?.to_vec1::<f32>()?;
         if verdict[1] != expected {
             return Ok(1.0);

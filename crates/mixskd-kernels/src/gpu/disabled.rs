@@ -105,16 +105,7 @@ impl Tape {
     }
 
     /// Nothing: this build knows no GPU.
-    ///
-    /// # Errors
-    /// Never.
-    pub fn turn_weights<'a>(
-        &self,
-        _: impl IntoIterator<Item = &'a Tensor>,
-        _: DType,
-    ) -> Result<()> {
-        Ok(())
-    }
+    pub fn use_weights(&self, _: &ConvWeights) {}
 
     /// [`crate::backward`].
     ///
@@ -122,6 +113,50 @@ impl Tape {
     /// As there.
     pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
         crate::backward(loss)
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn backward_as_made(self, loss: &Tensor) -> Result<StepGradients> {
+        Ok(StepGradients(crate::backward(loss)?))
+    }
+}
+
+/// Convolutions' weights beside their parameters; this build keeps none.
+pub struct ConvWeights(());
+
+impl ConvWeights {
+    /// None.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn new<'a>(_: impl IntoIterator<Item = &'a Tensor>, _: DType) -> Result<Self> {
+        Ok(Self(()))
+    }
+
+    /// Nothing.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn renew(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// `None`.
+    pub fn get(&self, _: &Tensor) -> Option<&Tensor> {
+        None
+    }
+}
+
+/// The gradients of a step.
+pub struct StepGradients(GradStore);
+
+impl StepGradients {
+    /// That of `parameter`, if the loss reached it.
+    pub fn get(&self, parameter: &Tensor) -> Option<&Tensor> {
+        self.0.get(parameter)
     }
 }
 

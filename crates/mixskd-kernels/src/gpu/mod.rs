@@ -13,20 +13,20 @@ mod span;
 pub(crate) use disabled::*;
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub use disabled::{
-    Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels, landmark, recall_cudnn_choices,
-    set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
+    ConvWeights, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels,
+    landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
 };
 #[cfg(feature = "emulator")]
 pub use enabled::emulate_gpu;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use enabled::*;
-#[cfg(feature = "cuda")]
-pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub use enabled::{
-    Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels, landmark, recall_cudnn_choices,
-    set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
+    ConvWeights, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels,
+    landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
 };
+#[cfg(feature = "cuda")]
+pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(not(feature = "cuda"))]
 pub use no_graph::{GpuWatch, StepGraph, gpu_memory_in_use, rehearse};
 pub use span::GpuSpan;

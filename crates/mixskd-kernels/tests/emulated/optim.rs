@@ -1,7 +1,7 @@
 //! The optimiser's update and the verdict on a step.
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_cuda::optim::{self, Sgd, Slot};
+use mixskd_cuda::optim::{self, Sgd, Slot, TurnedSlot, View};
 use mixskd_cuda::{Element, Emulator, NULL};
 use mixskd_kernels::{SgdConfig, sgd_step};
 
@@ -9,7 +9,7 @@ use super::array::{Array, check, float, rounded, var};
 
 /// More parameters than a launch has room for, some shorter than a block, some longer than what a block takes.
 fn lengths() -> Vec<usize> {
-    (0..130).map(|k| [1, 5, 300, 2048, 4500][k % 5]).collect()
+    (0..130).map(|k| [1, 5, 300, 2048, 9500][k % 5]).collect()
 }
 
 fn values(array: &Array) -> Vec<f64> {
@@ -74,6 +74,83 @@ fn many_parameters_are_updated_as_one_by_one() {
     }
 }
 
+/// Windows of one pixel and of many, fewer pairs than a block has and more, more weights than a launch has room for.
+#[test]
+fn weights_beside_their_parameters_are_updated_with_them() {
+    let config = SgdConfig {
+        lr: 0.2,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 5e-2,
+    };
+    let sgd = Sgd {
+        momentum: 0.9,
+        decay: 5e-2,
+        nesterov: true,
+    };
+    let shapes: Vec<[usize; 4]> = (0..75)
+        .map(|k| [[3, 2, 3, 3], [40, 70, 1, 1], [20, 33, 3, 3], [2, 3, 5, 7]][k % 4])
+        .collect();
+    let lr = float(&Tensor::new(&[0.2f32], &Device::Cpu).unwrap());
+    for element in [Element::F32, Element::Bf16] {
+        for verdict in [None, Some([0.0, 0.0])] {
+            let weights: Vec<_> = (0u64..)
+                .zip(&shapes)
+                .map(|(k, shape)| {
+                    let [p, v] = [1, 2].map(|seed| rounded(shape, 3 * k + seed, Element::F32));
+                    let g = rounded(shape, 3 * k, element);
+                    let as_made = g.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+                    let arrays = [float(&p), float(&v), Array::of(&as_made, element)];
+                    let turned = Array::empty(g.elem_count(), element);
+                    (p, v, g, arrays, turned)
+                })
+                .collect();
+            let slot = |(k, (_, _, g, [p, v, as_made], turned)): (
+                usize,
+                &(_, _, Tensor, [Array; 3], Array),
+            )| {
+                let (out, input, height, width) = g.dims4().unwrap();
+                TurnedSlot {
+                    parameter: p.at(),
+                    gradient: as_made.at(),
+                    velocity: v.at(),
+                    turned: turned.at(),
+                    out,
+                    input,
+                    taps: height * width,
+                    factor: if k % 2 == 0 { 1.0 } else { 0.5 },
+                }
+            };
+            let slots: Vec<_> = weights.iter().enumerate().map(slot).collect();
+            let verdict = verdict.map(pair);
+            let at = verdict.as_ref().map_or(NULL, Array::at);
+            // SAFETY: all arrays have the sizes that the slots say.
+            unsafe { sgd.step_turned(&Emulator, element, &slots, lr.at(), at) }.unwrap();
+            for (k, (p, v, g, [got_p, got_v, _], turned)) in weights.iter().enumerate() {
+                let (p, v) = (var(p), var(v));
+                if verdict.is_some() {
+                    // Not even what nobody has written yet.
+                    assert!(values(turned).iter().all(|x| x.is_nan()), "{k}");
+                } else {
+                    let lr = if k % 2 == 0 { 0.2 } else { 0.1 };
+                    sgd_step(&p, g, &v, SgdConfig { lr, ..config }).unwrap();
+                    let dtype = match element {
+                        Element::F32 => DType::F32,
+                        Element::Bf16 => DType::BF16,
+                    };
+                    let want = got_p.tensor(&p).permute((0, 2, 3, 1)).unwrap();
+                    let want = want.to_dtype(DType::F32).unwrap().to_dtype(dtype);
+                    let want = want.unwrap().to_dtype(DType::F64).unwrap();
+                    let want = want.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                    assert!(values(turned) == want, "{k}");
+                }
+                check(got_p, &p, &format!("parameter {k}"));
+                check(got_v, &v, &format!("velocity {k}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn one_value_that_is_not_finite_is_seen() {
     let lengths: Vec<_> = lengths().into_iter().chain(lengths()).collect();
@@ -88,18 +165,24 @@ fn one_value_that_is_not_finite_is_seen() {
             .iter()
             .enumerate()
             .map(|(k, &len)| {
-                let mut values: Vec<f32> = (0..len).map(|i| ((i + k) as f32 * 0.7).sin()).collect();
+                let mut all: Vec<f32> = (0..len).map(|i| ((i + k) as f32 * 0.7).sin()).collect();
                 if spoiled == Some(k) {
-                    values[len - 1] = value;
+                    all[len - 1] = value;
                 }
-                sum += values
-                    .iter()
-                    .map(|&x| f64::from(x) * f64::from(x))
-                    .sum::<f64>();
-                float(&Tensor::from_vec(values, len, &Device::Cpu).unwrap())
+                // Gradients of both types, one after another.
+                let element = [Element::F32, Element::Bf16][k % 2];
+                let of = Tensor::from_vec(all, len, &Device::Cpu).unwrap();
+                let of = Array::of(&of, element);
+                sum += values(&of).iter().map(|x| x * x).sum::<f64>();
+                of
             })
             .collect();
-        let places: Vec<_> = arrays.iter().map(|a| (a.at(), a.len)).collect();
+        let view = |a: &Array| View {
+            at: a.at(),
+            len: a.len,
+            element: a.element,
+        };
+        let places: Vec<_> = arrays.iter().map(view).collect();
         // Pairs of floats in a double's place.
         let scratch = Array::empty(
             2 * optim::judge_scratch(lengths.iter().copied()),

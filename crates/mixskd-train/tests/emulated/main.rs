@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use common::{config, timeless, train, weights, write_set};
-use mixskd_kernels::{Tape, cudnn_choices, emulate_gpu, recall_cudnn_choices, set_cudnn_benchmark};
+use mixskd_kernels::{
+    ConvWeights, Tape, cudnn_choices, emulate_gpu, recall_cudnn_choices, set_cudnn_benchmark,
+};
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, registry};
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
@@ -87,8 +89,8 @@ fn step_with(network: &str, method: &str, objective: &ObjectiveConfig, dtype: DT
     let tape = Tape::start();
     let weights = store.parameters();
     // As the trainer does: their gradients are put off.
-    tape.turn_weights(weights.iter().map(|(_, w)| w.as_tensor()), dtype)
-        .unwrap();
+    let weights = ConvWeights::new(weights.iter().map(|(_, w)| w.as_tensor()), dtype);
+    tape.use_weights(&weights.unwrap());
     let output = method.step(&batch).unwrap();
     let mut terms = BTreeMap::from([("loss".to_string(), output.loss.to_scalar().unwrap())]);
     for (name, value) in &output.parts {
@@ -220,6 +222,30 @@ fn memory_that_is_filled_anew_gives_the_bits_of_memory_made_anew() {
         let clipped = run(&[&method, "optimizer.clip_norm=1e9"]);
         assert!(far(&clipped.1, &direct.1) < 1e-5, "{method}");
     }
+}
+
+/// What convolutions take is kept beside the parameters, which evaluation has the moving average in the place of: the epoch after it begins with
+/// their own.
+#[test]
+fn weights_beside_the_parameters_follow_what_else_changes_them() {
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _emulating = Emulating::new();
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 48, 10);
+    let config = config(dir.path(), "mixskd", 3);
+    let at_once = dir.path().join("at once");
+    train(
+        &config.clone().with("optimizer.ema_decay=0.5").unwrap(),
+        &at_once,
+    );
+    // The same steps without an average: the losses of training know no difference.
+    let without = dir.path().join("without");
+    train(&config, &without);
+    let losses = |out: &std::path::Path| -> Vec<f64> {
+        timeless(out).iter().map(|record| record.loss).collect()
+    };
+    assert_eq!(losses(&at_once), losses(&without));
+    assert!(weights(&at_once) != weights(&without));
 }
 
 #[test]

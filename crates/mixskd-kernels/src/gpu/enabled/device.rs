@@ -30,13 +30,21 @@ pub(super) struct Workspaces {
     lane: AtomicUsize,
 }
 
+fn size_of_lane(lane: usize) -> usize {
+    let tried = std::env::var("MIXSKD_TRY").unwrap_or_default();
+    let mut tried = tried.split(',').filter_map(|t| t.parse::<usize>().ok());
+    let first = tried.next().map_or(BLAS_WORKSPACE, |t| t << 20);
+    let side = tried.next().map_or(SIDE_WORKSPACE, |t| t << 20);
+    if lane == 0 { first } else { side }
+}
+
 impl Workspaces {
     fn new(device: &CudaDevice) -> Result<Self> {
         let workspaces = Self {
             places: Mutex::default(),
             lane: AtomicUsize::new(0),
         };
-        workspaces.make(device, BLAS_WORKSPACE)?;
+        workspaces.make(device, size_of_lane(0))?;
         workspaces.set(device, 0)?;
         Ok(workspaces)
     }
@@ -58,7 +66,7 @@ impl Workspaces {
     /// Makes those of the lanes beside the first.
     pub(super) fn for_lanes(&self, device: &CudaDevice) -> Result<()> {
         while self.places().len() <= SIDE_LANES {
-            self.make(device, SIDE_WORKSPACE)?;
+            self.make(device, size_of_lane(1))?;
         }
         Ok(())
     }
@@ -67,11 +75,7 @@ impl Workspaces {
         let Some(&place) = self.places().get(lane) else {
             bail!("cuBLAS has no memory to multiply in beside the first lane");
         };
-        let size = if lane == 0 {
-            BLAS_WORKSPACE
-        } else {
-            SIDE_WORKSPACE
-        };
+        let size = size_of_lane(lane);
         let handle = device.cublas_handle();
         // SAFETY: the memory is there as long as the process.
         unsafe { cublasSetWorkspace_v2(*handle.handle(), place as *mut c_void, size) }

@@ -14,7 +14,7 @@ use mixskd_cuda::update::{self, Turn};
 use mixskd_cuda::{Element, Place, SIDE_LANES};
 
 use super::lanes;
-use super::memory::{Gpu, address, element, failed, kernel_for};
+use super::memory::{Gpu, address, failed};
 
 /// What is put off. Tensors are held until the launch that reads them.
 #[derive(Default)]
@@ -126,11 +126,30 @@ pub(super) fn forget_gradients() {
     with(|work| work.gradients.clear());
 }
 
-/// The weights whose gradients were put off, each with its own in the parameter's order.
-pub(super) fn gradients() -> Result<Vec<(Tensor, Tensor)>> {
+/// Gradients that were put off.
+pub(super) struct PutOff {
+    /// As convolutions made them.
+    pub(super) as_made: HashMap<TensorId, Tensor>,
+    /// Weights, each with one in the parameter's order.
+    pub(super) others: Vec<(Tensor, Tensor)>,
+}
+
+/// The gradients that were put off, those of weights that have just one and that `may_stay` says so of as they were made.
+pub(super) fn gradients(may_stay: impl Fn(&Tensor) -> bool) -> Result<PutOff> {
     flush()?;
     let all = with(|work| std::mem::take(&mut work.gradients));
-    let mut made = Vec::with_capacity(all.len());
+    let mut times = HashMap::new();
+    for own in &all {
+        *times.entry(own.weight.id()).or_insert(0) += 1;
+    }
+    let stays = |own: &Gradient| times[&own.weight.id()] == 1 && may_stay(&own.weight);
+    let (stay, all): (Vec<_>, Vec<_>) = all.into_iter().partition(stays);
+    let as_made = stay.into_iter().map(|own| {
+        let [out, input, taps] = own.sizes;
+        Ok((own.weight.id(), own.turned.reshape((out, taps, input))?))
+    });
+    let as_made = as_made.collect::<Result<_>>()?;
+    let mut others = Vec::with_capacity(all.len());
     for some in all.chunk_by(|a, b| Arc::ptr_eq(&a.gpu, &b.gpu) && a.kind == b.kind) {
         let mut turns = Vec::with_capacity(some.len());
         for own in some {
@@ -143,12 +162,12 @@ pub(super) fn gradients() -> Result<Vec<(Tensor, Tensor)>> {
                 from: address(&own.turned)?,
                 to: address(&dw)?,
             });
-            made.push((own.weight.clone(), dw));
+            others.push((own.weight.clone(), dw));
         }
         // SAFETY: whoever put it off gave arrays of its sizes.
         unsafe { update::taps_last(some[0].gpu.engine(), some[0].kind, &turns) }.map_err(failed)?;
     }
-    Ok(made)
+    Ok(PutOff { as_made, others })
 }
 
 impl Beside {
@@ -229,40 +248,10 @@ pub(super) fn turned(weight: &Tensor, dtype: DType) -> Option<Tensor> {
     found.filter(|turned| turned.dtype() == dtype)
 }
 
-/// Brings all of `weights` that are convolutions' into the order of maps of type `dtype`. What is changed afterwards is not seen.
-pub(super) fn turn<'a>(weights: impl IntoIterator<Item = &'a Tensor>, dtype: DType) -> Result<()> {
-    let Some(kind) = element(dtype) else {
-        return Ok(());
-    };
-    let mut made = Vec::new();
-    let mut turns: Vec<(Arc<Gpu>, Turn)> = Vec::new();
-    for weight in weights {
-        let Ok((out, input, height, width)) = weight.dims4() else {
-            continue;
-        };
-        let taps = height * width;
-        if !weight.is_contiguous() || (taps == 1 && dtype == DType::F32) {
-            continue;
-        }
-        let Some((gpu, Element::F32)) = kernel_for(&[weight], &[])? else {
-            continue;
-        };
-        let to = gpu.empty(dtype, weight.elem_count())?;
-        let turn = Turn {
-            out,
-            input,
-            taps,
-            from: address(weight)?,
-            to: address(&to)?,
-        };
-        turns.push((gpu, turn));
-        made.push((weight.id(), to));
-    }
-    for some in turns.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
-        let turns: Vec<_> = some.iter().map(|(_, turn)| *turn).collect();
-        // SAFETY: the arrays have the turns' sizes, and none is empty.
-        unsafe { update::taps_first(some[0].0.engine(), kind, &turns) }.map_err(failed)?;
-    }
-    with(|work| work.weights.extend(made));
-    Ok(())
+/// Takes weights in the convolutions' order, by their parameters. What is changed afterwards is not seen.
+pub(super) fn take(weights: &HashMap<TensorId, Tensor>) {
+    with(|work| {
+        let own = weights.iter().map(|(&id, turned)| (id, turned.clone()));
+        work.weights.extend(own);
+    });
 }

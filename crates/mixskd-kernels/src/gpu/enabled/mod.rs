@@ -27,6 +27,7 @@ mod tape;
 mod uploads;
 #[cfg(feature = "cuda")]
 mod watch;
+mod weights;
 
 pub use algorithms::{cudnn_choices, recall_cudnn_choices, set_cudnn_benchmark};
 pub(crate) use conv::conv2d;
@@ -54,6 +55,7 @@ pub use tape::Tape;
 pub use uploads::Uploads;
 #[cfg(feature = "cuda")]
 pub use watch::GpuWatch;
+pub use weights::{ConvWeights, StepGradients};
 
 /// Whether the CPU stands in for a GPU.
 #[cfg(not(feature = "emulator"))]

@@ -1,13 +1,15 @@
 //! The optimiser's update, and what a step is judged by before it.
 
 use candle_core::{DType, Tensor, Var};
-use mixskd_cuda::optim::{self, Sgd, Slot};
+use mixskd_cuda::optim::{self, Sgd, Slot, TurnedSlot, View};
+use mixskd_cuda::update::{self, Turn};
 use mixskd_cuda::{Element, NULL};
 
-use super::memory::{address, failed, kernel_for};
-use crate::{ParameterUpdate, Result, SgdConfig};
+use super::memory::{Gpu, address, element, failed, kernel_for};
+use super::weights::turn;
+use crate::{ParameterUpdate, Result, SgdConfig, shape};
 
-/// Updates the memory behind parameters and velocities in place.
+/// Updates the memory behind parameters, velocities and weights beside them in place.
 pub(crate) fn sgd_steps(
     updates: &[ParameterUpdate],
     rate: &Tensor,
@@ -17,6 +19,11 @@ pub(crate) fn sgd_steps(
     let Some(first) = updates.first() else {
         return Ok(None);
     };
+    // Those whose gradients are in the parameter's order, and in their convolutions'.
+    let (turned, plain): (Vec<&ParameterUpdate>, Vec<_>) = updates.iter().partition(|update| {
+        let is_as_made = |turned: &Tensor| turned.dims() == update.gradient.dims();
+        update.turned.is_some_and(is_as_made)
+    });
     let mut floats: Vec<&Tensor> = vec![rate];
     floats.extend(verdict);
     for update in updates {
@@ -24,17 +31,17 @@ pub(crate) fn sgd_steps(
         if !contiguous || update.parameter.elem_count() == 0 {
             return Ok(None);
         }
-        let all: [&Tensor; 3] = [update.parameter, update.gradient, update.velocity];
-        floats.extend(all);
+        floats.extend([update.parameter.as_tensor(), update.velocity]);
     }
+    floats.extend(plain.iter().map(|update| update.gradient));
     let Some((gpu, Element::F32)) = kernel_for(&[first.parameter], &floats)? else {
         return Ok(None);
     };
-    let gradients = updates
+    let gradients = plain
         .iter()
         .map(|update| update.gradient.contiguous())
         .collect::<candle_core::Result<Vec<_>>>()?;
-    let slots = updates
+    let slots = plain
         .iter()
         .zip(&gradients)
         .map(|(update, gradient)| {
@@ -61,18 +68,72 @@ pub(crate) fn sgd_steps(
         decay: config.weight_decay as f32,
         nesterov: config.nesterov,
     };
-    let verdict = verdict.map_or(Ok(NULL), address)?;
+    let (rate, verdict) = (address(rate)?, verdict.map_or(Ok(NULL), address)?);
+    for some in turned.chunk_by(|a, b| a.gradient.dtype() == b.gradient.dtype()) {
+        let slots = some.iter().map(|update| turned_slot(update));
+        let slots = slots.collect::<Result<Vec<_>>>()?;
+        let Some(kind) = element(some[0].gradient.dtype()) else {
+            return Ok(None);
+        };
+        // SAFETY: the slots' arrays are as long as the weight, the turned ones of type `kind`.
+        unsafe { sgd.step_turned(gpu.engine(), kind, &slots, rate, verdict) }.map_err(failed)?;
+    }
     // SAFETY: the three arrays of a slot have as many floats as the parameter.
-    unsafe { sgd.step(gpu.engine(), &slots, address(rate)?, verdict) }.map_err(failed)?;
+    unsafe { sgd.step(gpu.engine(), &slots, rate, verdict) }.map_err(failed)?;
+    for update in plain {
+        if let Some(turned) = update.turned {
+            let turn = turn(update.parameter, turned)?;
+            let Some(kind) = element(turned.dtype()) else {
+                return Ok(None);
+            };
+            // SAFETY: both have as many elements as the weight.
+            unsafe { update::taps_first(gpu.engine(), kind, &[turn]) }.map_err(failed)?;
+        }
+    }
     Ok(Some(()))
+}
+
+/// An update whose gradient is as the convolution made it.
+fn turned_slot(update: &ParameterUpdate) -> Result<TurnedSlot> {
+    let (parameter, gradient) = (update.parameter.as_tensor(), update.gradient);
+    let turned = update.turned.unwrap_or(gradient);
+    shape::exactly("sgd_steps", "gradient", gradient, turned.dims())?;
+    let Turn {
+        out,
+        input,
+        taps,
+        from,
+        to,
+    } = turn(parameter, turned)?;
+    if gradient.dtype() != turned.dtype() || out * input * taps != parameter.elem_count() {
+        return Err(candle_core::Error::Msg(
+            "sgd_steps: a weight beside its parameter is another's".into(),
+        )
+        .into());
+    }
+    Ok(TurnedSlot {
+        parameter: from,
+        gradient: address(gradient)?,
+        velocity: address(update.velocity)?,
+        turned: to,
+        out,
+        input,
+        taps,
+        factor: update.factor as f32,
+    })
 }
 
 /// `[Σ x², 1 if that is finite or else 0]` over all `tensors`.
 pub(crate) fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
-    let Some((gpu, Element::F32)) = tensors
-        .first()
-        .map_or(Ok(None), |first| kernel_for(&[first], tensors))?
-    else {
+    let Some(first) = tensors.first() else {
+        return Ok(None);
+    };
+    let kinds: Option<Vec<_>> = tensors.iter().map(|t| element(t.dtype())).collect();
+    let is_here = |t: &&Tensor| t.device().same_device(first.device());
+    let (Some(kinds), true) = (kinds, tensors.iter().all(is_here)) else {
+        return Ok(None);
+    };
+    let Some(gpu) = Gpu::of(first.device())? else {
         return Ok(None);
     };
     let tensors = tensors
@@ -81,9 +142,13 @@ pub(crate) fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
         .collect::<candle_core::Result<Vec<_>>>()?;
     let arrays = tensors
         .iter()
-        .map(|t| Ok((address(t)?, t.elem_count())))
+        .zip(kinds)
+        .map(|(t, element)| {
+            let (at, len) = (address(t)?, t.elem_count());
+            Ok(View { at, len, element })
+        })
         .collect::<candle_core::Result<Vec<_>>>()?;
-    let room = optim::judge_scratch(arrays.iter().map(|&(_, len)| len));
+    let room = optim::judge_scratch(arrays.iter().map(|array| array.len));
     let scratch = gpu.empty(DType::F64, room)?;
     let verdict = gpu.empty(DType::F32, 2)?;
     // SAFETY: the arrays are as long as the functions ask.
@@ -136,6 +201,7 @@ pub(crate) fn sgd_step(
         gradient,
         velocity,
         factor: 1.0,
+        turned: None,
     };
     sgd_steps(&[update], &rate, None, config)
 }

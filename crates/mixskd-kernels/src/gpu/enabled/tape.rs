@@ -22,6 +22,7 @@ use super::later;
 use super::memory::{Gpu, tensor};
 use super::recorded::{Backward, record};
 use super::sum::{Share, sum};
+use super::weights::StepGradients;
 
 /// What a kernel did.
 struct Node {
@@ -141,38 +142,40 @@ impl Tape {
         }
     }
 
-    /// Brings those of `weights` that are convolutions' into the order of maps of type `dtype`, in one launch instead of one for each
-    /// convolution. They are not to be changed as long as the tape is there.
-    ///
-    /// # Errors
-    /// When a launch fails.
-    pub fn turn_weights<'a>(
-        &self,
-        weights: impl IntoIterator<Item = &'a Tensor>,
-        dtype: DType,
-    ) -> crate::Result<()> {
-        Ok(later::turn(weights, dtype)?)
-    }
-
     /// The gradients of `loss`, as [`crate::backward`] gives them.
     ///
     /// # Errors
     /// When an op in the graph has no gradient, or a launch fails.
     pub fn backward(self, loss: &Tensor) -> crate::Result<GradStore> {
-        // Nothing is noted on the way back; an outer tape goes on when this one is dropped.
-        let gradients = match NOTES.take() {
-            Some(notes) if !notes.nodes.is_empty() => {
-                let gone = Way::new(notes).back(loss);
-                if gone.is_err() {
-                    later::forget_gradients();
-                }
-                gone?
-            }
-            _ => crate::backward(loss)?,
-        };
-        later::flush()?;
-        Ok(gradients)
+        Ok(go_back(loss, false)?.1)
     }
+
+    /// The same, those of weights that the step [uses](Self::use_weights) as convolutions make them where nothing has to be added to them: an update
+    /// that takes them so is spared two passes over all weights.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn backward_as_made(self, loss: &Tensor) -> crate::Result<StepGradients> {
+        let (as_made, others) = go_back(loss, true)?;
+        Ok(StepGradients::new(as_made, others))
+    }
+}
+
+/// Goes back from `loss` along what this thread has noted.
+fn go_back(loss: &Tensor, as_made: bool) -> crate::Result<Gradients> {
+    // Nothing is noted on the way back; an outer tape goes on when the one that ends is dropped.
+    let gradients = match NOTES.take() {
+        Some(notes) if !notes.nodes.is_empty() => {
+            let gone = Way::new(notes).back(loss, as_made);
+            if gone.is_err() {
+                later::forget_gradients();
+            }
+            gone?
+        }
+        _ => (HashMap::new(), crate::backward(loss)?),
+    };
+    later::flush()?;
+    Ok(gradients)
 }
 
 impl Drop for Tape {
@@ -185,6 +188,9 @@ impl Drop for Tape {
         }
     }
 }
+
+/// Gradients as convolutions made them, by their weights, and all others.
+type Gradients = (HashMap<TensorId, Tensor>, GradStore);
 
 /// A result of candle's operations that kernels read.
 struct Expression {
@@ -224,7 +230,7 @@ impl Way {
         }
     }
 
-    fn back(mut self, loss: &Tensor) -> candle_core::Result<GradStore> {
+    fn back(mut self, loss: &Tensor, as_made: bool) -> candle_core::Result<Gradients> {
         self.through_candle(loss)?;
         while let Some(last) = self.nodes.len().checked_sub(1) {
             if self.joins.pop_if(|join| *join > last).is_some() {
@@ -266,13 +272,15 @@ impl Way {
         }
         WayBack::end()?;
         self.flush(None)?;
-        for (weight, gradient) in later::gradients()? {
+        let may_stay = |weight: &Tensor| as_made && self.gradients.get(weight).is_none();
+        let put_off = later::gradients(may_stay)?;
+        for (weight, gradient) in put_off.others {
             self.deliver(&weight, Share::whole(gradient))?;
         }
         if !self.pending.is_empty() {
             bail!("gradients came after their kernels' turn");
         }
-        Ok(self.gradients)
+        Ok((put_off.as_made, self.gradients))
     }
 
     /// What `node` uses that its lane did not make since it began: parameters are there in any case.
