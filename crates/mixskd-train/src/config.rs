@@ -114,7 +114,7 @@ impl Default for RunConfig {
             device: DeviceKind::Auto,
             precision: Precision::F32,
             cuda_graph: true,
-            cuda_branches: false,
+            cuda_branches: true,
             cudnn_benchmark: false,
         }
     }

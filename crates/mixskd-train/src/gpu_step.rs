@@ -34,9 +34,9 @@ pub enum Launching {
     /// Each kernel by itself.
     Kernels,
     /// All at once as a CUDA graph, in turn, where the method allows it.
-    #[default]
     Graph,
     /// As a CUDA graph in which branches run beside the backbone, and heads and terms beside each other.
+    #[default]
     Branches,
 }
 

@@ -324,11 +324,11 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
     };
     same(
-        "captured as a graph, and launched kernel by kernel",
-        runner.run(&with(&[]), true),
+        "captured as a graph in turn, and launched kernel by kernel",
+        runner.run(&with(&["run.cuda_branches=false"]), true),
         runner.run(&with(&["run.cuda_graph=false"]), true),
     );
-    let beside = runner.run(&with(&["run.cuda_branches=true"]), true);
+    let beside = runner.run(&with(&[]), true);
     let (has_branches, notices) = match &beside {
         Ok(ran) => (ran.branches, ran.notices.clone()),
         Err(_) => (false, Vec::new()),
@@ -340,14 +340,8 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
     );
     same(
         "branches beside the backbone, bf16, twice",
-        runner.run(
-            &with(&["run.cuda_branches=true", "run.precision=bf16"]),
-            true,
-        ),
-        runner.run(
-            &with(&["run.cuda_branches=true", "run.precision=bf16"]),
-            true,
-        ),
+        runner.run(&with(&["run.precision=bf16"]), true),
+        runner.run(&with(&["run.precision=bf16"]), true),
     );
     same(
         "twice",

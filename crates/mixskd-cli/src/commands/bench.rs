@@ -97,7 +97,7 @@ impl Args {
                     precision: args.gpu.precision.unwrap_or_default(),
                     launching: Launching::new(
                         args.gpu.cuda_graph.unwrap_or(true),
-                        args.gpu.cuda_branches.unwrap_or(false),
+                        args.gpu.cuda_branches.unwrap_or(true),
                     ),
                     cudnn_benchmark: args.gpu.cudnn_benchmark.unwrap_or(false),
                     kernels: args.kernels,

@@ -81,7 +81,7 @@ pub(crate) struct GpuArgs {
     /// On a GPU, whether a step that is always the same work is captured as a CUDA graph [default: on]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     pub(crate) cuda_graph: Option<bool>,
-    /// On a GPU, whether branches run beside the backbone in a step that is captured [default: off]
+    /// On a GPU, whether branches run beside the backbone in a step that is captured [default: on]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     pub(crate) cuda_branches: Option<bool>,
     /// On a GPU, whether cuDNN's algorithms are tried out and the fastest is taken, instead of the one that cuDNN guesses [default: off]

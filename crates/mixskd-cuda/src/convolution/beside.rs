@@ -33,33 +33,17 @@ impl Drop for Handle {
     }
 }
 
-/// What a lane has of cuDNN.
-pub(super) struct OnLane {
-    /// On the main stream.
-    pub(super) handle: Handle,
-    pub(super) beside: Beside,
-}
-
-impl OnLane {
-    pub(super) fn new(main: &Stream) -> Result<Self> {
-        Ok(Self {
-            handle: Handle::new(main.stream())?,
-            beside: Beside::new(main)?,
-        })
-    }
-}
-
-/// The stream beside a lane.
+/// The stream beside the first lane.
 pub(super) struct Beside {
     // Closed before its stream.
     pub(super) handle: Handle,
     pub(super) stream: Arc<CudaStream>,
-    /// Where the lane stood.
+    /// Where that stood.
     ready: CudaEvent,
 }
 
 impl Beside {
-    fn new(main: &Stream) -> Result<Self> {
+    pub(super) fn new(main: &Stream) -> Result<Self> {
         let context = main.stream().context();
         let (stream, ready) = (context.new_stream()?, context.new_event(None)?);
         let handle = Handle::new(&stream)?;

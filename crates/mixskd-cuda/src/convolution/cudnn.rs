@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::cudnn::{CudnnError, result};
 use cudarc::driver::{CudaStream, DevicePtr};
 
-use super::beside::{Handle, OnLane};
+use super::beside::{Beside, Handle};
 use super::choice::{By, Choice, choose};
 use super::chosen::Numbers;
 use super::engines::ALIGNMENT;
@@ -19,8 +19,10 @@ use super::{Choices, Convolution, Convolve, Pass, notices};
 use crate::{Address, Error, Place, Result, SIDE_LANES, Stream};
 
 struct State {
-    /// Of lane 0, and of the others where there may be any.
-    lanes: Vec<OnLane>,
+    /// Of each lane that work has gone to, on the one stream.
+    lanes: [Option<Handle>; SIDE_LANES + 1],
+    /// Where filter gradients go, once there was one for it.
+    beside: Option<Beside>,
     timed: bool,
     /// For arrays that are aligned to [`ALIGNMENT`], and for others.
     choices: HashMap<(Pass, Convolution, bool), Choice>,
@@ -56,12 +58,14 @@ impl Cudnn {
         let context = stream.stream().context();
         context.bind_to_thread()?;
         let made_on = format!("{}, cuDNN {}", context.name()?, result::get_version());
-        let first = OnLane::new(&stream)?;
+        let mut lanes = [const { None }; SIDE_LANES + 1];
+        lanes[0] = Some(Handle::new(stream.stream())?);
         Ok(Self {
             stream,
             made_on,
             state: Mutex::new(State {
-                lanes: vec![first],
+                lanes,
+                beside: None,
                 timed: false,
                 choices: HashMap::new(),
                 chosen: Numbers::new(),
@@ -86,13 +90,17 @@ impl Cudnn {
         let mut state = self.state();
         let State {
             lanes,
+            beside,
             timed,
             choices,
             chosen,
             ..
         } = &mut *state;
-        // There is one for each lane that work may go to.
-        let OnLane { handle, beside } = &lanes[self.stream.lane()];
+        // Opened when work first goes there, which is in a step before the captured one.
+        let handle = match &mut lanes[self.stream.lane()] {
+            Some(handle) => handle,
+            lane => lane.insert(Handle::new(self.stream.stream())?),
+        };
         let aligned = [x, w, y].iter().all(|at| at.is_multiple_of(ALIGNMENT));
         let arrays = [x, w, y].map(|address| address as *mut c_void);
         let run_on = |stream: &Arc<CudaStream>, handle: &Handle, choice: &Choice| {
@@ -121,6 +129,10 @@ impl Cudnn {
         let choice = &choices[&place];
         // What is timed is timed alone.
         if aside && !self.stream.watch().is_on() {
+            let beside = match beside {
+                Some(beside) => beside,
+                None => beside.insert(Beside::new(&self.stream)?),
+            };
             let work = || run_on(&beside.stream, &beside.handle, choice);
             return beside.run(&self.stream, work).map(Some);
         }
@@ -187,11 +199,6 @@ impl Convolve for Cudnn {
     }
 
     fn set_lanes(&self, on: bool) -> Result<()> {
-        self.stream.stream().context().bind_to_thread()?;
-        let lanes = &mut self.state().lanes;
-        while on && lanes.len() <= SIDE_LANES {
-            lanes.push(OnLane::new(&self.stream)?);
-        }
         if on && !self.stream.can_have_lanes() {
             notices::tell("the driver cannot have branches beside the backbone in a CUDA graph: steps go on without".into());
         }

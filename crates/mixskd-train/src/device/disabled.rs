@@ -11,3 +11,7 @@ pub(super) fn open(_ordinal: usize) -> Result<Device> {
         hint: Some("build with `--features cuda`, or use run.device=cpu".into()),
     })
 }
+
+pub(super) fn name(_: &Device) -> Option<String> {
+    None
+}

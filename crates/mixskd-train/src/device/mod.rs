@@ -31,7 +31,7 @@ pub enum DeviceKind {
 /// The GPU that [`DeviceKind::Auto`] takes, or why it takes none.
 pub(crate) fn describe_gpu() -> String {
     match gpu::open(0) {
-        Ok(_) => "CUDA device 0".into(),
+        Ok(device) => gpu::name(&device).unwrap_or_else(|| "CUDA device 0".into()),
         Err(Error::Config { message, .. }) => format!("none: {message}"),
         Err(error) => format!("none: {error}"),
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasSetWorkspace_v2;
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
@@ -17,25 +17,16 @@ use super::memory::{Gpu, Memory, failed};
 
 static OPENED: LazyLock<Mutex<HashMap<DeviceId, Arc<Gpu>>>> = LazyLock::new(Mutex::default);
 
-/// Bytes that cuBLAS multiplies in. They are given to it, so that it takes none while a step is captured, and its sums repeat.
-const BLAS_WORKSPACE: usize = 32 << 20;
-/// The same of a lane beside the first, whose products are small.
-const SIDE_WORKSPACE: usize = 8 << 20;
+/// Bytes that cuBLAS multiplies in, in every lane: they are given to it, so that it takes none while a step is captured. How it multiplies depends on
+/// their number, which is the same everywhere for sums to repeat.
+const BLAS_WORKSPACE: usize = 8 << 20;
 
 /// What cuBLAS multiplies in.
 pub(super) struct Workspaces {
-    /// By lane. They are there as long as the process.
-    places: Mutex<Vec<Address>>,
+    /// Of each lane that it has multiplied in. They are there as long as the process.
+    places: Mutex<[Option<Address>; SIDE_LANES + 1]>,
     /// The lane whose part it has.
     lane: AtomicUsize,
-}
-
-fn size_of_lane(lane: usize) -> usize {
-    let tried = std::env::var("MIXSKD_TRY").unwrap_or_default();
-    let mut tried = tried.split(',').filter_map(|t| t.parse::<usize>().ok());
-    let first = tried.next().map_or(BLAS_WORKSPACE, |t| t << 20);
-    let side = tried.next().map_or(SIDE_WORKSPACE, |t| t << 20);
-    if lane == 0 { first } else { side }
 }
 
 impl Workspaces {
@@ -44,41 +35,32 @@ impl Workspaces {
             places: Mutex::default(),
             lane: AtomicUsize::new(0),
         };
-        workspaces.make(device, size_of_lane(0))?;
         workspaces.set(device, 0)?;
         Ok(workspaces)
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<Address>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn make(&self, device: &CudaDevice, size: usize) -> Result<()> {
-        let memory = device.alloc_zeros::<u8>(size)?;
+    fn make(device: &CudaDevice) -> Result<Address> {
+        let memory = device.alloc_zeros::<u8>(BLAS_WORKSPACE)?;
         let stream = device.cuda_stream();
         let (first, guard) = memory.device_ptr(&stream);
         drop(guard);
         std::mem::forget(memory);
-        self.places().push(first);
-        Ok(())
-    }
-
-    /// Makes those of the lanes beside the first.
-    pub(super) fn for_lanes(&self, device: &CudaDevice) -> Result<()> {
-        while self.places().len() <= SIDE_LANES {
-            self.make(device, size_of_lane(1))?;
-        }
-        Ok(())
+        Ok(first)
     }
 
     fn set(&self, device: &CudaDevice, lane: usize) -> Result<()> {
-        let Some(&place) = self.places().get(lane) else {
-            bail!("cuBLAS has no memory to multiply in beside the first lane");
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = places.get_mut(lane) else {
+            bail!("there is no lane {lane}");
         };
-        let size = size_of_lane(lane);
+        let first = match *place {
+            Some(first) => first,
+            // In a step before the captured one.
+            None => *place.insert(Self::make(device)?),
+        };
         let handle = device.cublas_handle();
         // SAFETY: the memory is there as long as the process.
-        unsafe { cublasSetWorkspace_v2(*handle.handle(), place as *mut c_void, size) }
+        unsafe { cublasSetWorkspace_v2(*handle.handle(), first as *mut c_void, BLAS_WORKSPACE) }
             .result()
             .map_err(candle_core::Error::wrap)
     }

@@ -149,11 +149,8 @@ impl Open {
         let side = &self.sides[lane - 1];
         let begin = match &side.end {
             Some(end) => end.clone(),
-            // What it made before has since been used in the first lane, which also gives back what is being made beside it.
-            None if side.joined > from.time => {
-                later::wait_beside(lane)?;
-                self.now()?.place
-            }
+            // What it made before has since been used in the first lane.
+            None if side.joined > from.time => self.now()?.place,
             None => from.place.clone(),
         };
         self.step_out()?;
@@ -313,7 +310,7 @@ impl WayBack {
     pub(super) fn fork(&mut self) -> Result<()> {
         Self::end()?;
         // It reads maps that lanes made.
-        (0..=SIDE_LANES).try_for_each(later::wait_beside)?;
+        later::wait_beside()?;
         self.fork = with(Open::now)?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use candle_core::{DType, Result, Tensor, TensorId};
 use mixskd_cuda::convolution::Convolution;
 use mixskd_cuda::norm::{self, Running};
 use mixskd_cuda::update::{self, Turn};
-use mixskd_cuda::{Element, Place, SIDE_LANES};
+use mixskd_cuda::{Element, Place};
 
 use super::lanes;
 use super::memory::{Gpu, address, failed};
@@ -22,8 +22,8 @@ struct Work {
     running: Vec<(Arc<Gpu>, Running, [Tensor; 4])>,
     gradients: Vec<Gradient>,
     is_going_back: bool,
-    /// Gradients of weights that are made beside the rest, oldest first, by the lane that they are made beside.
-    beside: [VecDeque<Beside>; SIDE_LANES + 1],
+    /// Gradients of weights that are made beside the first lane, oldest first.
+    beside: VecDeque<Beside>,
     /// Weights in the convolutions' order, by their parameters.
     weights: HashMap<TensorId, Tensor>,
 }
@@ -92,7 +92,8 @@ pub(super) fn put_off(
 ) -> Result<()> {
     let (from, by, to) = (address(x)?, address(dy)?, address(turned)?);
     let mut oldest = None;
-    if dy.elem_count() > SMALL {
+    // Other lanes run beside each other as it is.
+    if dy.elem_count() > SMALL || lanes::current() > 0 {
         // SAFETY: the arrays have the convolution's sizes.
         unsafe { gpu.convolutions.filter_gradient(c, from, by, to) }.map_err(failed)?;
     } else {
@@ -104,10 +105,9 @@ pub(super) fn put_off(
             _held: [x, dy, turned].map(Tensor::clone),
         };
         oldest = with(|work| {
-            let beside = &mut work.beside[lanes::current()];
-            beside.push_back(begun);
-            let due = beside.len() > BESIDE;
-            due.then(|| beside.pop_front()).flatten()
+            work.beside.push_back(begun);
+            let due = work.beside.len() > BESIDE;
+            due.then(|| work.beside.pop_front()).flatten()
         });
     }
     let gradient = Gradient {
@@ -179,25 +179,23 @@ impl Beside {
     }
 }
 
-/// Has the current lane wait for all that is made beside `lane`.
-pub(super) fn wait_beside(lane: usize) -> Result<()> {
+/// Has the current lane wait for all that is made beside the first.
+pub(super) fn wait_beside() -> Result<()> {
     // All of it, also where one cannot be waited for: what they are made of is given back afterwards.
-    let beside = with(|work| std::mem::take(&mut work.beside[lane]));
+    let beside = with(|work| std::mem::take(&mut work.beside));
     let waited: Vec<_> = beside.into_iter().map(Beside::wait).collect();
     waited.into_iter().collect()
 }
 
 /// Does what was put off so far.
 pub(super) fn flush() -> Result<()> {
-    let is_due = |work: &mut Work| {
-        !work.running.is_empty() || work.beside.iter().any(|beside| !beside.is_empty())
-    };
+    let is_due = |work: &mut Work| !work.running.is_empty() || !work.beside.is_empty();
     if !with(is_due) {
         return Ok(());
     }
     // What came of any lane.
     lanes::in_first(|| {
-        (0..=SIDE_LANES).try_for_each(wait_beside)?;
+        wait_beside()?;
         let running = with(|work| std::mem::take(&mut work.running));
         for some in running.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
             let layers: Vec<_> = some.iter().map(|(_, layer, _)| *layer).collect();

@@ -81,10 +81,6 @@ impl Gpu {
 
     /// Whether a captured step may have lanes.
     pub(super) fn set_lanes(&self, on: bool) -> Result<()> {
-        #[cfg(feature = "cuda")]
-        if let (true, Memory::Device(device, _, workspaces)) = (on, &self.memory) {
-            workspaces.for_lanes(device)?;
-        }
         self.convolutions.set_lanes(on).map_err(failed)
     }
 
