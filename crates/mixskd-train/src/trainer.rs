@@ -301,7 +301,7 @@ impl Trainer {
             let (before, started) = (self.progress.elapsed(), Instant::now());
             let first = self.progress.steps_done;
             let feed = self.train_feed.clone();
-            // A checkpoint's may have come in, and evaluation has had the moving average in their place.
+            // A checkpoint's may have come in.
             self.gpu.parameters_changed();
             let mut batches = feed.epoch_from(epoch as u64, first as u64, steps - first);
             let (mut due, mut ahead) = (false, None);

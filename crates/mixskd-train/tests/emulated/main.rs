@@ -224,28 +224,33 @@ fn memory_that_is_filled_anew_gives_the_bits_of_memory_made_anew() {
     }
 }
 
-/// What convolutions take is kept beside the parameters, which evaluation has the moving average in the place of: the epoch after it begins with
-/// their own.
+/// What convolutions take is kept beside the parameters: a trainer that has taken steps and then takes another run's checkpoint goes on with that one's.
 #[test]
 fn weights_beside_the_parameters_follow_what_else_changes_them() {
     let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
     let _emulating = Emulating::new();
     let dir = tempfile::tempdir().unwrap();
     write_set(dir.path(), 48, 10);
-    let config = config(dir.path(), "mixskd", 3);
-    let at_once = dir.path().join("at once");
-    train(
-        &config.clone().with("optimizer.ema_decay=0.5").unwrap(),
-        &at_once,
-    );
-    // The same steps without an average: the losses of training know no difference.
-    let without = dir.path().join("without");
-    train(&config, &without);
-    let losses = |out: &std::path::Path| -> Vec<f64> {
-        timeless(out).iter().map(|record| record.loss).collect()
+    let config = config(dir.path(), "mixskd", 2);
+    let stopped = |name: &str| {
+        let out = dir.path().join(name);
+        let mut trainer = Trainer::new(&config).unwrap();
+        let run = RunDir::create(&out, trainer.config()).unwrap();
+        let mut stop = StopAt(trainer.control());
+        trainer.run(&run, &mut stop).unwrap_err();
+        out
     };
-    assert_eq!(losses(&at_once), losses(&without));
-    assert!(weights(&at_once) != weights(&without));
+    let goes_on = |mut trainer: Trainer, out: &std::path::Path| {
+        let (run, _) = RunDir::open(out).unwrap();
+        trainer.resume(&run, &mut ()).unwrap();
+        trainer.run(&run, &mut ()).unwrap();
+        weights(out)
+    };
+    let expected = goes_on(Trainer::new(&config).unwrap(), &stopped("first"));
+    let mut done = Trainer::new(&config).unwrap();
+    let run = RunDir::create(&dir.path().join("other"), done.config()).unwrap();
+    done.run(&run, &mut ()).unwrap();
+    assert!(expected == goes_on(done, &stopped("second")));
 }
 
 #[test]
