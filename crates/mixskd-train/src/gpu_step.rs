@@ -205,6 +205,8 @@ impl GpuStepper {
             State::Direct => work.launch(batch, lr, meanwhile),
             State::Rehearsing(_) if !work.method.is_static() => {
                 self.state = State::Direct;
+                // What is not captured is done in turn, and needs nothing that lanes have.
+                set_cuda_branches(&device, false)?;
                 work.launch(batch, lr, meanwhile)
             }
             State::Rehearsing(done) if *done < REHEARSALS => {
@@ -228,6 +230,7 @@ impl GpuStepper {
                             "the step could not be captured with branches beside the backbone and has none: {error}"
                         ));
                         self.branches = false;
+                        self.state = State::Rehearsing(0);
                         set_cuda_branches(&device, false)?;
                         self.step(method, optimizer, batch, lr, meanwhile)
                     }

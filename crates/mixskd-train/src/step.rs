@@ -39,7 +39,7 @@ impl Updater {
     }
 
     /// Whether an update is a function of one batch's gradients alone, with nothing for the host to look at in between.
-    fn is_direct(&self) -> bool {
+    pub(crate) fn is_direct(&self) -> bool {
         self.accumulate == 1 && self.clip_norm == 0.0
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, Shard, recipe};
-use mixskd_models::weights::{self, Metadata, Resize};
+use mixskd_models::weights::{Metadata, Resize, Snapshot};
 use mixskd_models::{ModelConfig, ParamStore};
 
 use crate::average::Average;
@@ -15,7 +15,7 @@ use crate::config::OnNan;
 use crate::distribution::{Group, Wishes};
 use crate::evaluate::evaluate_batches;
 use crate::feed::Feed;
-use crate::gpu_step::GpuStepper;
+use crate::gpu_step::{GpuStepper, Launching};
 use crate::init;
 use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
@@ -199,7 +199,13 @@ impl Trainer {
         let train_feed = Feed::new(train_loader, &dataset, &device, precision)?;
         let test_feed = Feed::new(test_loader, &dataset, &device, precision)?;
         let updater = Updater::new(&config.optimizer, optimizer);
-        let gpu = GpuStepper::new(&device, config.run.launching())?;
+        // Where the host looks at gradients on their way, nothing is captured.
+        let launching = if updater.is_direct() && place.world == 1 {
+            config.run.launching()
+        } else {
+            Launching::Kernels
+        };
+        let gpu = GpuStepper::new(&device, launching)?;
         Ok(Self {
             config,
             dataset,
@@ -427,8 +433,7 @@ impl Trainer {
             scores => {
                 let scores = scores?;
                 self.check_finite(&scores, epoch, run)?;
-                weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
-                run.sync();
+                run.keep_weights(Snapshot::of(&self.store.tensors(), self.metadata())?);
                 Some(scores)
             }
         };

@@ -229,6 +229,9 @@ fn cases() -> Result<Vec<Case>> {
         ([8, 16, 16, 64], true, true),
         ([8, 9, 7, 20], false, true),
         ([4, 5, 5, 7], false, false),
+        // So large that a thread has several rows.
+        ([8, 64, 64, 64], true, true),
+        ([8, 64, 64, 64], false, true),
     ] {
         let (maps, channels): (Vec<&[usize]>, &[usize]) =
             (vec![&dims; 1 + usize::from(residual)], &dims[3..]);
@@ -465,9 +468,10 @@ fn updates_as_made(gpu: &Device, dtype: DType) -> Result<f64> {
         worst = worse(worst, distance(&p.to_device(&Device::Cpu)?, ep)?);
         worst = worse(worst, distance(&v.to_device(&Device::Cpu)?, ev)?);
         if let Some(turned) = weights.get(p) {
+            // The GPU's own parameter, rounded.
             let turned = turned.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            let want = ep.permute((0, 2, 3, 1))?.contiguous()?;
-            let want = want.to_dtype(dtype)?.to_dtype(DType::F32)?;
+            let want = p.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?;
+            let want = want.contiguous()?.to_dtype(dtype)?.to_dtype(DType::F32)?;
             worst = worse(worst, distance(&turned.reshape(want.dims())?, &want)?);
         }
     }
@@ -486,12 +490,14 @@ fn verdicts(gpu: &Device) -> Result<f64> {
         (f32::NEG_INFINITY, 0.0),
         (3e38, 1.0),
     ] {
-        let last = Tensor::new(&[1f32, value], gpu)?;
-        let half = last.to_dtype(DType::BF16)?;
-        let all: Vec<&Tensor> = fine.iter().chain([&half, &last]).collect();
-        let verdict = judge(&all)?.context("no kernel")?.to_vec1::<f32>()?;
-        if verdict[1] != expected {
-            return Ok(1.0);
+        for dtype in [DType::F32, DType::BF16] {
+            let last = Tensor::new(&[1f32, value], gpu)?.to_dtype(dtype)?;
+            let fine_too = Tensor::new(&[1f32, 2.0], gpu)?.to_dtype(DType::BF16)?;
+            let all: Vec<&Tensor> = fine.iter().chain([&fine_too, &last]).collect();
+            let verdict = judge(&all)?.context("no kernel")?.to_vec1::<f32>()?;
+            if verdict[1] != expected {
+                return Ok(1.0);
+            }
         }
     }
     Ok(0.0)

@@ -198,12 +198,11 @@ impl Convolve for Cudnn {
         unsafe { self.run(c, Pass::Filter, [x, dw, dy], true) }
     }
 
-    fn set_lanes(&self, on: bool) -> Result<()> {
+    fn set_lanes(&self, on: bool) {
         if on && !self.stream.can_have_lanes() {
             notices::tell("the driver cannot have branches beside the backbone in a CUDA graph: steps go on without".into());
         }
         self.stream.set_lanes(on);
-        Ok(())
     }
 
     fn set_timed(&self, timed: bool) {

@@ -233,9 +233,7 @@ impl Convolve for EmulatedConvolutions {
         Ok(Some(launch.done("filter gradient beside", true)))
     }
 
-    fn set_lanes(&self, _: bool) -> Result<()> {
-        Ok(())
-    }
+    fn set_lanes(&self, _: bool) {}
 
     fn set_timed(&self, timed: bool) {
         let mut state = self.state();

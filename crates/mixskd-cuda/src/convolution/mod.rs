@@ -126,10 +126,7 @@ pub trait Convolve {
     ) -> Result<Option<Place>>;
 
     /// Whether a captured step may have [lanes](crate::Lanes). Nothing is captured while that changes.
-    ///
-    /// # Errors
-    /// cuDNN's.
-    fn set_lanes(&self, on: bool) -> Result<()>;
+    fn set_lanes(&self, on: bool);
 
     /// How an algorithm is chosen when a convolution comes up for the first time: by the library's own guess, or, `timed`, by trying
     /// out which is the fastest. Where that changes, choices made before are dropped.

@@ -156,9 +156,13 @@ fn one_value_that_is_not_finite_is_seen() {
     let lengths: Vec<_> = lengths().into_iter().chain(lengths()).collect();
     for (spoiled, value) in [
         (None, 0.0),
+        // Floats at even places, bfloat16 at odd ones.
+        (Some(4), f32::NAN),
         (Some(3), f32::NAN),
-        (Some(259), f32::INFINITY),
+        (Some(258), f32::INFINITY),
+        (Some(259), f32::NEG_INFINITY),
         (Some(0), 3e38),
+        (Some(1), 3e38),
     ] {
         let mut sum = 0.0;
         let arrays: Vec<_> = lengths

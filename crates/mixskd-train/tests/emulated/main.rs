@@ -9,15 +9,16 @@ mod lanes;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use common::{config, timeless, train, weights, write_set};
 use mixskd_kernels::{
-    ConvWeights, Tape, cudnn_choices, emulate_gpu, recall_cudnn_choices, set_cudnn_benchmark,
+    ConvWeights, ParameterUpdate, SgdConfig, StepGradients, Tape, cudnn_choices, emulate_gpu,
+    recall_cudnn_choices, set_cudnn_benchmark, sgd_step, sgd_steps,
 };
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, registry};
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
-use mixskd_train::{Control, Observer, OptimizerConfig, RunDir, StepEvent, Trainer};
+use mixskd_train::{Control, Observer, RunDir, StepEvent, Trainer};
 
 const ANCHORS: usize = 4;
 const CLASSES: usize = 3;
@@ -86,34 +87,85 @@ fn step_with(network: &str, method: &str, objective: &ObjectiveConfig, dtype: DT
     let mut method = (spec.build)(&inputs).unwrap();
     let rows = ANCHORS * (spec.batch)(&config).unwrap().blocks();
     let batch = batch(if model.input > 32 { 64 } else { 16 }, rows, dtype);
+    let parameters = store.parameters();
+    let weights = ConvWeights::new(parameters.iter().map(|(_, w)| w.as_tensor()), dtype).unwrap();
     let tape = Tape::start();
-    let weights = store.parameters();
-    // As the trainer does: their gradients are put off.
-    let weights = ConvWeights::new(weights.iter().map(|(_, w)| w.as_tensor()), dtype);
-    tape.use_weights(&weights.unwrap());
+    // As the trainer does: their gradients stay as convolutions make them.
+    tape.use_weights(&weights);
     let output = method.step(&batch).unwrap();
     let mut terms = BTreeMap::from([("loss".to_string(), output.loss.to_scalar().unwrap())]);
     for (name, value) in &output.parts {
         terms.insert((*name).into(), value.to_scalar().unwrap());
     }
     assert_eq!(output.logits.dtype(), DType::F32);
-    let gradients = tape.backward(&output.loss).unwrap();
+    let gradients = tape.backward_as_made(&output.loss).unwrap();
     let mut values = BTreeMap::new();
-    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    for (name, parameter) in store.parameters() {
-        if let Some(gradient) = gradients.get(&parameter) {
-            assert_eq!(gradient.dtype(), DType::F32, "{name}");
-            values.insert(format!("gradient of {name}"), flat(gradient));
+    let flat = |t: &Tensor| {
+        let floats = t.to_dtype(DType::F32).unwrap();
+        floats.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    for (name, parameter) in &parameters {
+        if let Some(gradient) = gradients.get(parameter) {
+            let value = if gradient.dims() == parameter.dims() {
+                assert_eq!(gradient.dtype(), DType::F32, "{name}");
+                flat(gradient)
+            } else {
+                assert_eq!(gradient.dtype(), dtype, "{name}");
+                flat(&gradient.permute((0, 2, 1)).unwrap())
+            };
+            values.insert(format!("gradient of {name}"), value);
         }
     }
-    let mut optimizer = OptimizerConfig::default()
-        .build(store.parameters())
-        .unwrap();
-    optimizer.step(&gradients, 1e-3).unwrap();
+    update(&parameters, &gradients, &weights);
+    // What is kept beside a parameter is that parameter.
+    for (name, parameter) in &parameters {
+        if let Some(turned) = weights.get(parameter) {
+            let (out, taps, input) = turned.dims3().unwrap();
+            let own = parameter
+                .reshape((out, input, taps))
+                .unwrap()
+                .permute((0, 2, 1));
+            let own = own.unwrap().to_dtype(dtype).unwrap();
+            assert!(flat(turned) == flat(&own), "{name}");
+        }
+    }
     for (name, tensor) in store.tensors() {
         values.insert(name, flat(&tensor));
     }
     (terms, values)
+}
+
+/// The first update of a run, by the GPU's kernels where they are.
+fn update(parameters: &[(String, Var)], gradients: &StepGradients, weights: &ConvWeights) {
+    let config = SgdConfig {
+        lr: 1e-3,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: 5e-4,
+    };
+    let velocities: Vec<Var> = parameters
+        .iter()
+        .map(|(_, p)| Var::from_tensor(&p.zeros_like().unwrap()).unwrap())
+        .collect();
+    let updates: Vec<_> = parameters
+        .iter()
+        .zip(&velocities)
+        .filter_map(|((_, parameter), velocity)| {
+            Some(ParameterUpdate {
+                parameter,
+                gradient: gradients.get(parameter)?,
+                velocity,
+                factor: 1.0,
+                turned: weights.get(parameter),
+            })
+        })
+        .collect();
+    let rate = Tensor::new(&[1e-3f32], &Device::Cpu).unwrap();
+    if sgd_steps(&updates, &rate, None, config).unwrap().is_none() {
+        for of in updates {
+            sgd_step(of.parameter, of.gradient, of.velocity, config).unwrap();
+        }
+    }
 }
 
 /// `‖a − b‖ / ‖b‖`, values below a thousandth counted as that.

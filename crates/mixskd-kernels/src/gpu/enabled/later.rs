@@ -142,7 +142,13 @@ pub(super) fn gradients(may_stay: impl Fn(&Tensor) -> bool) -> Result<PutOff> {
     for own in &all {
         *times.entry(own.weight.id()).or_insert(0) += 1;
     }
-    let stays = |own: &Gradient| times[&own.weight.id()] == 1 && may_stay(&own.weight);
+    let stays = |own: &Gradient| {
+        let is_alike = |work: &mut Work| {
+            let weight = work.weights.get(&own.weight.id());
+            weight.is_some_and(|weight| weight.dtype() == own.turned.dtype())
+        };
+        times[&own.weight.id()] == 1 && may_stay(&own.weight) && with(is_alike)
+    };
     let (stay, all): (Vec<_>, Vec<_>) = all.into_iter().partition(stays);
     let as_made = stay.into_iter().map(|own| {
         let [out, input, taps] = own.sizes;

@@ -80,8 +80,8 @@ impl Gpu {
     }
 
     /// Whether a captured step may have lanes.
-    pub(super) fn set_lanes(&self, on: bool) -> Result<()> {
-        self.convolutions.set_lanes(on).map_err(failed)
+    pub(super) fn set_lanes(&self, on: bool) {
+        self.convolutions.set_lanes(on);
     }
 
     pub(super) fn engine(&self) -> &dyn Engine {

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor, Var};
 use mixskd_cuda::optim::{self, Sgd, Slot, TurnedSlot, View};
-use mixskd_cuda::update::{self, Turn};
+use mixskd_cuda::update::Turn;
 use mixskd_cuda::{Element, NULL};
 
 use super::memory::{Gpu, address, element, failed, kernel_for};
-use super::weights::turn;
+use super::weights::{renew, turn};
 use crate::{ParameterUpdate, Result, SgdConfig, shape};
 
 /// Updates the memory behind parameters, velocities and weights beside them in place.
@@ -80,16 +80,14 @@ pub(crate) fn sgd_steps(
     }
     // SAFETY: the three arrays of a slot have as many floats as the parameter.
     unsafe { sgd.step(gpu.engine(), &slots, rate, verdict) }.map_err(failed)?;
-    for update in plain {
-        if let Some(turned) = update.turned {
-            let turn = turn(update.parameter, turned)?;
-            let Some(kind) = element(turned.dtype()) else {
-                return Ok(None);
-            };
-            // SAFETY: both have as many elements as the weight.
-            unsafe { update::taps_first(gpu.engine(), kind, &[turn]) }.map_err(failed)?;
-        }
-    }
+    // What is kept beside those whose gradients were not as convolutions make them.
+    let beside = plain
+        .iter()
+        .filter_map(|update| Some((update.parameter, update.turned?)));
+    renew(
+        &gpu,
+        beside.map(|(parameter, turned)| (parameter.as_tensor(), turned)),
+    )?;
     Ok(Some(()))
 }
 

@@ -17,7 +17,6 @@ use super::tape::Tape;
 ///
 /// What else changes a parameter has to be followed by [`Self::renew`].
 pub struct ConvWeights {
-    kind: Option<Element>,
     turned: HashMap<TensorId, Tensor>,
     all: Vec<(Arc<Gpu>, Tensor, Tensor)>,
 }
@@ -31,9 +30,7 @@ impl ConvWeights {
         parameters: impl IntoIterator<Item = &'a Tensor>,
         dtype: DType,
     ) -> crate::Result<Self> {
-        let kind = element(dtype);
         let mut weights = Self {
-            kind,
             turned: HashMap::new(),
             all: Vec::new(),
         };
@@ -42,7 +39,10 @@ impl ConvWeights {
                 continue;
             };
             let taps = height * width;
-            if kind.is_none() || !parameter.is_contiguous() || (taps == 1 && dtype == DType::F32) {
+            if element(dtype).is_none()
+                || !parameter.is_contiguous()
+                || (taps == 1 && dtype == DType::F32)
+            {
                 continue;
             }
             let Some((gpu, Element::F32)) = kernel_for(&[parameter], &[])? else {
@@ -61,16 +61,12 @@ impl ConvWeights {
     /// # Errors
     /// When a launch fails.
     pub fn renew(&self) -> crate::Result<()> {
-        let Some(kind) = self.kind else {
-            return Ok(());
-        };
         for some in self.all.chunk_by(|a, b| Arc::ptr_eq(&a.0, &b.0)) {
-            let turns = some
-                .iter()
-                .map(|(_, parameter, turned)| turn(parameter, turned));
-            let turns = turns.collect::<Result<Vec<_>>>()?;
-            // SAFETY: the arrays have the turns' sizes, and none is empty.
-            unsafe { update::taps_first(some[0].0.engine(), kind, &turns) }.map_err(failed)?;
+            renew(
+                &some[0].0,
+                some.iter()
+                    .map(|(_, parameter, turned)| (parameter, turned)),
+            )?;
         }
         Ok(())
     }
@@ -79,6 +75,25 @@ impl ConvWeights {
     pub fn get(&self, parameter: &Tensor) -> Option<&Tensor> {
         self.turned.get(&parameter.id())
     }
+}
+
+/// Brings weights up to date with their parameters, those of one type in as few launches as there is room for.
+pub(super) fn renew<'a>(
+    gpu: &Gpu,
+    weights: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+) -> Result<()> {
+    let mut turns = [(Element::F32, Vec::new()), (Element::Bf16, Vec::new())];
+    for (parameter, turned) in weights {
+        let kind = element(turned.dtype());
+        let turn = turn(parameter, turned)?;
+        let alike = turns.iter_mut().filter(|(of, _)| Some(*of) == kind);
+        alike.for_each(|(_, turns)| turns.push(turn));
+    }
+    for (kind, turns) in turns.iter().filter(|(_, turns)| !turns.is_empty()) {
+        // SAFETY: the arrays have the turns' sizes, and none is empty.
+        unsafe { update::taps_first(gpu.engine(), *kind, turns) }.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// From a parameter, `[out, in, height, width]`, to its weight, `[out, height · width, in]`.
