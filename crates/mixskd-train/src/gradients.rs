@@ -14,23 +14,45 @@ pub(crate) type Gradients = BTreeMap<String, Tensor>;
 /// Values of one partial sum; a fixed number, so that the sum does not depend on the number of threads.
 const BLOCK: usize = 1 << 15;
 
+/// Calls `use_values` with the values of a tensor of contiguous floats on the CPU; `None` for any other.
+fn with_values<T>(tensor: &Tensor, use_values: impl FnOnce(&[f32]) -> T) -> Result<Option<T>> {
+    if tensor.dtype() != DType::F32 || !tensor.is_contiguous() {
+        return Ok(None);
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        return Ok(None);
+    };
+    let start = layout.start_offset();
+    let values = &storage.as_slice::<f32>()?[start..start + tensor.elem_count()];
+    Ok(Some(use_values(values)))
+}
+
 /// `Σ x²` in float64. It is finite exactly where every value is.
 pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
-    if tensor.dtype() == DType::F32 && tensor.is_contiguous() {
-        let (storage, layout) = tensor.storage_and_layout();
-        if let Storage::Cpu(storage) = &*storage {
-            let start = layout.start_offset();
-            let values = &storage.as_slice::<f32>()?[start..start + tensor.elem_count()];
-            let of = |block: &[f32]| block.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            if values.len() <= BLOCK {
-                return Ok(of(values));
-            }
-            let sums: Vec<f64> = values.par_chunks(BLOCK).map(of).collect();
-            return Ok(sums.iter().sum());
+    let of = |block: &[f32]| -> f64 { block.iter().map(|&x| f64::from(x) * f64::from(x)).sum() };
+    let sum = with_values(tensor, |values| {
+        if values.len() <= BLOCK {
+            return of(values);
         }
+        let sums: Vec<f64> = values.par_chunks(BLOCK).map(of).collect();
+        sums.iter().sum()
+    })?;
+    if let Some(sum) = sum {
+        return Ok(sum);
     }
     let squares = tensor.to_dtype(DType::F64)?.sqr()?;
     Ok(squares.sum_all()?.to_scalar()?)
+}
+
+/// Whether every value is finite.
+fn is_finite(tensor: &Tensor) -> Result<bool> {
+    // To the end of a block, without a branch: several at once.
+    let of = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
+    match with_values(tensor, |values| values.par_chunks(BLOCK).all(of))? {
+        Some(all) => Ok(all),
+        None => Ok(sum_of_squares(tensor)?.is_finite()),
+    }
 }
 
 /// The first gradient in name order that holds NaN or an infinity, with one or the other.
@@ -42,9 +64,8 @@ pub(crate) fn first_not_finite(gradients: &Gradients) -> Result<Option<(String, 
         return Ok(None);
     }
     for (name, gradient) in gradients {
-        let sum = sum_of_squares(gradient)?;
-        if !sum.is_finite() {
-            return Ok(Some((name.clone(), sum)));
+        if !is_finite(gradient)? {
+            return Ok(Some((name.clone(), sum_of_squares(gradient)?)));
         }
     }
     Ok(None)
@@ -174,5 +195,18 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(name == "a" && value == f64::INFINITY);
+        // Anywhere in a long one, in any type and layout.
+        let len = 2 * BLOCK + 7;
+        for at in [0, BLOCK - 1, BLOCK, len - 1] {
+            let mut values = vec![1f32; len];
+            values[at] = f32::NEG_INFINITY;
+            let long = Tensor::from_vec(values, (1, len), &Device::Cpu).unwrap();
+            let half = long.to_dtype(DType::BF16).unwrap();
+            let turned = Tensor::cat(&[&long, &long], 0).unwrap().t().unwrap();
+            for (k, tensor) in [long, half, turned].into_iter().enumerate() {
+                let found = first_not_finite(&BTreeMap::from([("c".into(), tensor)])).unwrap();
+                assert!(found.is_some(), "{at}, {k}");
+            }
+        }
     }
 }
