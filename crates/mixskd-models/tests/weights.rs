@@ -13,7 +13,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use common::{images, small, values};
-use mixskd_models::weights::{self, Metadata, Resize, Snapshot};
+use mixskd_models::weights::{self, Metadata, Resize};
 use mixskd_models::{Mode, ModelConfig, ParamStore, registry};
 
 fn metadata(model: ModelConfig) -> Metadata {
@@ -69,20 +69,6 @@ fn every_network_comes_back_from_its_file() {
         let got = backbone.head(stages.last().unwrap()).unwrap();
         assert_eq!(values(&got), values(&expected), "{}", spec.name);
     }
-}
-
-#[test]
-fn a_snapshot_is_what_was_there_when_it_was_made() {
-    let folder = tempfile::tempdir().unwrap();
-    let [at_once, later] = ["a", "b"].map(|name| folder.path().join(name));
-    let (store, metadata, _) = sample("cifar_resnet18");
-    weights::save(&at_once, &store.tensors(), &metadata).unwrap();
-    let snapshot = Snapshot::of(&store.tensors(), metadata).unwrap();
-    for (_, parameter) in store.parameters() {
-        parameter.set(&parameter.zeros_like().unwrap()).unwrap();
-    }
-    snapshot.save(&later).unwrap();
-    assert!(std::fs::read(at_once).unwrap() == std::fs::read(later).unwrap());
 }
 
 #[test]

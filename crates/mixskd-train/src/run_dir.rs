@@ -16,7 +16,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use candle_core::Device;
-use mixskd_models::weights::Snapshot;
 
 use crate::checkpoint::Checkpoint;
 use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
@@ -29,8 +28,6 @@ pub struct RunDir {
     lock: Option<File>,
     /// A checkpoint on its way to the disk.
     writing: Mutex<Option<Writing>>,
-    /// A finished epoch's weights, which go before the next checkpoint.
-    weights: Mutex<Option<Snapshot>>,
 }
 
 /// A thread that writes.
@@ -91,7 +88,6 @@ impl RunDir {
             path: path.to_path_buf(),
             lock: None,
             writing: Mutex::default(),
-            weights: Mutex::default(),
         }
     }
 
@@ -125,7 +121,6 @@ impl RunDir {
             path: path.to_path_buf(),
             lock: Some(lock),
             writing: Mutex::default(),
-            weights: Mutex::default(),
         })
     }
 
@@ -137,6 +132,11 @@ impl RunDir {
     /// Where the backbone's weights are written.
     pub fn weights(&self) -> PathBuf {
         self.path.join("model.safetensors")
+    }
+
+    /// Makes the names in it durable.
+    pub(crate) fn sync(&self) {
+        files::sync_dir(&self.path);
     }
 
     pub(crate) fn metrics_path(&self) -> PathBuf {
@@ -220,29 +220,14 @@ impl RunDir {
         )
     }
 
-    /// Has `model.safetensors` written of these, before the next checkpoint.
-    pub(crate) fn keep_weights(&self, weights: Snapshot) {
-        *self.weights.lock().unwrap_or_else(PoisonError::into_inner) = Some(weights);
-    }
-
-    /// Has a checkpoint written as things stand now, weights that are kept before it, and all but the newest `keep` checkpoints removed, while the run
-    /// goes on: hashing and a disk take as long as many a
+    /// Has a checkpoint written as things stand now, and all but the newest `keep` removed, while the run goes on: hashing and a disk take as long as many a
     /// step. One at a time; whoever needs it on the disk [settles](Self::settle). What went wrong is told by the next call of any of these.
     pub(crate) fn begin_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
         self.settle()?;
         let frozen = checkpoint.freeze()?;
-        let weights = (self.weights.lock())
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .map(|weights| (weights, self.weights()));
-        let run = self.path.clone();
-        let dir = run.join("checkpoints");
+        let dir = self.path.join("checkpoints");
         let path = dir.join(Place::of(checkpoint).name());
         let write = move || {
-            if let Some((weights, path)) = weights {
-                weights.save(&path)?;
-                files::sync_dir(&run);
-            }
             frozen.save(&path)?;
             for old in checkpoints_in(&dir)?.iter().rev().skip(keep) {
                 std::fs::remove_file(old).map_err(Error::file(old, "remove"))?;
@@ -465,8 +450,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use candle_core::{DType, Tensor};
-    use mixskd_models::ModelConfig;
-    use mixskd_models::weights::Metadata;
 
     use super::*;
     use crate::progress::Progress;
@@ -489,11 +472,6 @@ mod tests {
         }
     }
 
-    fn snapshot() -> Snapshot {
-        let model = ModelConfig::new("cifar_resnet18", 2).unwrap();
-        Snapshot::of(&BTreeMap::new(), Metadata::usual(model)).unwrap()
-    }
-
     #[test]
     fn checkpoints_are_written_beside_the_run() {
         let dir = tempfile::tempdir().unwrap();
@@ -506,16 +484,6 @@ mod tests {
         assert!(newest.ends_with("epoch-0004.safetensors"));
         crate::verify_checkpoint(&newest).unwrap();
         assert_eq!(run.checkpoints().unwrap().len(), 2);
-        // An epoch's weights go first, and once.
-        let weights = run.weights();
-        run.keep_weights(snapshot());
-        assert!(!weights.exists());
-        run.begin_checkpoint(&checkpoint(4), 2).unwrap();
-        run.settle().unwrap();
-        std::fs::remove_file(&weights).unwrap();
-        run.begin_checkpoint(&checkpoint(4), 2).unwrap();
-        run.settle().unwrap();
-        assert!(!weights.exists());
         // What goes wrong is told by the next call, once.
         let folder = run.path.join("checkpoints");
         std::fs::remove_dir_all(&folder).unwrap();

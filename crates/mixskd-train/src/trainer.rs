@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, Shard, recipe};
-use mixskd_models::weights::{Metadata, Resize, Snapshot};
+use mixskd_models::weights::{self, Metadata, Resize};
 use mixskd_models::{ModelConfig, ParamStore};
 
 use crate::average::Average;
@@ -433,7 +433,8 @@ impl Trainer {
             scores => {
                 let scores = scores?;
                 self.check_finite(&scores, epoch, run)?;
-                run.keep_weights(Snapshot::of(&self.store.tensors(), self.metadata())?);
+                weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
+                run.sync();
                 Some(scores)
             }
         };

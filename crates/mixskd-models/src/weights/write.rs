@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
 use crate::weights::{Metadata, timm};
@@ -28,41 +28,7 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata
     write(path, &entries(tensors)?, metadata)
 }
 
-/// The contents of a weights file in memory of its own, on the CPU: what is done to the network afterwards does not change them.
-#[derive(Debug)]
-pub struct Snapshot {
-    entries: BTreeMap<String, Entry>,
-    metadata: Metadata,
-}
-
-impl Snapshot {
-    /// What [`save`] would write now.
-    ///
-    /// # Errors
-    /// When a tensor cannot be copied.
-    pub fn of(tensors: &BTreeMap<String, Tensor>, metadata: Metadata) -> Result<Self> {
-        let mut entries = entries(tensors)?;
-        for entry in entries.values_mut() {
-            if let Entry::Float(tensor) = entry {
-                *tensor = match tensor.device() {
-                    Device::Cpu => tensor.copy()?,
-                    _ => tensor.to_device(&Device::Cpu)?,
-                };
-            }
-        }
-        Ok(Self { entries, metadata })
-    }
-
-    /// Writes it.
-    ///
-    /// # Errors
-    /// As [`save`].
-    pub fn save(&self, path: &Path) -> Result<()> {
-        write(path, &self.entries, &self.metadata)
-    }
-}
-
-/// The same as [`save`] under timm's names, for the networks that timm has: `load_state_dict(strict=True)` of timm's network takes the file.
+/// The same under timm's names, for the networks that timm has: `load_state_dict(strict=True)` of timm's network takes the file.
 ///
 /// # Errors
 /// As [`save`], and when timm has no such network.
@@ -154,7 +120,6 @@ pub(super) fn write_whole(
 }
 
 /// One tensor of the file.
-#[derive(Debug)]
 enum Entry {
     Float(Tensor),
     /// A batch norm's counter of training steps.
