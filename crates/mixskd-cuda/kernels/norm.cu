@@ -6,7 +6,7 @@
 
 // Rows that a thread reads before it works on the first of them.
 constexpr u32 ROWS = 4;
-// Where there are few to go through.
+// Where there are several maps to read.
 constexpr u32 FEW = 2;
 
 // V neighbouring numbers of an array of channels.

@@ -93,22 +93,9 @@ impl Sgd {
                 blocks += slot.len.div_ceil(CHUNK);
             }
             table.resize(SLOTS * 5, 0);
+            let sizes = [blocks, slots.len()];
             // SAFETY: the caller's promise.
-            unsafe {
-                engine.launch(
-                    "sgd",
-                    (count("parameter", blocks)?, 1),
-                    args![
-                        table,
-                        count("parameter", slots.len())?,
-                        lr,
-                        verdict,
-                        self.momentum,
-                        self.decay,
-                        self.nesterov
-                    ],
-                )?;
-            }
+            unsafe { self.launch(engine, "sgd", sizes, table, [lr, verdict]) }?;
         }
         Ok(())
     }
@@ -144,24 +131,27 @@ impl Sgd {
                 blocks += pairs.div_ceil(share);
             }
             table.resize(TURNED_SLOTS * TURNED_WORDS, 0);
+            let sizes = [blocks, slots.len()];
             // SAFETY: the caller's promise.
-            unsafe {
-                engine.launch(
-                    &name,
-                    (size(blocks)?, 1),
-                    args![
-                        table,
-                        size(slots.len())?,
-                        lr,
-                        verdict,
-                        self.momentum,
-                        self.decay,
-                        self.nesterov
-                    ],
-                )?;
-            }
+            unsafe { self.launch(engine, &name, sizes, table, [lr, verdict]) }?;
         }
         Ok(())
+    }
+
+    /// One launch of so many blocks over a table of so many entries.
+    unsafe fn launch(
+        self,
+        engine: &dyn Engine,
+        name: &str,
+        [blocks, entries]: [usize; 2],
+        table: Vec<u64>,
+        [lr, verdict]: [Address; 2],
+    ) -> Result<()> {
+        let (blocks, entries) = (count("parameter", blocks)?, count("parameter", entries)?);
+        let (momentum, decay, nesterov) = (self.momentum, self.decay, self.nesterov);
+        let all = args![table, entries, lr, verdict, momentum, decay, nesterov];
+        // SAFETY: the promise of the callers' callers.
+        unsafe { engine.launch(name, (blocks, 1), all) }
     }
 }
 

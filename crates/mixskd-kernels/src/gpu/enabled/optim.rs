@@ -7,7 +7,7 @@ use mixskd_cuda::{Element, NULL};
 
 use super::memory::{Gpu, address, element, failed, kernel_for};
 use super::weights::{renew, turn};
-use crate::{ParameterUpdate, Result, SgdConfig, shape};
+use crate::{ParameterUpdate, Result, SgdConfig};
 
 /// Updates the memory behind parameters, velocities and weights beside them in place.
 pub(crate) fn sgd_steps(
@@ -20,10 +20,16 @@ pub(crate) fn sgd_steps(
         return Ok(None);
     };
     // Those whose gradients are in the parameter's order, and in their convolutions'.
-    let (turned, plain): (Vec<&ParameterUpdate>, Vec<_>) = updates.iter().partition(|update| {
-        let is_as_made = |turned: &Tensor| turned.dims() == update.gradient.dims();
-        update.turned.is_some_and(is_as_made)
-    });
+    let mut as_made: Vec<(&ParameterUpdate, &Tensor)> = Vec::new();
+    let mut plain: Vec<&ParameterUpdate> = Vec::new();
+    for update in updates {
+        match update.turned {
+            Some(turned) if turned.dims() == update.gradient.dims() => {
+                as_made.push((update, turned));
+            }
+            _ => plain.push(update),
+        }
+    }
     let mut floats: Vec<&Tensor> = vec![rate];
     floats.extend(verdict);
     for update in updates {
@@ -69,10 +75,12 @@ pub(crate) fn sgd_steps(
         nesterov: config.nesterov,
     };
     let (rate, verdict) = (address(rate)?, verdict.map_or(Ok(NULL), address)?);
-    for some in turned.chunk_by(|a, b| a.gradient.dtype() == b.gradient.dtype()) {
-        let slots = some.iter().map(|update| turned_slot(update));
+    for some in as_made.chunk_by(|a, b| a.1.dtype() == b.1.dtype()) {
+        let slots = some
+            .iter()
+            .map(|(update, turned)| turned_slot(update, turned));
         let slots = slots.collect::<Result<Vec<_>>>()?;
-        let Some(kind) = element(some[0].gradient.dtype()) else {
+        let Some(kind) = element(some[0].1.dtype()) else {
             return Ok(None);
         };
         // SAFETY: the slots' arrays are as long as the weight, the turned ones of type `kind`.
@@ -92,10 +100,8 @@ pub(crate) fn sgd_steps(
 }
 
 /// An update whose gradient is as the convolution made it.
-fn turned_slot(update: &ParameterUpdate) -> Result<TurnedSlot> {
+fn turned_slot(update: &ParameterUpdate, turned: &Tensor) -> Result<TurnedSlot> {
     let (parameter, gradient) = (update.parameter.as_tensor(), update.gradient);
-    let turned = update.turned.unwrap_or(gradient);
-    shape::exactly("sgd_steps", "gradient", gradient, turned.dims())?;
     let Turn {
         out,
         input,
