@@ -3,6 +3,7 @@
 // A tile is `lanes` packs of channels wide; the block's other threads take further rows. Slabs of rows are reduced to one pair of
 // numbers a channel each, and the pairs joined in order in double precision (Chan, Golub & LeVeque 1979).
 #include "common.cuh"
+#include "parts.cuh"
 
 // Rows that a thread reads before it works on the first of them.
 constexpr u32 ROWS = 4;
@@ -209,17 +210,37 @@ template <Relu HOW> struct With {
     static constexpr Relu how = HOW;
 };
 
-// Calls `work` with what is known of the ReLU: its output `y` is there, or without that a bias.
-template <class Work> __device__ inline void with_relu(const void *y, const float *bias, Work work) {
-    if (y) work(With<Relu::READ>());
-    else if (bias) work(With<Relu::MADE_AGAIN>());
+// What the way back reads of one map after another, [rows, channels].
+template <class T> struct Maps {
+    const T *x, *dy;
+    static constexpr u32 TOGETHER = ROWS;
+    template <u32 V> __device__ inline void keep(u64, const Pack<T, V> &) const {}
+};
+
+// Calls `work` with what is known of the ReLU: without a bias there was none.
+template <class T, class Work> __device__ inline void with_relu(Maps<T>, const float *bias, Work work) {
+    if (bias) work(With<Relu::MADE_AGAIN>());
     else work(With<Relu::NONE>());
 }
 
-// What the way back reads of one map after another, [rows, channels].
-template <class T> struct Maps {
-    const T *x, *dy, *y;
+// The same where the output's gradient comes in parts, which are added up on the way; the gradient behind the ReLU is written to `g`.
+template <class T> struct Gathered {
+    const T *x, *y;
+    const Parts *parts;
+    u32 entries;
+    T *g;
+    static constexpr u32 TOGETHER = 2;
+    template <u32 V> __device__ inline void keep(u64 at, const Pack<T, V> &pack) const { store<T, V>(g + at, pack); }
 };
+// Parts at most.
+constexpr u32 GATHERED = 4;
+
+// Here its output may be there.
+template <class T, class Work> __device__ inline void with_relu(Gathered<T> maps, const float *bias, Work work) {
+    if (maps.y) work(With<Relu::READ>());
+    else if (bias) work(With<Relu::MADE_AGAIN>());
+    else work(With<Relu::NONE>());
+}
 
 // N rows of them: input, output's gradient, and the ReLU's output where it is read.
 template <class T, u32 V, u32 N, Relu HOW> struct Rows {
@@ -228,9 +249,37 @@ template <class T, u32 V, u32 N, Relu HOW> struct Rows {
     __device__ inline Rows(Maps<T> maps, u64 at, u64 step) {
         for (u32 j = 0; j < N; j++) in[j] = load<T, V>(maps.x + at + j * step);
         for (u32 j = 0; j < N; j++) g[j] = load<T, V>(maps.dy + at + j * step);
+        SENT_OFF();
+    }
+    __device__ inline Rows(Gathered<T> maps, u64 at, u64 step) {
+        Pack<T, V> some[GATHERED][N];
+        for (u32 j = 0; j < N; j++) in[j] = load<T, V>(maps.x + at + j * step);
+        for (u32 p = 0; p < GATHERED; p++) {
+            if (p >= maps.entries) break;
+            const Part &part = maps.parts->slot[p];
+            for (u32 j = 0; j < N; j++) {
+                // Before the part's first element this wraps round, to behind its last.
+                u32 own = (u32)(at + j * step) - part.first;
+                if (own < part.len) some[p][j] = load<T, V>((const T *)part.x + own);
+            }
+        }
         if (HOW == Relu::READ)
             for (u32 j = 0; j < N; j++) out[j] = load<T, V>(maps.y + at + j * step);
         SENT_OFF();
+        for (u32 j = 0; j < N; j++) {
+            // One alone is the whole, and stays as it is.
+            g[j] = some[0][j];
+            if (maps.entries == 1) continue;
+            float sum[V];
+            for (u32 k = 0; k < V; k++) sum[k] = 0;
+            for (u32 p = 0; p < GATHERED; p++) {
+                if (p >= maps.entries) break;
+                const Part &part = maps.parts->slot[p];
+                if ((u32)(at + j * step) - part.first >= part.len) continue;
+                for (u32 k = 0; k < V; k++) sum[k] += widen(some[p][j].v[k]);
+            }
+            for (u32 k = 0; k < V; k++) g[j].v[k] = narrow<T>(sum[k]);
+        }
     }
     // The gradient behind the ReLU.
     __device__ inline float behind(const Lines<V> &own, u32 j, u32 k) const {
@@ -242,24 +291,25 @@ template <class T, u32 V, u32 N, Relu HOW> struct Rows {
 };
 
 // Calls `work` for N rows that are read together: `r` and each `lines`-th after it.
-template <u32 N, class T, u32 V, Relu HOW, class Work>
-__device__ inline void some_rows(Maps<T> maps, u32 r, u32 lines, u32 channels, u32 c, Work work) {
+template <u32 N, class T, u32 V, Relu HOW, class Source, class Work>
+__device__ inline void some_rows(Source maps, u32 r, u32 lines, u32 channels, u32 c, Work work) {
     Rows<T, V, N, HOW> rows(maps, (u64)r * channels + c, (u64)lines * channels);
     for (u32 j = 0; j < N; j++) work(rows, j, (u64)(r + j * lines) * channels + c);
 }
 
-// The same for all from `r` to `end`: ROWS together as long as there are so many.
-template <class T, u32 V, Relu HOW, class Work>
-__device__ inline void each_row(Maps<T> maps, u32 r, u32 end, u32 lines, u32 channels, u32 c, Work work) {
-    for (; r + (ROWS - 1) * lines < end; r += ROWS * lines) some_rows<ROWS, T, V, HOW>(maps, r, lines, channels, c, work);
-    for (; r + lines < end; r += 2 * lines) some_rows<2, T, V, HOW>(maps, r, lines, channels, c, work);
+// The same for all from `r` to `end`: TOGETHER of them as long as there are so many.
+template <class T, u32 V, Relu HOW, class Source, class Work>
+__device__ inline void each_row(Source maps, u32 r, u32 end, u32 lines, u32 channels, u32 c, Work work) {
+    constexpr u32 N = Source::TOGETHER;
+    for (; r + (N - 1) * lines < end; r += N * lines) some_rows<N, T, V, HOW>(maps, r, lines, channels, c, work);
+    if (N > 2)
+        for (; r + lines < end; r += 2 * lines) some_rows<2, T, V, HOW>(maps, r, lines, channels, c, work);
     if (r < end) some_rows<1, T, V, HOW>(maps, r, lines, channels, c, work);
 }
 
 // Σ g and Σ g·(x − mean) of a slab, g the gradient behind the ReLU. Grid: (tiles, slabs).
-template <class T, u32 V>
-__device__ void norm_backward_partial(const T *x, const T *y, const T *dy, Affine affine, float *partial, u32 rows,
-                                      u32 channels, u32 slab, u32 lanes) {
+template <class T, u32 V, class Source>
+__device__ inline void backward_sums(Source maps, Affine affine, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes) {
     __shared__ float sums[2][BLOCK * V];
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
@@ -269,13 +319,16 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, Affin
     for (u32 k = 0; k < V; k++) s[k] = p[k] = 0;
     if (c < channels) {
         Lines<V> own(affine, c, affine.bias);
-        with_relu(y, affine.bias, [&](auto relu) {
-            each_row<T, V, relu.how>({x, dy, y}, first + line, end, lines, channels, c, [&](const auto &rows, u32 j, u64) {
+        with_relu(maps, affine.bias, [&](auto relu) {
+            each_row<T, V, relu.how>(maps, first + line, end, lines, channels, c, [&](const auto &rows, u32 j, u64 at) {
+                Pack<T, V> g;
                 for (u32 k = 0; k < V; k++) {
                     float value = rows.behind(own, j, k);
                     s[k] += value;
                     p[k] = fmaf(value, widen(rows.in[j].v[k]) - own.centre[k], p[k]);
+                    g.v[k] = narrow<T>(value);
                 }
+                maps.keep(at, g);
             });
         });
     }
@@ -297,11 +350,32 @@ __device__ void norm_backward_partial(const T *x, const T *y, const T *dy, Affin
         out[channels] = product;
     }
 }
+
+template <class T, u32 V>
+__device__ void norm_backward_partial(const T *x, const T *dy, Affine affine, float *partial, u32 rows, u32 channels,
+                                      u32 slab, u32 lanes) {
+    backward_sums<T, V>(Maps<T>{x, dy}, affine, partial, rows, channels, slab, lanes);
+}
 #define PARAMETERS(T)                                                                                                 \
-    (const T *x, const T *y, const T *dy, const float *mean, const float *weight, const float *inv_std,               \
-     const float *bias, float *partial, u32 rows, u32 channels, u32 slab, u32 lanes)
+    (const T *x, const T *dy, const float *mean, const float *weight, const float *inv_std, const float *bias,        \
+     float *partial, u32 rows, u32 channels, u32 slab, u32 lanes)
 PACKED(norm_backward_partial, PARAMETERS,
-       (x, y, dy, {mean, weight, inv_std, bias}, partial, rows, channels, slab, lanes))
+       (x, dy, {mean, weight, inv_std, bias}, partial, rows, channels, slab, lanes))
+#undef PARAMETERS
+
+// The same of a gradient that comes in parts, and g.
+template <class T, u32 V>
+__device__ void norm_backward_gather(const T *x, const T *y, const Parts &parts, u32 entries, Affine affine, T *g, float *partial,
+                                     u32 rows, u32 channels, u32 slab, u32 lanes) {
+    backward_sums<T, V>(Gathered<T>{x, y, &parts, entries, g}, affine, partial, rows, channels, slab, lanes);
+}
+#define PARAMETERS(T)                                                                                                 \
+    (const T *__restrict__ x, const T *__restrict__ y, const __grid_constant__ Parts parts, u32 entries,              \
+     const float *__restrict__ mean, const float *__restrict__ weight, const float *__restrict__ inv_std,             \
+     const float *__restrict__ bias, T *__restrict__ g, float *__restrict__ partial, u32 rows, u32 channels,          \
+     u32 slab, u32 lanes)
+PACKED(norm_backward_gather, PARAMETERS,
+       (x, y, parts, entries, {mean, weight, inv_std, bias}, g, partial, rows, channels, slab, lanes))
 #undef PARAMETERS
 
 // The parameters' gradients, and the lines `dx = scale·g + slope·(x − mean) + shift` as `coefficients` [3, channels].
@@ -336,10 +410,10 @@ extern "C" __global__ void norm_backward_finish(const float *partial, const floa
 }
 REGISTER(norm_backward_finish)
 
-// dx and, where wanted, the residual's gradient g. Grid: (tiles, slabs).
+// dx. Grid: (tiles, slabs).
 template <class T, u32 V>
-__device__ void norm_backward_apply(const T *x, const T *y, const T *dy, Affine affine, const float *coefficients, T *dx,
-                                    T *d_residual, u32 rows, u32 channels, u32 slab, u32 lanes) {
+__device__ void norm_backward_apply(const T *x, const T *dy, Affine affine, const float *coefficients, T *dx, u32 rows, u32 channels,
+                                    u32 slab, u32 lanes) {
     u32 lane = threadIdx.x % lanes, line = threadIdx.x / lanes, lines = BLOCK / lanes;
     u32 c = (blockIdx.x * lanes + lane) * V;
     if (c >= channels) return;
@@ -350,25 +424,22 @@ __device__ void norm_backward_apply(const T *x, const T *y, const T *dy, Affine 
     load_channels<V>(scale, coefficients + c);
     load_channels<V>(slope, coefficients + channels + c);
     load_channels<V>(shift, coefficients + 2 * channels + c);
-    with_relu(y, affine.bias, [&](auto relu) {
-        each_row<T, V, relu.how>({x, dy, y}, first + line, end, lines, channels, c, [&](const auto &rows, u32 j, u64 at) {
-            Pack<T, V> g, out;
+    Maps<T> maps{x, dy};
+    with_relu(maps, affine.bias, [&](auto relu) {
+        each_row<T, V, relu.how>(maps, first + line, end, lines, channels, c, [&](const auto &rows, u32 j, u64 at) {
+            Pack<T, V> out;
             for (u32 k = 0; k < V; k++) {
-                float value = rows.behind(own, j, k);
-                g.v[k] = narrow<T>(value);
                 float line_at = fmaf(slope[k], widen(rows.in[j].v[k]) - own.centre[k], shift[k]);
-                out.v[k] = narrow<T>(fmaf(scale[k], value, line_at));
+                out.v[k] = narrow<T>(fmaf(scale[k], rows.behind(own, j, k), line_at));
             }
-            if (dx) store<T, V>(dx + at, out);
-            if (d_residual) store<T, V>(d_residual + at, g);
+            store<T, V>(dx + at, out);
         });
     });
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *__restrict__ x, const T *__restrict__ y, const T *__restrict__ dy, const float *__restrict__ mean,      \
+    (const T *__restrict__ x, const T *__restrict__ dy, const float *__restrict__ mean,                               \
      const float *__restrict__ weight, const float *__restrict__ inv_std, const float *__restrict__ bias,             \
-     const float *__restrict__ coefficients, T *__restrict__ dx, T *__restrict__ d_residual, u32 rows, u32 channels,  \
-     u32 slab, u32 lanes)
+     const float *__restrict__ coefficients, T *__restrict__ dx, u32 rows, u32 channels, u32 slab, u32 lanes)
 PACKED(norm_backward_apply, PARAMETERS,
-       (x, y, dy, {mean, weight, inv_std, bias}, coefficients, dx, d_residual, rows, channels, slab, lanes))
+       (x, dy, {mean, weight, inv_std, bias}, coefficients, dx, rows, channels, slab, lanes))
 #undef PARAMETERS

@@ -130,14 +130,17 @@ template <class T> __device__ void squares(const Views &views, u32 count, double
 BOTH(squares, PARAMETERS, (views, count, partial, offset))
 #undef PARAMETERS
 
-// verdict = { Σ partial, 1 if that is finite or else 0 }. Grid: 1.
-extern "C" __global__ void judge(const double *partial, u32 count, float *verdict) {
+// verdict = { Σ partial, 1 if that is finite or else 0 }. With `broken`, a float of 0: once a verdict was bad it is 1, and all later ones are bad.
+// Grid: 1.
+extern "C" __global__ void judge(const double *partial, u32 count, float *verdict, float *broken) {
     double sum = 0;
     for (u32 i = threadIdx.x; i < count; i += BLOCK) sum += partial[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
         verdict[0] = (float)sum;
-        verdict[1] = sum <= 1.7976931348623157e308 ? 1.0f : 0.0f;
+        bool good = sum <= 1.7976931348623157e308 && !(broken && *broken != 0.0f);
+        verdict[1] = good ? 1.0f : 0.0f;
+        if (broken && !good) *broken = 1.0f;
     }
 }
 REGISTER(judge)

@@ -1,15 +1,6 @@
 // Sums: of gradients that come from several sides, of single numbers, and what surrounds a matrix product. Joined channels.
 #include "common.cuh"
-
-// One of several arrays that are added up: `len` elements, of which the first belongs to element `first` of the sum.
-struct Part {
-    const void *x;
-    u32 first, len;
-};
-constexpr u32 PARTS = 16;
-struct Parts {
-    Part slot[PARTS];
-};
+#include "parts.cuh"
 
 // y = Σ parts, and 0 where there is none. Grid: packs / BLOCK.
 template <class T, u32 V> __device__ void sum_parts(const Parts &parts, u32 entries, T *y, u32 packs) {

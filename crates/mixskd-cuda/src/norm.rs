@@ -1,7 +1,8 @@
 //! Batch norm with the residual sum and ReLU that follow it.
 
 use crate::engine::{BLOCK, args, blocks, count, word};
-use crate::{Address, Element, Engine, Result};
+use crate::sum::{Part, table};
+use crate::{Address, Element, Engine, NULL, Result};
 
 /// Slabs of rows that are summed side by side, at most: as many as the finishing kernels have room for.
 const SLABS: usize = 256;
@@ -177,15 +178,18 @@ pub unsafe fn forward(
     }
 }
 
+/// Parts that [`backward`] adds up on its way, at most.
+pub const MOST_GATHERED: usize = 4;
+
 /// What the backward pass reads.
 #[derive(Debug, Clone, Copy)]
-pub struct Incoming {
+pub struct Incoming<'a> {
     /// The input, `[rows, channels]`.
     pub x: Address,
     /// The output where a ReLU followed and it is to be read, else [`NULL`](crate::NULL).
     pub y: Address,
-    /// The output's gradient.
-    pub dy: Address,
+    /// The output's gradient: the sum of these, in their order. Where there is one it is the whole.
+    pub dy: &'a [Part],
     /// Weight of each channel.
     pub weight: Address,
     /// Bias of each channel where a ReLU followed whose output is made again instead of read, else [`NULL`](crate::NULL). There was no
@@ -210,8 +214,16 @@ pub struct Outgoing {
     pub d_params: Address,
     /// Gradient of the input, or [`NULL`](crate::NULL).
     pub dx: Address,
-    /// Gradient of the residual, or [`NULL`](crate::NULL).
-    pub d_residual: Address,
+    /// The gradient behind the ReLU, `[rows, channels]`, where [`Incoming::gathers`]. It is that of a residual.
+    pub behind: Address,
+}
+
+impl Incoming<'_> {
+    /// Whether the gradient behind the ReLU is written down and read again. Otherwise it is made twice, of the same two maps; that of a residual, which
+    /// no ReLU followed, is then the output's.
+    pub fn gathers(&self) -> bool {
+        self.dy.len() != 1 || self.y != NULL
+    }
 }
 
 /// All gradients.
@@ -220,14 +232,16 @@ pub struct Outgoing {
 /// The arrays are as their fields say.
 ///
 /// # Errors
-/// When a launch fails.
+/// When there are more parts than [`MOST_GATHERED`], or a launch fails.
 pub unsafe fn backward(
     engine: &dyn Engine,
     shape: Shape,
     from: Incoming,
     to: Outgoing,
 ) -> Result<()> {
-    let maps = [from.x, from.y, from.dy, to.dx, to.d_residual];
+    let Shape { rows, channels, .. } = shape;
+    let gathered = if from.gathers() { to.behind } else { NULL };
+    let maps = [from.x, from.y, to.dx, gathered];
     let floats = [
         from.weight,
         from.bias,
@@ -236,33 +250,42 @@ pub unsafe fn backward(
         to.coefficients,
     ];
     let all: Vec<Address> = maps.into_iter().chain(floats).collect();
-    let width = shape.element.width(shape.channels, &all);
+    let (name, most) = ("norm_backward_gather", MOST_GATHERED);
+    let (parts, width) = table(name, from.dy, most, shape.element, (NULL, rows * channels))?;
+    let width = width.min(shape.element.width(channels, &all));
     let cut = shape.cut(width);
-    let (rows, channels) = (count("map", shape.rows)?, count("map", shape.channels)?);
+    count("map", rows * channels)?;
+    let (rows, channels) = (count("map", rows)?, count("map", channels)?);
     let (slab, slabs) = (cut.slab as u32, cut.slabs as u32);
-    let Incoming { x, y, dy, mean, .. } = from;
+    let Incoming { x, y, mean, .. } = from;
     let (weight, inv_std, bias) = (from.weight, from.inv_std, from.bias);
     let (scratch, coefficients) = (to.scratch, to.coefficients);
+    let (grid, lanes) = ((cut.tiles as u32, slabs), cut.lanes as u32);
+    // What is left to do once the sums are there.
+    let (dy, bias) = match from.dy {
+        [whole] if gathered == NULL => {
+            let name = shape.packed("norm_backward_partial", width);
+            let dy = whole.x;
+            let all = args![
+                x, dy, mean, weight, inv_std, bias, scratch, rows, channels, slab, lanes
+            ];
+            // SAFETY: the caller's promise.
+            unsafe { engine.launch(&name, grid, all) }?;
+            (dy, bias)
+        }
+        _ => {
+            let entries = from.dy.len() as u32;
+            let all = args![
+                x, y, parts, entries, mean, weight, inv_std, bias, gathered, scratch, rows,
+                channels, slab, lanes
+            ];
+            // SAFETY: the caller's promise.
+            unsafe { engine.launch(&shape.packed(name, width), grid, all) }?;
+            (gathered, NULL)
+        }
+    };
     // SAFETY: the caller's promise.
     unsafe {
-        engine.launch(
-            &shape.packed("norm_backward_partial", width),
-            (cut.tiles as u32, slabs),
-            args![
-                x,
-                y,
-                dy,
-                mean,
-                weight,
-                inv_std,
-                bias,
-                scratch,
-                rows,
-                channels,
-                slab,
-                cut.lanes as u32
-            ],
-        )?;
         engine.launch(
             "norm_backward_finish",
             (channels.div_ceil(WIDTH as u32), 1),
@@ -278,7 +301,7 @@ pub unsafe fn backward(
                 from.own
             ],
         )?;
-        if to.dx == crate::NULL && to.d_residual == crate::NULL {
+        if to.dx == NULL {
             return Ok(());
         }
         let cut = shape.pieces(width);
@@ -287,7 +310,6 @@ pub unsafe fn backward(
             (cut.tiles as u32, cut.slabs as u32),
             args![
                 x,
-                y,
                 dy,
                 mean,
                 weight,
@@ -295,7 +317,6 @@ pub unsafe fn backward(
                 bias,
                 coefficients,
                 to.dx,
-                to.d_residual,
                 rows,
                 channels,
                 cut.slab as u32,

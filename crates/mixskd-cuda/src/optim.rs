@@ -172,10 +172,10 @@ pub fn judge_scratch(lengths: impl IntoIterator<Item = usize>) -> usize {
 }
 
 /// `verdict = {Σ x², 1 or 0}` over all values of all arrays: 1 where the sum, and so every value, is finite. Those of
-/// one type are one launch where there is room for them.
+/// one type are one launch where there is room for them. With `broken`, a float that is 0 at first, every verdict after a bad one is bad.
 ///
 /// # Safety
-/// Arrays are as long as they are said to be, `scratch` has [`judge_scratch`] doubles, `verdict` two floats.
+/// Arrays are as long as they are said to be, `scratch` has [`judge_scratch`] doubles, `verdict` two floats; `broken` is null or one float.
 ///
 /// # Errors
 /// When a launch fails.
@@ -184,6 +184,7 @@ pub unsafe fn judge(
     arrays: &[View],
     scratch: Address,
     verdict: Address,
+    broken: Address,
 ) -> Result<()> {
     let mut done = 0;
     let alike = [Element::F32, Element::Bf16].map(|element| {
@@ -216,7 +217,7 @@ pub unsafe fn judge(
         engine.launch(
             "judge",
             (1, 1),
-            args![scratch, count("gradient", done)?, verdict],
+            args![scratch, count("gradient", done)?, verdict, broken],
         )
     }
 }

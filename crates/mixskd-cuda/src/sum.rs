@@ -26,15 +26,16 @@ fn too_many(kernel: &str, what: &str, got: usize, most: usize) -> Error {
     }
 }
 
-/// The table of a launch, and the widest packs that suit all parts beside `to`.
-fn table(
+/// The table of a launch, of `most` parts, and the widest packs that suit them all beside `to`.
+pub(crate) fn table(
     kernel: &str,
     parts: &[Part],
+    most: usize,
     element: Element,
     (to, len): (Address, usize),
 ) -> Result<(Vec<u64>, usize)> {
-    if parts.len() > MOST_PARTS {
-        return Err(too_many(kernel, "arrays", parts.len(), MOST_PARTS));
+    if parts.len() > most {
+        return Err(too_many(kernel, "arrays", parts.len(), most));
     }
     let mut words = Vec::with_capacity(2 * MOST_PARTS);
     let mut width = element.width(len, &[to]);
@@ -63,7 +64,7 @@ pub unsafe fn parts(
     y: Address,
     len: usize,
 ) -> Result<()> {
-    let (words, width) = table("sum_parts", parts, element, (y, len))?;
+    let (words, width) = table("sum_parts", parts, MOST_PARTS, element, (y, len))?;
     count("sum", len)?;
     let packs = len / width;
     let name = format!("sum_parts_{}_{width}", element.suffix());
@@ -92,7 +93,7 @@ pub unsafe fn join(
     (pixels, channels): (usize, usize),
     back: bool,
 ) -> Result<()> {
-    let (words, width) = table("join", parts, element, (joined, channels))?;
+    let (words, width) = table("join", parts, MOST_PARTS, element, (joined, channels))?;
     count("map", pixels * channels)?;
     let packs = pixels * channels / width;
     let name = format!("join_{}_{width}", element.suffix());

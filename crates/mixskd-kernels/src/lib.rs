@@ -70,9 +70,9 @@ pub use gpu::emulate_gpu;
 #[cfg(feature = "cuda")]
 pub use gpu::open_gpu;
 pub use gpu::{
-    ConvWeights, GpuSpan, GpuWatch, StepGradients, StepGraph, Tape, Uploads, cudnn_choices,
-    gpu_memory_in_use, gpu_notices, has_gpu_kernels, landmark, recall_cudnn_choices, rehearse,
-    set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
+    ConvWeights, Download, Downloads, GpuSpan, GpuWatch, StepGradients, StepGraph, Tape, Uploads,
+    cudnn_choices, gpu_memory_in_use, gpu_notices, has_gpu_kernels, landmark, recall_cudnn_choices,
+    rehearse, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
 };
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;

@@ -39,11 +39,13 @@ pub fn sgd_steps(
 }
 
 /// `[Σ x², 1 or 0]` over every value of float32 and bfloat16 `tensors`: 1 where the sum, made in float64, and with it every value is finite.
+/// `broken`, a float that is 0 at first, is set by a bad verdict, and makes every verdict after it bad: steps that were launched before the host read of one
+/// change nothing either.
 ///
 /// # Errors
 /// When a launch fails.
-pub fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
-    gpu::judge(tensors)
+pub fn judge(tensors: &[&Tensor], broken: Option<&Tensor>) -> Result<Option<Tensor>> {
+    gpu::judge(tensors, broken)
 }
 
 /// The number of rows whose largest logit, the first of equals, is the target's, as a float32 scalar.

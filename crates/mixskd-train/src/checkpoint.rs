@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::progress::Progress;
+use crate::to_host::{OnHost, ToHost};
 use crate::{Error, Result, files};
 
 /// Version of the file's layout.
@@ -72,18 +73,20 @@ const HEADER: &str = "mixskd.checkpoint";
 /// A checkpoint in memory of its own, which no later step changes.
 pub(crate) struct Frozen {
     header: Header,
-    /// Shapes and values by name.
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    /// Names and shapes, in the names' order.
+    tensors: Vec<(String, Vec<usize>)>,
+    /// Their values; a GPU's may be on their way.
+    values: OnHost,
 }
 
 impl Checkpoint {
     /// The contents of its file at `path`.
     pub(crate) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
-        self.freeze()?.to_bytes(path)
+        self.freeze(&ToHost::default())?.to_bytes(path)
     }
 
-    /// All of it as it is now.
-    pub(crate) fn freeze(&self) -> Result<Frozen> {
+    /// All of it as it is now, brought to the host by `to_host`.
+    pub(crate) fn freeze(&self, to_host: &ToHost) -> Result<Frozen> {
         let mut all = BTreeMap::new();
         for (prefix, tensors) in [
             ("model/", &self.tensors),
@@ -91,10 +94,8 @@ impl Checkpoint {
             ("average/", &self.average),
             ("method/", &self.method),
         ] {
-            for (name, tensor) in tensors {
-                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-                all.insert(format!("{prefix}{name}"), (tensor.dims().to_vec(), values));
-            }
+            let tensors = tensors.iter();
+            all.extend(tensors.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
         }
         let header = Header {
             format: FORMAT,
@@ -103,9 +104,14 @@ impl Checkpoint {
             convolutions: self.convolutions.clone(),
             sha256: String::new(),
         };
+        let values = to_host.begin(&all.values().copied().collect::<Vec<_>>())?;
+        let tensors = all.into_iter();
         Ok(Frozen {
             header,
-            tensors: all,
+            tensors: tensors
+                .map(|(name, tensor)| (name, tensor.dims().to_vec()))
+                .collect(),
+            values,
         })
     }
 
@@ -177,40 +183,43 @@ impl Checkpoint {
 impl Frozen {
     /// Writes the checkpoint: aside, synced, then renamed.
     pub(crate) fn save(self, path: &Path) -> Result<()> {
-        let head = self.head(path)?;
+        let values = self.values.values()?;
+        let head = self.head(path, &values)?;
         // Tensor after tensor: a copy of them all as one would be as large again.
         files::make_atomically(path, |file| {
             file.write_all(&head)?;
-            let mut all = self.tensors.values();
-            all.try_for_each(|(_, values)| file.write_all(&bytes(values)))
+            values
+                .iter()
+                .try_for_each(|values| file.write_all(&bytes(values)))
         })
     }
 
     fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
-        let mut all = self.head(path)?;
-        for (_, values) in self.tensors.values() {
-            all.extend(bytes(values));
+        let values = self.values.values()?;
+        let mut all = self.head(path, &values)?;
+        for values in values {
+            all.extend_from_slice(&bytes(values));
         }
         Ok(all)
     }
 
     /// What a safetensors file has before its tensors: the length of its header, and the header, which holds this one's with a hash of everything.
-    fn head(&self, path: &Path) -> Result<Vec<u8>> {
+    fn head(&self, path: &Path, values: &[&[f32]]) -> Result<Vec<u8>> {
         let damaged = |message| damaged(path, message);
-        let tensors = self.tensors.iter().map(|(name, (shape, values))| {
-            let bytes = Cow::from(bytes(values));
-            (name.as_str(), shape.as_slice(), bytes)
-        });
-        let sha256 = digest(&self.header.unsigned(), tensors);
+        let tensors = self.tensors.iter().zip(values);
+        let hashed = tensors
+            .clone()
+            .map(|((name, shape), values)| (name.as_str(), shape.as_slice(), bytes(values)));
+        let sha256 = digest(&self.header.unsigned(), hashed);
         let header = Header {
             sha256,
             ..self.header.clone()
         };
         let text = serde_json::to_string(&header).map_err(|e| damaged(e.to_string()))?;
         let mut end = 0;
-        let infos = self.tensors.iter().map(|(name, (shape, values))| {
+        let infos = tensors.map(|((name, shape), values)| {
             let begin = end;
-            end += size_of_val(values.as_slice());
+            end += size_of_val(*values);
             let info = TensorInfo {
                 dtype: Dtype::F32,
                 shape: shape.clone(),
@@ -251,12 +260,12 @@ pub fn verify_checkpoint(path: &Path) -> Result<()> {
 }
 
 /// Values as little-endian float32.
-fn bytes(values: &[f32]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(size_of_val(values));
-    for value in values {
-        bytes.extend_from_slice(&value.to_le_bytes());
+fn bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return Cow::Borrowed(bytemuck::cast_slice(values));
     }
-    bytes
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+    Cow::Owned(bytes.collect())
 }
 
 /// SHA-256 over the header and, in sorted-name order, names, shapes and data.
@@ -304,7 +313,11 @@ mod tests {
     fn comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
-        sample().freeze().unwrap().save(&path).unwrap();
+        sample()
+            .freeze(&ToHost::default())
+            .unwrap()
+            .save(&path)
+            .unwrap();
         let back = Checkpoint::load(&path, &Device::Cpu).unwrap();
         assert_eq!(back.progress, sample().progress);
         assert_eq!(back.convolutions, sample().convolutions);
@@ -329,7 +342,7 @@ mod tests {
             ..sample()
         };
         let path = Path::new("memory");
-        let frozen = checkpoint.freeze().unwrap();
+        let frozen = checkpoint.freeze(&ToHost::default()).unwrap();
         weight.set(&weight.zeros_like().unwrap()).unwrap();
         let bytes = frozen.to_bytes(path).unwrap();
         let back = Checkpoint::from_bytes(&bytes, path, &Device::Cpu).unwrap();
@@ -345,7 +358,11 @@ mod tests {
     fn every_torn_or_altered_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
-        sample().freeze().unwrap().save(&path).unwrap();
+        sample()
+            .freeze(&ToHost::default())
+            .unwrap()
+            .save(&path)
+            .unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -376,7 +393,11 @@ mod tests {
     fn another_layout_is_told_and_not_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
-        sample().freeze().unwrap().save(&path).unwrap();
+        sample()
+            .freeze(&ToHost::default())
+            .unwrap()
+            .save(&path)
+            .unwrap();
         let text = std::fs::read(&path).unwrap();
         let at = text
             .windows(11)

@@ -42,6 +42,11 @@ impl Control {
         self.checkpoint.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether the run is to stop or a checkpoint is wanted; asking changes nothing.
+    pub(crate) fn wants_something(&self) -> bool {
+        self.is_stopped() || self.checkpoint.load(Ordering::SeqCst)
+    }
+
     /// An error once the run is to stop: for work that may be left in the middle, such as an evaluation.
     pub(crate) fn go_on(&self) -> Result<()> {
         if self.is_stopped() {

@@ -1,5 +1,6 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -12,6 +13,7 @@ use crate::gradients::Gradients;
 use crate::method::{Method, StepOutput, TrainBatch};
 use crate::metrics::StepReading;
 use crate::optimizer::Sgd;
+use crate::to_host::{OnHost, ToHost};
 use crate::trainer::Trainer;
 use crate::{Error, Result};
 
@@ -61,8 +63,6 @@ pub(crate) struct GpuStepper {
     are_stale: bool,
     /// What is captured has branches beside the backbone.
     branches: bool,
-    /// The GPU works on the step that comes next.
-    begun: bool,
     /// What the user should know, such as why nothing is captured any more; each once.
     notices: Vec<String>,
 }
@@ -86,8 +86,13 @@ struct Captured {
     rate: Var,
     readings: Var,
     shape: Readings,
+    /// Not 0 once something was not finite: then the update is left out, in every step that is launched before the host knows, too.
+    broken: Var,
     /// The step that the memory was filled for ahead.
     filled: Option<Site>,
+    to_host: ToHost,
+    /// Readings of what has been launched and not been asked for, in order. Before the graph, which has to be there until they have come.
+    launched: VecDeque<(Site, OnHost)>,
     /// None where nothing can be captured, as in tests on the processor: then the same work is launched anew.
     graph: Option<StepGraph>,
 }
@@ -112,7 +117,6 @@ impl GpuStepper {
             },
             weights: None,
             are_stale: false,
-            begun: false,
             notices: Vec::new(),
         })
     }
@@ -131,26 +135,39 @@ impl GpuStepper {
         Ok(())
     }
 
-    /// Has the GPU begin the step that [`Self::step`] will be asked for next, where it is captured; whether it has. What is done until then is
-    /// done while the GPU works.
-    pub(crate) fn begin(&mut self, batch: &TrainBatch, lr: f64) -> Result<bool> {
+    /// Has the GPU begin the step that [`Self::step`] will be asked for next, where it is captured and has not been begun; whether it is begun. What is done
+    /// until then is done while the GPU works.
+    pub(crate) fn begin(
+        &mut self,
+        method: &mut dyn Method,
+        optimizer: &Sgd,
+        batch: &TrainBatch,
+        lr: f64,
+    ) -> Result<bool> {
         self.renew()?;
-        if let State::Captured(captured) = &mut self.state
-            && captured.graph.is_some()
-        {
-            captured.fill(batch, lr)?;
-            captured.start()?;
-            self.begun = true;
-        }
-        Ok(self.begun)
+        let (State::Captured(captured), Some(weights)) = (&mut self.state, &self.weights) else {
+            return Ok(false);
+        };
+        let mut work = Work {
+            method,
+            optimizer,
+            weights,
+        };
+        captured.begin(&mut work, batch, lr)?;
+        Ok(true)
     }
 
     /// Puts the batch after the one that was begun into its place, behind what the GPU is at.
     pub(crate) fn fill_ahead(&mut self, next: &TrainBatch, lr: f64) -> Result<()> {
         match &mut self.state {
-            State::Captured(captured) if self.begun => captured.fill_ahead(next, lr),
+            State::Captured(captured) => captured.fill_ahead(next, lr),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the GPU has been given a step that nobody has asked for: the network is not that of the steps so far.
+    pub(crate) fn is_ahead(&self) -> bool {
+        matches!(&self.state, State::Captured(captured) if !captured.launched.is_empty())
     }
 
     /// Whether that graph has branches that run side by side.
@@ -212,16 +229,20 @@ impl GpuStepper {
             State::Rehearsing(done) if *done < REHEARSALS => {
                 *done += 1;
                 let rate = rate_of(lr, &device)?;
-                let (readings, shape) = rehearse(&device, || work.all(batch, &rate))?;
+                let (readings, shape) = rehearse(&device, || work.all(batch, &rate, None))?;
                 meanwhile();
                 shape.outcome(&readings)
             }
             State::Rehearsing(_) => {
                 let captured = Captured::new(&mut work, batch, lr, &device);
-                // A graph may get its memory no sooner than with its first launch; where that is refused, nothing has been done.
-                match captured.and_then(|captured| captured.start().map(|()| captured)) {
-                    Ok(captured) => {
-                        let outcome = captured.finish(&mut work, meanwhile)?;
+                let first = captured.and_then(|mut captured| {
+                    // A graph may get its memory no sooner than with its first launch; where that is refused, nothing has been done.
+                    captured.start(&mut work, site(batch, lr))?;
+                    Ok(captured)
+                });
+                match first {
+                    Ok(mut captured) => {
+                        let outcome = captured.finish(meanwhile)?;
                         self.state = State::Captured(Box::new(captured));
                         Ok(outcome)
                     }
@@ -244,11 +265,8 @@ impl GpuStepper {
                 }
             }
             State::Captured(captured) => {
-                if !std::mem::take(&mut self.begun) {
-                    captured.fill(batch, lr)?;
-                    captured.start()?;
-                }
-                captured.finish(&mut work, meanwhile)
+                captured.begin(&mut work, batch, lr)?;
+                captured.finish(meanwhile)
             }
         }
     }
@@ -281,20 +299,25 @@ impl Work<'_> {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<GpuOutcome> {
         let rate = rate_of(lr, batch.images.device())?;
-        let (readings, shape) = self.all(batch, &rate)?;
+        let (readings, shape) = self.all(batch, &rate, None)?;
         meanwhile();
         shape.outcome(&readings)
     }
 
-    /// All that a GPU does in a step; nothing here waits for it.
-    fn all(&mut self, batch: &TrainBatch, rate: &Tensor) -> Result<(Tensor, Readings)> {
+    /// All that a GPU does in a step; nothing here waits for it. `broken` is [`judge`]'s.
+    fn all(
+        &mut self,
+        batch: &TrainBatch,
+        rate: &Tensor,
+        broken: Option<&Tensor>,
+    ) -> Result<(Tensor, Readings)> {
         let tape = Tape::start();
         tape.use_weights(self.weights);
         let output = self.method.step(batch)?;
         let gradients = tape.backward_as_made(&output.loss)?;
         let updates = self.optimizer.updates(&gradients, self.weights);
         let gradients: Vec<_> = updates.iter().map(|update| update.gradient).collect();
-        let (readings, verdict, shape) = gather(&output, &gradients)?;
+        let (readings, verdict, shape) = gather(&output, &gradients, broken)?;
         if !(self.optimizer).update_on_gpu(&updates, rate, Some(&verdict))? {
             return Err(no_kernel("the update"));
         }
@@ -308,20 +331,24 @@ pub(crate) fn read(
     gradients: &Gradients,
     meanwhile: &mut dyn FnMut(),
 ) -> Result<GpuOutcome> {
-    let (readings, _, shape) = gather(output, &gradients.values().collect::<Vec<_>>())?;
+    let (readings, _, shape) = gather(output, &gradients.values().collect::<Vec<_>>(), None)?;
     meanwhile();
     shape.outcome(&readings)
 }
 
 /// Loss, terms, hits and verdict as one tensor; the verdict; what the numbers are.
-fn gather(output: &StepOutput, gradients: &[&Tensor]) -> Result<(Tensor, Tensor, Readings)> {
+fn gather(
+    output: &StepOutput,
+    gradients: &[&Tensor],
+    broken: Option<&Tensor>,
+) -> Result<(Tensor, Tensor, Readings)> {
     let float = |t: &Tensor| Ok::<_, Error>(t.detach().to_dtype(DType::F32)?.reshape(1)?);
     let mut numbers = vec![float(&output.loss)?];
     for (_, term) in &output.parts {
         numbers.push(float(term)?);
     }
     let judged: Vec<&Tensor> = numbers.iter().chain(gradients.iter().copied()).collect();
-    let verdict = judge(&judged)?.ok_or_else(|| no_kernel("the verdict on a step"))?;
+    let verdict = judge(&judged, broken)?.ok_or_else(|| no_kernel("the verdict on a step"))?;
     let logits = output.logits.to_dtype(DType::F32)?;
     let hits = count_hits(&logits, &output.targets)?.ok_or_else(|| no_kernel("counting hits"))?;
     numbers.push(hits.reshape(1)?);
@@ -342,8 +369,11 @@ fn no_kernel(what: &str) -> Error {
 impl Readings {
     /// Waits for the GPU and reads.
     fn outcome(&self, readings: &Tensor) -> Result<GpuOutcome> {
-        let values = readings.to_vec1::<f32>()?;
-        let reading = StepReading::from_values(&values, &self.names, self.samples);
+        self.outcome_of(&readings.to_vec1::<f32>()?)
+    }
+
+    fn outcome_of(&self, values: &[f32]) -> Result<GpuOutcome> {
+        let reading = StepReading::from_values(values, &self.names, self.samples);
         match (reading, values.last()) {
             (Some(reading), Some(&verdict)) => Ok(GpuOutcome {
                 reading,
@@ -372,9 +402,11 @@ impl Captured {
         };
         let rate_now = rate.as_detached_tensor();
         let readings = Var::zeros(MOST_READINGS, DType::F32, device)?;
+        let broken = Var::zeros(1, DType::F32, device)?;
+        let broken_now = broken.as_detached_tensor();
         let mut shape = Readings::default();
         let graph = StepGraph::capture(device, || {
-            let (numbers, own) = work.all(&fixed, &rate_now)?;
+            let (numbers, own) = work.all(&fixed, &rate_now, Some(&broken_now))?;
             if numbers.elem_count() > MOST_READINGS {
                 return Err(no_kernel("so many terms"));
             }
@@ -391,7 +423,10 @@ impl Captured {
             rate,
             readings,
             shape,
+            broken,
             filled: None,
+            to_host: ToHost::new(device)?,
+            launched: VecDeque::new(),
             graph,
         })
     }
@@ -419,25 +454,47 @@ impl Captured {
         Ok(())
     }
 
-    /// Has the GPU begin, where there is a graph.
-    fn start(&self) -> Result<()> {
-        self.graph
-            .as_ref()
-            .map_or(Ok(()), |graph| Ok(graph.launch()?))
+    /// Has the GPU begin the step of `batch`, unless it has.
+    fn begin(&mut self, work: &mut Work, batch: &TrainBatch, lr: f64) -> Result<()> {
+        let own = site(batch, lr);
+        if self.launched.iter().any(|(launched, _)| *launched == own) {
+            return Ok(());
+        }
+        self.fill(batch, lr)?;
+        self.start(work, own)
     }
 
-    /// What the step that was begun came to; without a graph it is done now.
-    fn finish(&self, work: &mut Work, meanwhile: &mut dyn FnMut()) -> Result<GpuOutcome> {
-        if self.graph.is_some() {
-            meanwhile();
-            // Loss and hits beside the terms, and a verdict of two.
-            let count = self.shape.names.len() + 4;
-            return self.shape.outcome(&self.readings.narrow(0, 0, count)?);
-        }
-        let rate = self.rate.as_detached_tensor();
-        let (readings, shape) = work.all(&self.batch, &rate)?;
+    /// Has the GPU begin, and its readings sent behind it; without a graph all is done now.
+    fn start(&mut self, work: &mut Work, own: Site) -> Result<()> {
+        // Loss and hits beside the terms, and a verdict of two.
+        let count = self.shape.names.len() + 4;
+        let coming = if let Some(graph) = &self.graph {
+            graph.launch()?;
+            let readings = self.readings.narrow(0, 0, count)?;
+            self.to_host.begin(&[&readings])?
+        } else {
+            let (rate, broken) = (&self.rate, &self.broken);
+            let (rate, broken) = (rate.as_detached_tensor(), broken.as_detached_tensor());
+            let (readings, shape) = work.all(&self.batch, &rate, Some(&broken))?;
+            self.shape = shape;
+            self.to_host.begin(&[&readings])?
+        };
+        self.launched.push_back((own, coming));
+        Ok(())
+    }
+
+    /// What the first step that was begun came to.
+    fn finish(&mut self, meanwhile: &mut dyn FnMut()) -> Result<GpuOutcome> {
         meanwhile();
-        shape.outcome(&readings)
+        let Some((_, coming)) = self.launched.pop_front() else {
+            return Err(no_kernel("a step that was not begun"));
+        };
+        let outcome = self.shape.outcome_of(&coming.values()?.concat())?;
+        if !outcome.finite {
+            // Whoever goes on has seen it.
+            self.broken.set(&self.broken.zeros_like()?)?;
+        }
+        Ok(outcome)
     }
 }
 

@@ -58,7 +58,7 @@ fn is_finite(tensor: &Tensor) -> Result<bool> {
 /// The first gradient in name order that holds NaN or an infinity, with one or the other.
 pub(crate) fn first_not_finite(gradients: &Gradients) -> Result<Option<(String, f64)>> {
     let all: Vec<&Tensor> = gradients.values().collect();
-    if let Some(verdict) = judge(&all)?
+    if let Some(verdict) = judge(&all, None)?
         && verdict.to_vec1::<f32>()?.get(1) == Some(&1.0)
     {
         return Ok(None);

@@ -47,6 +47,7 @@ mod schedule;
 mod seen;
 mod state;
 mod step;
+mod to_host;
 mod trainer;
 
 pub use cadence::CheckpointEvery;

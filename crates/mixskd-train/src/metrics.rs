@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -202,37 +203,27 @@ pub(crate) struct HeadMeter {
 
 impl HeadMeter {
     /// Adds a batch of logits `[batch, class]` and its labels.
-    pub(crate) fn add(&mut self, logits: &Tensor, labels: &[u32]) -> Result<()> {
-        for (row, &label) in logits
-            .to_dtype(DType::F32)?
-            .to_vec2::<f32>()?
-            .iter()
-            .zip(labels)
-        {
-            let Some(&own) = row.get(label as usize) else {
-                return Err(crate::Error::config(
-                    "--data",
-                    format!(
-                        "a test image has class {label}, but the network knows only {} classes",
-                        row.len()
-                    ),
-                ));
-            };
-            // Ties count against the network, so that constant logits score nothing.
-            let above = row
-                .iter()
-                .enumerate()
-                .filter(|&(c, &z)| z >= own && c != label as usize)
-                .count();
-            let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-            let sum = row
-                .iter()
-                .map(|&z| (f64::from(z) - largest).exp())
-                .sum::<f64>();
+    pub(crate) fn add(&mut self, logits: &[f32], labels: &[u32]) -> Result<()> {
+        let classes = logits.len() / labels.len().max(1);
+        if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+            return Err(crate::Error::config(
+                "--data",
+                format!(
+                    "a test image has class {label}, but the network knows only {classes} classes"
+                ),
+            ));
+        }
+        let rows = logits.par_chunks(classes.max(1)).zip(labels);
+        let scores: Vec<_> = rows
+            .with_min_len(32)
+            .map(|(row, &label)| ImageScore::of(row, label as usize))
+            .collect();
+        // In their order, whatever the number of threads.
+        for score in scores {
             self.samples += 1;
-            self.top1 += usize::from(above == 0 && own.is_finite());
-            self.top5 += usize::from((above < 5 || row.len() <= 5) && own.is_finite());
-            self.loss += sum.ln() + largest - f64::from(own);
+            self.top1 += usize::from(score.top1);
+            self.top5 += usize::from(score.top5);
+            self.loss += score.loss;
         }
         Ok(())
     }
@@ -248,21 +239,44 @@ impl HeadMeter {
     }
 }
 
+/// What a head says of one image.
+struct ImageScore {
+    top1: bool,
+    top5: bool,
+    loss: f64,
+}
+
+impl ImageScore {
+    /// Of an image of class `label`.
+    fn of(row: &[f32], label: usize) -> Self {
+        let own = row[label];
+        // Ties count against the network, so that constant logits score nothing.
+        let above = row
+            .iter()
+            .enumerate()
+            .filter(|&(c, &z)| z >= own && c != label)
+            .count();
+        let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum = row
+            .iter()
+            .map(|&z| (f64::from(z) - largest).exp())
+            .sum::<f64>();
+        Self {
+            top1: above == 0 && own.is_finite(),
+            top5: (above < 5 || row.len() <= 5) && own.is_finite(),
+            loss: sum.ln() + largest - f64::from(own),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
 
     use super::*;
 
     fn check(logits: &[[f32; 3]], labels: &[u32], top1: f64) {
         let mut meter = HeadMeter::default();
-        meter
-            .add(
-                &Tensor::from_slice(logits.as_flattened(), (logits.len(), 3), &Device::Cpu)
-                    .unwrap(),
-                labels,
-            )
-            .unwrap();
+        meter.add(logits.as_flattened(), labels).unwrap();
         let score = meter.score("x".into());
         assert_eq!(score.top1, top1);
     }
@@ -277,17 +291,13 @@ mod tests {
     #[test]
     fn loss_is_cross_entropy_in_nats() {
         let mut meter = HeadMeter::default();
-        meter
-            .add(&Tensor::new(&[[0f32, 0.0]], &Device::Cpu).unwrap(), &[0])
-            .unwrap();
+        meter.add(&[0.0, 0.0], &[0]).unwrap();
         assert!((meter.score("x".into()).loss - 2f64.ln()).abs() < 1e-7);
     }
 
     #[test]
     fn a_label_the_network_does_not_know_is_refused() {
-        let error = HeadMeter::default()
-            .add(&Tensor::new(&[[0f32, 0.0]], &Device::Cpu).unwrap(), &[2])
-            .unwrap_err();
+        let error = HeadMeter::default().add(&[0.0, 0.0], &[2]).unwrap_err();
         assert!(error.to_string().contains("class 2"));
     }
 }

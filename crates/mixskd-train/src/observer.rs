@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
-
 use crate::{EpochRecord, Report};
 
 /// What is known when a run begins.
@@ -47,8 +45,8 @@ pub struct TestEvent<'a> {
     pub first: usize,
     /// Class of each.
     pub labels: &'a [u32],
-    /// The backbone's logits, `[batch, class]`.
-    pub logits: &'a Tensor,
+    /// The backbone's logits, `[batch, class]`, one image after another.
+    pub logits: &'a [f32],
 }
 
 /// Watches a run. Every method has an empty default; `()` watches nothing.

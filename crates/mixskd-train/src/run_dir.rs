@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use candle_core::Device;
 
 use crate::checkpoint::Checkpoint;
+use crate::to_host::ToHost;
 use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
 
 /// A run directory that this process holds.
@@ -221,10 +222,15 @@ impl RunDir {
     }
 
     /// Has a checkpoint written as things stand now, and all but the newest `keep` removed, while the run goes on: hashing and a disk take as long as many a
-    /// step. One at a time; whoever needs it on the disk [settles](Self::settle). What went wrong is told by the next call of any of these.
-    pub(crate) fn begin_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
+    /// step. `to_host` brings it out of a GPU's memory. One at a time; whoever needs it on the disk [settles](Self::settle). What went wrong is told by the next call of any of these.
+    pub(crate) fn begin_checkpoint(
+        &self,
+        checkpoint: &Checkpoint,
+        to_host: &ToHost,
+        keep: usize,
+    ) -> Result<()> {
         self.settle()?;
-        let frozen = checkpoint.freeze()?;
+        let frozen = checkpoint.freeze(to_host)?;
         let dir = self.path.join("checkpoints");
         let path = dir.join(Place::of(checkpoint).name());
         let write = move || {
@@ -472,12 +478,16 @@ mod tests {
         }
     }
 
+    fn begin(run: &RunDir, epoch: usize) -> Result<()> {
+        run.begin_checkpoint(&checkpoint(epoch), &ToHost::default(), 2)
+    }
+
     #[test]
     fn checkpoints_are_written_beside_the_run() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(&dir.path().join("run"), &TrainConfig::default()).unwrap();
         for epoch in 1..=4 {
-            run.begin_checkpoint(&checkpoint(epoch), 2).unwrap();
+            begin(&run, epoch).unwrap();
         }
         // Whoever asks for the newest is given one that is whole.
         let newest = run.newest_checkpoint_path().unwrap();
@@ -488,7 +498,7 @@ mod tests {
         let folder = run.path.join("checkpoints");
         std::fs::remove_dir_all(&folder).unwrap();
         std::fs::write(&folder, "in the way").unwrap();
-        run.begin_checkpoint(&checkpoint(5), 2).unwrap();
+        begin(&run, 5).unwrap();
         let told = loop {
             if let Err(error) = run.glance() {
                 break error;
@@ -497,12 +507,12 @@ mod tests {
         };
         assert!(told.to_string().contains("epoch-0005"), "{told}");
         run.settle().unwrap();
-        run.begin_checkpoint(&checkpoint(6), 2).unwrap();
+        begin(&run, 6).unwrap();
         run.settle().unwrap_err();
         // The last of a run is waited for.
         std::fs::remove_file(&folder).unwrap();
         std::fs::create_dir(&folder).unwrap();
-        run.begin_checkpoint(&checkpoint(7), 2).unwrap();
+        begin(&run, 7).unwrap();
         drop(run);
         crate::verify_checkpoint(&folder.join("epoch-0007.safetensors")).unwrap();
     }

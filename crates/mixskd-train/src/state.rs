@@ -87,7 +87,8 @@ impl Trainer {
             let broken = Broken::weights(name, value);
             return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
         }
-        run.begin_checkpoint(&self.checkpoint(method)?, self.config.run.keep_checkpoints)
+        let keep = self.config.run.keep_checkpoints;
+        run.begin_checkpoint(&self.checkpoint(method)?, &self.to_host, keep)
     }
 
     /// Writes a checkpoint, and what to say of a run that ends here.

@@ -132,25 +132,37 @@ impl Trainer {
     }
 
     /// Has a GPU begin the step that comes next where it can, and prepares the batch after it while the GPU works: [`Self::step`] then finds it
-    /// begun, and the GPU finds the next one in its place. Errors of that batch are told when its turn comes.
+    /// begun, and the GPU finds the next one in its place; with `go_on` it is launched, too, so that the GPU need not wait for the host to read
+    /// the one before. Errors of that batch are told when its turn comes.
     pub(crate) fn begin(
         &mut self,
         batch: &TrainBatch,
         lr: f64,
         ahead: &mut Option<Result<TrainBatch>>,
         batches: &mut Batches,
+        go_on: bool,
     ) -> Result<()> {
         // A step that may be left out needs what was before it.
         let may_begin = self.config.run.on_nan == OnNan::Stop;
-        if !may_begin || !self.is_direct() || !self.gpu.begin(batch, lr)? {
+        if !may_begin || !self.is_direct() {
+            return Ok(());
+        }
+        let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
+        if !self.gpu.begin(method, optimizer, batch, lr)? {
             return Ok(());
         }
         *ahead = (batches.next()).map(|next| self.prepare(next?, batch.epoch));
         if let Some(Ok(next)) = ahead {
             let step = next.step / self.place().world;
             let lr = self.schedule.lr(next.epoch, step);
+            let mut given = self.gpu.fill_ahead(next, lr);
+            // The moving average follows step by step.
+            if go_on && given.is_ok() && self.updater.average.is_none() {
+                let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
+                given = self.gpu.begin(method, optimizer, next, lr).map(drop);
+            }
             // The step that was begun is to be counted first.
-            if let Err(error) = self.gpu.fill_ahead(next, lr) {
+            if let Err(error) = given {
                 *ahead = Some(Err(error));
             }
         }

@@ -1,19 +1,20 @@
 //! The training loop.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, Shard, recipe};
-use mixskd_models::weights::{self, Metadata, Resize};
+use mixskd_models::weights::{self, Draft, Metadata, Resize};
 use mixskd_models::{ModelConfig, ParamStore};
 
 use crate::average::Average;
 use crate::cadence::Cadence;
 use crate::config::OnNan;
 use crate::distribution::{Group, Wishes};
-use crate::evaluate::evaluate_batches;
+use crate::evaluate::{FirstHead, evaluate_batches};
 use crate::feed::Feed;
 use crate::gpu_step::{GpuStepper, Launching};
 use crate::init;
@@ -22,6 +23,7 @@ use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
+use crate::to_host::{OnHost, ToHost};
 use crate::{
     Control, EpochRecord, Error, HeadScore, Observer, Place, Report, Result, RunDir, Schedule,
     Start, TrainConfig,
@@ -39,6 +41,10 @@ pub struct Trainer {
     pub(crate) schedule: Schedule,
     pub(crate) train_feed: Arc<Feed>,
     test_feed: Feed,
+    /// Brings logits of test images.
+    logits_to_host: ToHost,
+    /// Brings weights and all else that a checkpoint holds.
+    pub(crate) to_host: ToHost,
     pub(crate) device: Device,
     pub(crate) progress: Progress,
     pub(crate) control: Control,
@@ -217,6 +223,8 @@ impl Trainer {
             schedule,
             train_feed: Arc::new(train_feed),
             test_feed,
+            logits_to_host: ToHost::new(&device)?,
+            to_host: ToHost::new(&device)?,
             device,
             progress: Progress::default(),
             control: Control::default(),
@@ -316,7 +324,10 @@ impl Trainer {
                 let step = batch.step / world;
                 let (lr, done) = (self.schedule.lr(epoch, step), step + 1);
                 let update = done.is_multiple_of(self.config.optimizer.accumulate) || done == steps;
-                self.begin(&batch, lr, &mut ahead, &mut batches)?;
+                // What is to be done between this step and the next has to be known before the next is launched.
+                let place = (epoch * steps + done) as u64;
+                let go_on = !due && !self.control.wants_something() && !cadence.is_due(place);
+                self.begin(&batch, lr, &mut ahead, &mut batches, go_on)?;
                 let terms = match self.step(&batch, lr, update, &mut || batches.fetch())? {
                     Outcome::Done(reading) => {
                         self.progress.meter.add(&reading);
@@ -341,9 +352,11 @@ impl Trainer {
                     terms: &terms,
                     samples_per_s: meter.samples() as f64 / elapsed.as_secs_f64(),
                 });
+                if self.gpu.is_ahead() {
+                    continue;
+                }
                 let asked = self.group.wishes(Wishes {
-                    checkpoint: self.control.take_checkpoint()
-                        || cadence.is_due((epoch * steps + done) as u64),
+                    checkpoint: self.control.take_checkpoint() || cadence.is_due(place),
                     stop: self.control.is_stopped(),
                 })?;
                 due |= asked.checkpoint;
@@ -419,21 +432,43 @@ impl Trainer {
             self.control.go_on()?;
             self.method.heads(images)
         };
-        let mut tested = |first, labels: &[u32], logits: &Tensor| {
+        let mut tested = |batch: FirstHead| {
             observer.tested(&TestEvent {
                 epoch,
-                first,
-                labels,
-                logits,
+                first: batch.first,
+                labels: batch.labels,
+                logits: batch.logits,
             });
         };
-        let scores = evaluate_batches(heads, &self.test_feed, batches, &mut tested);
+        // The weights are written while they are evaluated, beside those of the epoch before, whose place they take once they are known to be sound.
+        let (names, weights) = self.backbone_to_host()?;
+        let (metadata, path) = (self.metadata(), run.weights());
+        let (scores, draft) = std::thread::scope(|scope| {
+            let write = || draft_of(&path, names, &weights, &metadata);
+            let thread = std::thread::Builder::new().name("weights".into());
+            let begun = thread.spawn_scoped(scope, write);
+            let scores = evaluate_batches(
+                heads,
+                &self.test_feed,
+                &self.logits_to_host,
+                batches,
+                &mut tested,
+            );
+            let draft = match begun {
+                Ok(writing) => writing.join().unwrap_or_else(|_| {
+                    let panic = std::io::Error::other("the thread that wrote it panicked");
+                    Err(Error::file(&path, "write")(panic))
+                }),
+                Err(error) => Err(Error::file(&path, "begin a thread that writes")(error)),
+            };
+            (scores, draft)
+        });
         let scores = match scores {
             Err(Error::Stopping) => None,
             scores => {
                 let scores = scores?;
                 self.check_finite(&scores, epoch, run)?;
-                weights::save(&run.weights(), &self.store.tensors(), &self.metadata())?;
+                draft?.put_in_place()?;
                 run.sync();
                 Some(scores)
             }
@@ -442,6 +477,17 @@ impl Trainer {
             Average::put_back(&own, &self.store)?;
         }
         Ok(scores)
+    }
+
+    /// Names and shapes of the backbone's tensors, and their values.
+    fn backbone_to_host(&self) -> Result<(Vec<(String, Shape)>, OnHost)> {
+        let mut tensors = self.store.tensors();
+        let is_kept = |name: &str| name.strip_prefix(BACKBONE)?.strip_prefix('.').map(drop);
+        tensors.retain(|name, _| is_kept(name).is_some());
+        let values = self.to_host.begin(&tensors.values().collect::<Vec<_>>())?;
+        let tensors = tensors.into_iter();
+        let names = tensors.map(|(name, tensor)| (name, tensor.shape().clone()));
+        Ok((names.collect(), values))
     }
 
     /// Counts a step that is left out, or stops the run.
@@ -558,6 +604,20 @@ impl Trainer {
     fn samples_per_epoch(&self) -> usize {
         self.steps_per_epoch() * self.config.run.batch * self.place().world
     }
+}
+
+/// The weights file of tensors called `names` that are on their way to the host, ready beside `path`.
+fn draft_of(
+    path: &Path,
+    names: Vec<(String, Shape)>,
+    values: &OnHost,
+    metadata: &Metadata,
+) -> Result<Draft> {
+    let mut tensors = BTreeMap::new();
+    for ((name, shape), values) in names.into_iter().zip(values.values()?) {
+        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+    }
+    Ok(weights::draft(path, &tensors, metadata)?)
 }
 
 /// `limit` where it is above 0 and below `count`.

@@ -13,8 +13,9 @@ mod span;
 pub(crate) use disabled::*;
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
 pub use disabled::{
-    ConvWeights, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels,
-    landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
+    ConvWeights, Download, Downloads, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices,
+    has_gpu_kernels, landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark,
+    set_tf32, side_by_side,
 };
 #[cfg(feature = "emulator")]
 pub use enabled::emulate_gpu;
@@ -22,8 +23,9 @@ pub use enabled::emulate_gpu;
 pub(crate) use enabled::*;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub use enabled::{
-    ConvWeights, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices, has_gpu_kernels,
-    landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
+    ConvWeights, Download, Downloads, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices,
+    has_gpu_kernels, landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark,
+    set_tf32, side_by_side,
 };
 #[cfg(feature = "cuda")]
 pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};

@@ -14,6 +14,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_cuda::loss::{Logits, MeanSquare, Target};
 use mixskd_cuda::pool::{GlobalPool, Pool, Reduction};
+use mixskd_cuda::sum::Part;
 use mixskd_cuda::update::{Draws, Images, Pairs, Turn};
 use mixskd_cuda::{Address, Element, Emulator, NULL, norm, update};
 use mixskd_kernels::{
@@ -97,7 +98,7 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
         let from = norm::Incoming {
             x: ax.at(),
             y: if relu && residual { ay.at() } else { NULL },
-            dy: ady.at(),
+            dy: &[whole(&ady)],
             weight: aw.at(),
             bias: if relu && !residual { ab.at() } else { NULL },
             mean: am.at(),
@@ -109,7 +110,7 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
             coefficients: coefficients.at(),
             d_params: dp.at(),
             dx: dx.at(),
-            d_residual: if residual { dr.at() } else { NULL },
+            behind: dr.at(),
         };
         norm::backward(&Emulator, shape, from, to).unwrap();
     }
@@ -119,7 +120,7 @@ fn norm_case(dims: [usize; 4], element: Element, residual: bool, relu: bool, own
     check(&dx, gradients.get(&x).unwrap(), &format!("{what}: dx"));
     if residual {
         check(
-            &dr,
+            if relu { &dr } else { &ady },
             gradients.get(&added).unwrap(),
             &format!("{what}: residual"),
         );
@@ -155,6 +156,104 @@ fn batch_norm_in_every_form() {
         // Several rows for a thread, read together, and some that are left over.
         for (residual, relu) in [(true, true), (false, true), (true, false)] {
             norm_case([1, 700, 703, 3], element, residual, relu, true);
+        }
+    }
+}
+
+fn whole(of: &Array) -> Part {
+    let (x, len) = (of.at(), of.len);
+    Part { x, first: 0, len }
+}
+
+/// The gradients of a batch norm, bit by bit, where the output's is the sum of `parts`: added up on the way, or, with `before`, by a kernel of its own.
+fn norm_gradients(
+    dims: [usize; 4],
+    element: Element,
+    [relu, residual]: [bool; 2],
+    parts: &[(usize, usize)],
+    before: bool,
+) -> Vec<Vec<u64>> {
+    let (count, c) = (dims.iter().product::<usize>(), dims[3]);
+    let shape = norm::Shape {
+        rows: count / c,
+        channels: c,
+        element,
+    };
+    // Zeros of both signs among them.
+    let sharp = |seed| {
+        let map = Array::of(&rounded(&[count], seed, element), element);
+        let at = |t: &Tensor| (t * 4.0).unwrap().round().unwrap();
+        Array::of(&at(&map.tensor(&random(&[count], seed))), element)
+    };
+    let (x, y) = (sharp(1), sharp(2));
+    let channel = |seed| float(&rounded(&[c], seed, Element::F32));
+    let [weight, bias, mean, inv_std] = [3, 4, 5, 6].map(channel);
+    let arrays: Vec<_> = (0..).map(|i| sharp(10 + i)).take(parts.len()).collect();
+    let parts = parts.iter().zip(&arrays);
+    let parts: Vec<_> = parts
+        .map(|(&(first, len), array)| Part {
+            x: array.at(),
+            first,
+            len,
+        })
+        .collect();
+    let sum = Array::empty(count, element);
+    let [dx, behind] = [(); 2].map(|()| Array::empty(count, element));
+    let float = |len| Array::empty(len, Element::F32);
+    let (scratch, coefficients, dp) = (float(shape.scratch()), float(3 * c), float(2 * c));
+    let of_sum = [whole(&sum)];
+    let from = norm::Incoming {
+        x: x.at(),
+        y: if relu && residual { y.at() } else { NULL },
+        dy: if before { &of_sum } else { &parts },
+        weight: weight.at(),
+        bias: if relu && !residual { bias.at() } else { NULL },
+        mean: mean.at(),
+        inv_std: inv_std.at(),
+        own: true,
+    };
+    let to = norm::Outgoing {
+        scratch: scratch.at(),
+        coefficients: coefficients.at(),
+        d_params: dp.at(),
+        dx: dx.at(),
+        behind: behind.at(),
+    };
+    // SAFETY: all arrays have the lengths that the functions ask for.
+    unsafe {
+        mixskd_cuda::sum::parts(&Emulator, element, &parts, sum.at(), count).unwrap();
+        norm::backward(&Emulator, shape, from, to).unwrap();
+    }
+    let bits = |array: &Array| {
+        let values = array.tensor(&Tensor::zeros(array.len, DType::F64, &Device::Cpu).unwrap());
+        let values = values.to_vec1::<f64>().unwrap();
+        values.into_iter().map(f64::to_bits).collect()
+    };
+    // One that is whole and that no ReLU's output is read for is what it was.
+    let behind = if from.gathers() { &behind } else { &sum };
+    let behind = if relu && !residual { &dx } else { behind };
+    vec![bits(&dx), bits(behind), bits(&dp)]
+}
+
+#[test]
+fn gradients_that_are_added_up_on_the_way_have_the_bits_of_their_sum() {
+    for element in ELEMENTS {
+        for dims in [[2, 5, 7, 64], [2, 3, 5, 5], [4, 11, 17, 24]] {
+            let count: usize = dims.iter().product();
+            let half = count / 2;
+            let (all, first, second) = ((0, count), (0, half), (half, count - half));
+            for parts in [
+                &[all, all][..],
+                &[first, second],
+                &[second, all, first],
+                &[all, all, all, second],
+            ] {
+                for form in [[true, true], [true, false], [false, true]] {
+                    let got =
+                        [true, false].map(|way| norm_gradients(dims, element, form, parts, way));
+                    assert!(got[0] == got[1], "{element:?} {dims:?} {parts:?} {form:?}");
+                }
+            }
         }
     }
 }

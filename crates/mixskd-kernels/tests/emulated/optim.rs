@@ -193,8 +193,16 @@ fn one_value_that_is_not_finite_is_seen() {
             Element::F32,
         );
         let verdict = Array::empty(2, Element::F32);
-        // SAFETY: all arrays have the lengths that the function asks for.
-        unsafe { optim::judge(&Emulator, &places, scratch.at(), verdict.at()) }.unwrap();
+        let broken = Array::of(
+            &Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(),
+            Element::F32,
+        );
+        let judge = |places: &[View], broken| {
+            let (scratch, verdict) = (scratch.at(), verdict.at());
+            // SAFETY: all arrays have the lengths that the function asks for.
+            unsafe { optim::judge(&Emulator, places, scratch, verdict, broken) }.unwrap();
+        };
+        judge(&places, broken.at());
         let got = values(&verdict);
         // A square that a float cannot hold is no fault: the sum is made in double precision.
         let finite = spoiled.is_none() || value == 3e38;
@@ -202,6 +210,13 @@ fn one_value_that_is_not_finite_is_seen() {
         if spoiled.is_none() {
             assert!((got[0] - sum).abs() < 1e-6 * sum, "{got:?} against {sum}");
         }
+        // From the first bad one on all are, by whoever is told of it.
+        assert_eq!(values(&broken), [f64::from(u8::from(!finite))]);
+        judge(&places[4..5], broken.at());
+        assert_eq!(values(&verdict)[1], got[1], "{spoiled:?}");
+        judge(&places[4..5], NULL);
+        let sound = spoiled != Some(4) || finite;
+        assert_eq!(values(&verdict)[1], f64::from(u8::from(sound)));
     }
 }
 

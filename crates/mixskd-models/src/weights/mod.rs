@@ -15,4 +15,4 @@ pub use import::{ImportReport, StateDict};
 pub use metadata::{Metadata, Resize};
 pub use read::{build_from_file, load};
 pub use timm::NETWORKS as TIMM_NETWORKS;
-pub use write::{save, save_timm};
+pub use write::{Draft, draft, save, save_timm};

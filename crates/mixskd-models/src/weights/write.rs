@@ -25,6 +25,39 @@ const BACKBONE: &str = "backbone.";
 /// When the file cannot be written (a full disk, no such folder): nothing is left behind, and an older file of that name stays.
 /// When the metadata's lists do not have the model's lengths.
 pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &Metadata) -> Result<()> {
+    draft(path, tensors, metadata)?.put_in_place()
+}
+
+/// A file that is written and flushed to disk beside the place where it is to be. It is removed when it is dropped before it is put there.
+#[derive(Debug)]
+pub struct Draft {
+    temporary: Temporary,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Renames it into its place, whatever lies there.
+    ///
+    /// # Errors
+    /// When it cannot be renamed: what lies there stays.
+    pub fn put_in_place(self) -> Result<()> {
+        fs::rename(&self.temporary.0, &self.path).map_err(|source| Error::File {
+            path: self.path.clone(),
+            action: "rename into place",
+            source,
+        })
+    }
+}
+
+/// [`save`], but for the last: the file is ready beside `path`, and what lies there is as it was. One at a time for a path.
+///
+/// # Errors
+/// As [`save`].
+pub fn draft(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &Metadata,
+) -> Result<Draft> {
     write(path, &entries(tensors)?, metadata)
 }
 
@@ -49,10 +82,10 @@ pub fn save_timm(
     }
     let entries = entries(tensors)?.into_iter();
     let renamed = entries.map(|(name, entry)| (timm::name(model, &name).unwrap_or(name), entry));
-    write(path, &renamed.collect(), metadata)
+    write(path, &renamed.collect(), metadata)?.put_in_place()
 }
 
-fn write(path: &Path, entries: &BTreeMap<String, Entry>, metadata: &Metadata) -> Result<()> {
+fn write(path: &Path, entries: &BTreeMap<String, Entry>, metadata: &Metadata) -> Result<Draft> {
     let refuse = |message: String| Error::Format {
         path: path.into(),
         message,
@@ -75,7 +108,7 @@ fn write(path: &Path, entries: &BTreeMap<String, Entry>, metadata: &Metadata) ->
     // The format wants the data aligned to eight bytes; spaces after the JSON do it.
     header.extend(std::iter::repeat_n(' ', header.len().wrapping_neg() % 8));
 
-    write_whole(path, |file| {
+    write_beside(path, |file| {
         let write = |bytes: &[u8], file: &mut dyn Write| {
             file.write_all(bytes).map_err(|source| Error::File {
                 path: path.into(),
@@ -86,9 +119,7 @@ fn write(path: &Path, entries: &BTreeMap<String, Entry>, metadata: &Metadata) ->
         write(&(header.len() as u64).to_le_bytes(), file)?;
         write(header.as_bytes(), file)?;
         for entry in entries.values() {
-            for bytes in entry.data()? {
-                write(&bytes, file)?;
-            }
+            entry.each_piece(&mut |bytes| write(bytes, file))?;
         }
         Ok(())
     })
@@ -101,6 +132,10 @@ pub(super) fn write_whole(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<()> {
+    write_beside(path, fill)?.put_in_place()
+}
+
+fn write_beside(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Draft> {
     let temporary = Temporary::beside(path)?;
     let fail = |action| {
         move |source| Error::File {
@@ -116,7 +151,10 @@ pub(super) fn write_whole(
         .into_inner()
         .map_err(|error| fail(WRITE)(error.into_error()))?;
     file.sync_all().map_err(fail("flush"))?;
-    fs::rename(&temporary.0, path).map_err(fail("rename into place"))
+    Ok(Draft {
+        temporary,
+        path: path.into(),
+    })
 }
 
 /// One tensor of the file.
@@ -142,17 +180,20 @@ impl Entry {
         json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] })
     }
 
-    /// The values in little-endian order, in pieces, so that a large tensor is not copied as a whole.
-    fn data(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(match self {
-            Self::Float(tensor) => tensor
-                .flatten_all()?
-                .to_vec1::<f32>()?
-                .chunks(1 << 16)
-                .map(|piece| piece.iter().flat_map(|value| value.to_le_bytes()).collect())
-                .collect(),
-            Self::Counter => vec![0i64.to_le_bytes().to_vec()],
-        })
+    /// Calls `work` with the values in little-endian order, piece after piece, so that a large tensor is not copied as a whole.
+    fn each_piece(&self, work: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let Self::Float(tensor) = self else {
+            return work(&0i64.to_le_bytes());
+        };
+        let mut bytes = Vec::new();
+        for piece in tensor.flatten_all()?.to_vec1::<f32>()?.chunks(1 << 16) {
+            bytes.resize(size_of_val(piece), 0);
+            for (to, value) in bytes.chunks_exact_mut(4).zip(piece) {
+                to.copy_from_slice(&value.to_le_bytes());
+            }
+            work(&bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -178,6 +219,7 @@ fn entries(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Entry>
 }
 
 /// A file that is removed when it goes out of scope; after the rename there is nothing left to remove.
+#[derive(Debug)]
 struct Temporary(PathBuf);
 
 impl Temporary {

@@ -186,7 +186,7 @@ impl StepBench {
                 _ => prepare(&*method, step)?,
             };
             // As in training: the next batch is prepared while the GPU works.
-            if on_gpu && gpu.begin(&batch, lr)? {
+            if on_gpu && gpu.begin(&mut *method, &optimizer, &batch, lr)? {
                 let next = prepare(&*method, step + 1)?;
                 gpu.fill_ahead(&next, lr)?;
                 ahead = Some(next);

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor, TensorId};
 use mixskd_cuda::{Place, SIDE_LANES};
 
+use super::later;
 use super::memory::{Gpu, failed, kernel_for};
-use super::recorded::Backward;
-use super::{later, tape};
+use super::tape::{self, Back};
 
 /// A place, and when it was noted: what was launched in the first lane before that is behind it.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ struct Side {
     end: Option<Arc<Place>>,
     /// What it uses of others: tensors, and ways back, which keep what they read besides their inputs.
     held: Vec<Tensor>,
-    kept: Vec<Backward>,
+    kept: Vec<Back>,
     /// When the first lane last waited for it.
     joined: u64,
 }
@@ -355,13 +355,13 @@ impl WayBack {
     }
 
     /// Keeps what a node held that was made in `lane` and has no gradient: others may still use it.
-    pub(super) fn bury(lane: usize, held: impl Iterator<Item = Tensor>, way: Option<Backward>) {
+    pub(super) fn bury(lane: usize, held: impl Iterator<Item = Tensor>, way: Back) {
         OPEN.with_borrow_mut(|open| {
             let Some(open) = open else { return };
             let lane = if lane > 0 { lane } else { open.current };
             if let Some(side) = lane.checked_sub(1) {
                 open.sides[side].held.extend(held);
-                open.sides[side].kept.extend(way);
+                open.sides[side].kept.push(way);
             }
         });
     }
@@ -376,7 +376,7 @@ impl WayBack {
     }
 
     /// Keeps the way that the current lane has gone back.
-    pub(super) fn keep(way: Backward) {
+    pub(super) fn keep(way: Back) {
         at_side(|side| side.kept.push(way));
     }
 

@@ -8,6 +8,7 @@ mod conv;
 mod copies;
 #[cfg(feature = "cuda")]
 mod device;
+mod downloads;
 #[cfg(feature = "cuda")]
 mod graph;
 #[cfg(feature = "emulator")]
@@ -21,6 +22,8 @@ mod memory;
 mod norm;
 mod optim;
 mod other;
+#[cfg(feature = "cuda")]
+mod page_locked;
 mod recorded;
 mod sum;
 mod tape;
@@ -34,6 +37,7 @@ pub(crate) use conv::conv2d;
 pub use conv::{gpu_notices, set_tf32};
 #[cfg(feature = "cuda")]
 pub use device::open as open_gpu;
+pub use downloads::{Download, Downloads};
 #[cfg(feature = "cuda")]
 pub use graph::{StepGraph, gpu_memory_in_use, rehearse};
 #[cfg(feature = "emulator")]

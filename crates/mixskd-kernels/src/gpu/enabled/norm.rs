@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor, Var};
-use mixskd_cuda::norm::{self, Incoming, Outgoing, Running, Shape};
+use mixskd_cuda::norm::{self, Incoming, MOST_GATHERED, Outgoing, Running, Shape};
 use mixskd_cuda::{Element, NULL};
 
 use super::memory::{Gpu, address, failed, kernel_for, start};
-use super::recorded::record;
+use super::recorded::record_gathering;
+use super::sum::{Share, sum};
 use super::{later, tape};
 use crate::{BatchStats, Result};
 
@@ -149,7 +150,7 @@ impl Normalise {
         }
         inputs.extend(&residual);
         let (weight, bias, added) = (weight.clone(), bias.clone(), residual.is_some());
-        let backward = move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| {
+        let backward = move |inputs: &[&Tensor], y: &Tensor, dy: Vec<Share>| {
             let params = [&weight, &bias];
             let residual = inputs.last().copied().filter(|_| added);
             let [dx, d_params, d_residual] = self.gradients(inputs[0], params, residual, y, dy)?;
@@ -162,7 +163,7 @@ impl Normalise {
             gradients.truncate(inputs.len());
             Ok(gradients)
         };
-        Ok(record(
+        Ok(record_gathering(
             "mixskd-cuda-batch-norm",
             &inputs,
             y,
@@ -178,42 +179,57 @@ impl Normalise {
         [weight, bias]: [&Tensor; 2],
         residual: Option<&Tensor>,
         y: &Tensor,
-        dy: &Tensor,
+        dy: Vec<Share>,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        let shares = few(dy, y)?;
+        let parts = shares.iter().map(Share::part);
+        let parts = parts.collect::<candle_core::Result<Vec<_>>>()?;
         let (gpu, channels) = (&self.gpu, self.shape.channels);
         let scratch = gpu.empty(DType::F32, self.shape.scratch())?;
         let coefficients = gpu.empty(DType::F32, 3 * channels)?;
         let d_params = gpu.empty(DType::F32, (2, channels))?;
-        let wanted = |t: &Tensor| {
-            t.track_op()
-                .then(|| gpu.empty(t.dtype(), t.shape()))
-                .transpose()
-        };
-        let dx = wanted(x)?;
-        let d_residual = residual.map_or(Ok(None), wanted)?;
+        let map = |wanted: bool| wanted.then(|| gpu.empty(x.dtype(), x.shape())).transpose();
         let place = |t: &Option<Tensor>| t.as_ref().map_or(Ok(NULL), address);
         let given = |is_read: bool, t: &Tensor| if is_read { address(t) } else { Ok(NULL) };
         let from = Incoming {
             x: address(x)?,
             y: given(self.relu && residual.is_some(), y)?,
-            dy: address(dy)?,
+            dy: &parts,
             weight: address(weight)?,
             bias: given(self.relu && residual.is_none(), bias)?,
             mean: address(&self.mean)?,
             inv_std: address(&self.inv_std)?,
             own: self.own,
         };
+        let (dx, behind) = (map(x.track_op())?, map(from.gathers())?);
         let to = Outgoing {
             scratch: address(&scratch)?,
             coefficients: address(&coefficients)?,
             d_params: address(&d_params)?,
             dx: place(&dx)?,
-            d_residual: place(&d_residual)?,
+            behind: place(&behind)?,
         };
         // SAFETY: the arrays are as long as the fields say.
         unsafe { norm::backward(gpu.engine(), self.shape, from, to) }.map_err(failed)?;
+        let d_residual = behind.or_else(|| shares.into_iter().next().map(|whole| whole.x));
+        let d_residual = d_residual.filter(|_| residual.is_some_and(Tensor::track_op));
         Ok([dx, Some(d_params), d_residual])
     }
+}
+
+/// Parts of a gradient like `y`'s that the way back adds up, contiguous and of `y`'s type; one that is the whole where there are too many of them.
+fn few(parts: Vec<Share>, y: &Tensor) -> candle_core::Result<Vec<Share>> {
+    let is_one = |part: &Share| part.first == 0 && part.x.shape() == y.shape();
+    let fit = match parts.as_slice() {
+        [only] => is_one(only),
+        some => some.len() <= MOST_GATHERED,
+    };
+    let alike = parts.iter().all(|part| part.x.dtype() == y.dtype());
+    if !fit || !alike {
+        let whole = sum(parts, y.shape())?.contiguous()?;
+        return Ok(vec![Share::whole(whole)]);
+    }
+    parts.iter().map(Share::contiguous).collect()
 }
 
 /// Moves running mean and variance towards a batch's, in place.

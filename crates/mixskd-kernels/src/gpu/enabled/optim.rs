@@ -127,8 +127,8 @@ fn turned_slot(update: &ParameterUpdate, turned: &Tensor) -> Result<TurnedSlot> 
     })
 }
 
-/// `[Σ x², 1 if that is finite or else 0]` over all `tensors`.
-pub(crate) fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
+/// `[Σ x², 1 if that is finite or else 0]` over all `tensors`; with `broken`, 0 from the first bad one on.
+pub(crate) fn judge(tensors: &[&Tensor], broken: Option<&Tensor>) -> Result<Option<Tensor>> {
     let Some(first) = tensors.first() else {
         return Ok(None);
     };
@@ -137,6 +137,9 @@ pub(crate) fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
     let (Some(kinds), true) = (kinds, tensors.iter().all(is_here)) else {
         return Ok(None);
     };
+    if !broken.is_none_or(|broken| is_here(&broken) && broken.dtype() == DType::F32) {
+        return Ok(None);
+    }
     let Some(gpu) = Gpu::of(first.device())? else {
         return Ok(None);
     };
@@ -162,6 +165,7 @@ pub(crate) fn judge(tensors: &[&Tensor]) -> Result<Option<Tensor>> {
             &arrays,
             address(&scratch)?,
             address(&verdict)?,
+            broken.map_or(Ok(NULL), address)?,
         )
     }
     .map_err(failed)?;

@@ -7,11 +7,16 @@ use candle_core::{
     Tensor, bail,
 };
 
-use super::tape;
+use super::sum::Share;
+use super::tape::{self, Back};
 
 /// Gradients of the inputs from inputs, output and the output's gradient.
 pub(super) type Backward =
     Box<dyn Fn(&[&Tensor], &Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+
+/// The same from the parts that the output's gradient is the sum of, in their order.
+pub(super) type Gathering =
+    Box<dyn Fn(&[&Tensor], &Tensor, Vec<Share>) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
 
 struct Recorded {
     name: &'static str,
@@ -32,10 +37,42 @@ pub(super) fn record(
     + Sync
     + 'static,
 ) -> Result<Tensor> {
-    let (shape, backward) = (shape.into(), Box::new(backward));
+    let shape = shape.into();
     if tape::is_running() {
-        return Ok(tape::note(name, inputs, storage, shape, backward));
+        let way = Back::Kernel(Box::new(backward));
+        return Ok(tape::note(name, inputs, storage, shape, way));
     }
+    apply(name, inputs, storage, shape, Box::new(backward))
+}
+
+/// The same for one that adds up what comes of its output's gradient by itself, where there is a tape.
+pub(super) fn record_gathering(
+    name: &'static str,
+    inputs: &[&Tensor],
+    storage: Storage,
+    shape: Shape,
+    backward: impl Fn(&[&Tensor], &Tensor, Vec<Share>) -> Result<Vec<Option<Tensor>>>
+    + Send
+    + Sync
+    + 'static,
+) -> Result<Tensor> {
+    if tape::is_running() {
+        let way = Back::Gathering(Box::new(backward));
+        return Ok(tape::note(name, inputs, storage, shape, way));
+    }
+    let whole = move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| {
+        backward(inputs, y, vec![Share::whole(dy.clone())])
+    };
+    apply(name, inputs, storage, shape, Box::new(whole))
+}
+
+fn apply(
+    name: &'static str,
+    inputs: &[&Tensor],
+    storage: Storage,
+    shape: Shape,
+    backward: Backward,
+) -> Result<Tensor> {
     let op = Recorded {
         name,
         storage: Mutex::new(Some(storage)),

@@ -17,6 +17,22 @@ impl Share {
     pub(super) fn whole(x: Tensor) -> Self {
         Self { x, first: 0 }
     }
+
+    pub(super) fn contiguous(&self) -> Result<Self> {
+        Ok(Self {
+            x: self.x.contiguous()?,
+            first: self.first,
+        })
+    }
+
+    /// As a kernel is given it. It has to be contiguous.
+    pub(super) fn part(&self) -> Result<Part> {
+        Ok(Part {
+            x: address(&self.x)?,
+            first: self.first,
+            len: self.x.elem_count(),
+        })
+    }
 }
 
 /// All of them added up, in their order; one that is the whole is handed through.
@@ -34,27 +50,18 @@ pub(super) fn sum(mut shares: Vec<Share>, shape: &Shape) -> Result<Tensor> {
 }
 
 fn launch(shares: &[Share], shape: &Shape) -> Result<Tensor> {
-    let xs: Vec<Tensor> = shares
+    let shares: Vec<Share> = shares
         .iter()
-        .map(|share| share.x.contiguous())
+        .map(Share::contiguous)
         .collect::<Result<_>>()?;
-    let Some((gpu, element)) = kernel_for(&xs.iter().collect::<Vec<_>>(), &[])? else {
+    let xs: Vec<&Tensor> = shares.iter().map(|share| &share.x).collect();
+    let Some((gpu, element)) = kernel_for(&xs, &[])? else {
         // Of a type that no kernel knows, and so that no kernel took a part of.
         let (first, others) = xs.split_first().context("a sum of nothing")?;
-        return others.iter().try_fold(first.clone(), |sum, x| sum + x);
+        return others.iter().try_fold((*first).clone(), |sum, x| sum + *x);
     };
     let y = gpu.empty(xs[0].dtype(), shape)?;
-    let parts = shares
-        .iter()
-        .zip(&xs)
-        .map(|(share, x)| {
-            Ok(Part {
-                x: address(x)?,
-                first: share.first,
-                len: x.elem_count(),
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let parts = shares.iter().map(Share::part).collect::<Result<Vec<_>>>()?;
     // SAFETY: each part has its length, and is one of `shape`.
     unsafe {
         sum::parts(

@@ -20,7 +20,7 @@ use candle_core::{DType, Shape, Storage, Tensor, TensorId, bail};
 use super::lanes::{self, Origin, WayBack};
 use super::later;
 use super::memory::{Gpu, tensor};
-use super::recorded::{Backward, record};
+use super::recorded::{Backward, Gathering, record};
 use super::sum::{Share, sum};
 use super::weights::StepGradients;
 
@@ -39,8 +39,10 @@ struct Node {
 }
 
 /// How a node goes back.
-enum Back {
+pub(super) enum Back {
     Kernel(Backward),
+    /// The gradient is added up on the way.
+    Gathering(Gathering),
     /// The output is a part of the one input, from this element on.
     From(usize),
 }
@@ -69,9 +71,9 @@ pub(super) fn note(
     inputs: &[&Tensor],
     storage: Storage,
     shape: Shape,
-    backward: Backward,
+    way: Back,
 ) -> Tensor {
-    put_down(name, inputs, storage, shape, Back::Kernel(backward))
+    put_down(name, inputs, storage, shape, way)
 }
 
 /// The tensor of `storage`, which holds the elements of `input` from `first` on.
@@ -239,31 +241,33 @@ impl Way {
             self.flush(Some(last))?;
             let Some(node) = self.nodes.pop() else { break };
             if node.gradient.is_empty() {
-                let way = match node.way {
-                    Back::Kernel(backward) => Some(backward),
-                    Back::From(_) => None,
-                };
                 let held = node.inputs.into_iter().chain([node.output]);
-                WayBack::bury(node.lane, held, way);
+                WayBack::bury(node.lane, held, node.way);
                 continue;
             }
             self.lanes.go(node.lane, &node.origins)?;
             WayBack::hold(self.of_other_lanes(&node));
-            let dy = sum(node.gradient, node.output.shape())?.contiguous()?;
-            let backward = match node.way {
-                Back::Kernel(backward) => backward,
+            let shape = node.output.shape();
+            let inputs: Vec<_> = node.inputs.iter().collect();
+            let y = node.output.detach();
+            let gradients = match &node.way {
+                Back::Kernel(backward) => {
+                    let dy = sum(node.gradient, shape)?.contiguous()?;
+                    later::going_back(|| backward(&inputs, &y, &dy))?
+                }
+                Back::Gathering(backward) => {
+                    later::going_back(|| backward(&inputs, &y, node.gradient))?
+                }
                 Back::From(first) => {
-                    self.deliver(&node.inputs[0], Share { x: dy, first })?;
+                    let (x, first) = (sum(node.gradient, shape)?.contiguous()?, *first);
+                    self.deliver(&node.inputs[0], Share { x, first })?;
                     continue;
                 }
             };
-            let inputs: Vec<_> = node.inputs.iter().collect();
-            let y = node.output.detach();
-            let gradients = later::going_back(|| backward(&inputs, &y, &dy))?;
             if gradients.len() != inputs.len() {
                 bail!("{}: not a gradient for each input", node.name);
             }
-            WayBack::keep(backward);
+            WayBack::keep(node.way);
             for (input, gradient) in node.inputs.iter().zip(gradients) {
                 if let (true, Some(gradient)) = (input.track_op(), gradient) {
                     self.deliver(input, Share::whole(gradient))?;
