@@ -13,10 +13,13 @@
 #define STRING(text) #text
 // No read before it is put off until after it. (The compiler would rather have fewer registers.)
 #define SENT_OFF() __syncwarp(__activemask())
+// Of an array whose elements are read where they were written alone. (Zeros in bfloat16's place would have the compiler unpack each read before the next.)
+#define BLANK
 #else
 #include "../emulator/host.h"
 #define UNROLL(turns)
 #define SENT_OFF()
+#define BLANK = {}
 #endif
 
 typedef unsigned char u8;

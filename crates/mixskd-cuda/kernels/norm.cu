@@ -252,7 +252,7 @@ template <class T, u32 V, u32 N, Relu HOW> struct Rows {
         SENT_OFF();
     }
     __device__ inline Rows(Gathered<T> maps, u64 at, u64 step) {
-        Pack<T, V> some[GATHERED][N];
+        Pack<T, V> some[GATHERED][N] BLANK;
         for (u32 j = 0; j < N; j++) in[j] = load<T, V>(maps.x + at + j * step);
         for (u32 p = 0; p < GATHERED; p++) {
             if (p >= maps.entries) break;

@@ -116,8 +116,6 @@ struct Said {
     maps: Option<[Tensor; 2]>,
     /// Both as one batch, where that is what modules are given.
     joined: Option<Tensor>,
-    /// The discriminator's logits on them.
-    judged: Option<[Tensor; 2]>,
 }
 
 /// A list of what every head has, or nothing where none has it.
@@ -204,22 +202,12 @@ impl MixSkd {
             Some([a, b]) if has_gpu_kernels(a.device()) => Some(join_samples(&[a, b])?),
             _ => None,
         };
-        let judge = |discriminator: &Discriminator, map: &Tensor| {
-            let map = self.objective.discriminator.input(map)?;
-            Ok::<_, Error>(discriminator.forward(&map)?)
-        };
-        let judged = match (self.discriminators.get(k), &joined, &maps) {
-            (Some(own), Some(both), _) => Some(halves(&judge(own, both)?, size)?),
-            (Some(own), None, Some([a, b])) => Some([judge(own, a)?, judge(own, b)?]),
-            _ => None,
-        };
         Ok(Said {
             original,
             mixed,
             interpolated,
             maps,
             joined,
-            judged,
         })
     }
 
@@ -239,6 +227,23 @@ impl MixSkd {
             [teach(&own(0))?, teach(&own(1))?]
         } else {
             halves(&teach(&joined)?, size)?
+        };
+        Ok([Some(a), Some(b)])
+    }
+
+    /// What discriminator `k` says of its head's interpolated and of its mixes' map.
+    fn judged(&self, k: usize, head: &Said, size: usize) -> Result<[Option<Tensor>; 2]> {
+        let Some(own) = self.discriminators.get(k) else {
+            return Ok([None, None]);
+        };
+        let judge = |map: &Tensor| {
+            let map = self.objective.discriminator.input(map)?;
+            Ok::<_, Error>(own.forward(&map)?)
+        };
+        let [a, b] = match (&head.joined, &head.maps) {
+            (Some(both), _) => halves(&judge(both)?, size)?,
+            (None, Some([a, b])) => [judge(a)?, judge(b)?],
+            (None, None) => return Ok([None, None]),
         };
         Ok([Some(a), Some(b)])
     }
@@ -264,12 +269,24 @@ impl MixSkd {
         let second = if originals { size } else { 0 };
         let logits: Vec<_> = heads.iter().map(|head| &head.logits).collect();
         let said = side_by_side(&logits, |k| self.said(k, &heads[k], pairs, second))?;
-        let [teacher_interpolated, teacher_mixed] = self.taught(&said, size)?;
+        // Self-teacher and discriminators read the same maps, and nothing of each other.
+        let ready = vec![&pairs.lambda; 1 + said.len()];
+        let asked = side_by_side(&ready, |at| match at.checked_sub(1) {
+            None => self.taught(&said, size),
+            Some(k) => self.judged(k, &said[k], size),
+        })?;
+        let teacher = |at: usize| asked.first().and_then(|both| both[at].clone());
+        let judged = |at: usize| {
+            asked
+                .iter()
+                .skip(1)
+                .filter_map(|both| both[at].clone())
+                .collect()
+        };
         let map = |at: usize| every(&said, |head| Some(head.maps.as_ref()?[at].clone()));
-        let judged = |at: usize| every(&said, |head| Some(head.judged.as_ref()?[at].clone()));
         let outputs = MixSkdOutputs {
-            teacher_interpolated,
-            teacher_mixed,
+            teacher_interpolated: teacher(0),
+            teacher_mixed: teacher(1),
             discriminator_interpolated: judged(0),
             discriminator_mixed: judged(1),
             original: every(&said, |head| head.original.clone()),
