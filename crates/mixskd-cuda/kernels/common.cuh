@@ -51,6 +51,9 @@ template <class T, u32 V> __device__ inline void store(T *to, const Pack<T, V> &
 
 __device__ inline u64 thread_index() { return (u64)blockIdx.x * BLOCK + threadIdx.x; }
 
+// A loss's gradient: a number, times one in memory where there is one.
+__device__ inline float incoming(const float *gradient, float factor) { return gradient ? *gradient * factor : factor; }
+
 // The last entry whose first block is not after this one.
 template <class Table> __device__ u32 own_entry(const Table &table, u32 count) {
     u32 low = 0, high = count;

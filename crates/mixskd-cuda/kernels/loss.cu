@@ -1,5 +1,5 @@
 // Losses. One block a row of logits; every row's loss is written and the rows added up in order by `scaled_sum`. The gradient that
-// comes in is read from device memory, so that nothing waits for the host.
+// comes in may be read from device memory, so that nothing waits for the host.
 #include "common.cuh"
 
 // log p_c = (scale·z_c − top) − log_sum; a NaN, which the maximum passes over, comes out of the sum.
@@ -54,11 +54,11 @@ BOTH(label_loss, PARAMETERS, (z, labels, partner, lambda, losses, classes))
 // dL/dz_c = g/B · ((a + b)·p_c − the weights of c). Grid: rows.
 template <class T>
 __device__ void label_loss_backward(const T *z, const u32 *labels, const u32 *partner, const float *lambda,
-                                    const float *gradient, T *dz, u32 rows, u32 classes) {
+                                    const float *gradient, float factor, T *dz, u32 rows, u32 classes) {
     u64 at = (u64)blockIdx.x * classes;
     LogSoftmax s = log_softmax(z + at, classes, 1.0f);
     Target t = target(labels, partner, lambda, blockIdx.x);
-    float g = *gradient / (float)rows;
+    float g = incoming(gradient, factor) / (float)rows;
     for (u32 c = threadIdx.x; c < classes; c += BLOCK) {
         float value = (t.a + t.b) * expf(log_p(s, widen(z[at + c])));
         if (c == t.own) value -= t.a;
@@ -67,9 +67,9 @@ __device__ void label_loss_backward(const T *z, const u32 *labels, const u32 *pa
     }
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *z, const u32 *labels, const u32 *partner, const float *lambda, const float *gradient, T *dz, u32 rows,  \
-     u32 classes)
-BOTH(label_loss_backward, PARAMETERS, (z, labels, partner, lambda, gradient, dz, rows, classes))
+    (const T *z, const u32 *labels, const u32 *partner, const float *lambda, const float *gradient, float factor,      \
+     T *dz, u32 rows, u32 classes)
+BOTH(label_loss_backward, PARAMETERS, (z, labels, partner, lambda, gradient, factor, dz, rows, classes))
 #undef PARAMETERS
 
 // −Σ_c t_c·log p_c. Grid: rows.
@@ -87,18 +87,18 @@ BOTH(soft_loss, PARAMETERS, (z, t, losses, classes))
 
 // dL/dz_c = g/B · (p_c·Σ t − t_c). Grid: rows.
 template <class T>
-__device__ void soft_loss_backward(const T *z, const T *t, const float *gradient, T *dz, u32 rows, u32 classes) {
+__device__ void soft_loss_backward(const T *z, const T *t, const float *gradient, float factor, T *dz, u32 rows, u32 classes) {
     u64 at = (u64)blockIdx.x * classes;
     LogSoftmax s = log_softmax(z + at, classes, 1.0f);
     float sum = 0;
     for (u32 c = threadIdx.x; c < classes; c += BLOCK) sum += widen(t[at + c]);
     sum = block_sum(sum);
-    float g = *gradient / (float)rows;
+    float g = incoming(gradient, factor) / (float)rows;
     for (u32 c = threadIdx.x; c < classes; c += BLOCK)
         dz[at + c] = narrow<T>(g * (sum * expf(log_p(s, widen(z[at + c]))) - widen(t[at + c])));
 }
-#define PARAMETERS(T) (const T *z, const T *t, const float *gradient, T *dz, u32 rows, u32 classes)
-BOTH(soft_loss_backward, PARAMETERS, (z, t, gradient, dz, rows, classes))
+#define PARAMETERS(T) (const T *z, const T *t, const float *gradient, float factor, T *dz, u32 rows, u32 classes)
+BOTH(soft_loss_backward, PARAMETERS, (z, t, gradient, factor, dz, rows, classes))
 #undef PARAMETERS
 
 // T²·Σ_c p_c·(log p_c − log q_c), p the teacher's. Grid: rows.
@@ -122,18 +122,19 @@ BOTH(divergence, PARAMETERS, (student, teacher, losses, classes, temperature))
 
 // dL/ds_c = T·g/B · (q_c − p_c). Grid: rows.
 template <class T>
-__device__ void divergence_backward(const T *student, const T *teacher, const float *gradient, T *ds, u32 rows,
-                                    u32 classes, float temperature) {
+__device__ void divergence_backward(const T *student, const T *teacher, const float *gradient, float factor, T *ds,
+                                    u32 rows, u32 classes, float temperature) {
     u64 at = (u64)blockIdx.x * classes;
     LogSoftmax q = log_softmax(student + at, classes, 1.0f / temperature);
     LogSoftmax p = log_softmax(teacher + at, classes, 1.0f / temperature);
-    float g = temperature * *gradient / (float)rows;
+    float g = temperature * incoming(gradient, factor) / (float)rows;
     for (u32 c = threadIdx.x; c < classes; c += BLOCK)
         ds[at + c] = narrow<T>(g * (expf(log_p(q, widen(student[at + c]))) - expf(log_p(p, widen(teacher[at + c])))));
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *student, const T *teacher, const float *gradient, T *ds, u32 rows, u32 classes, float temperature)
-BOTH(divergence_backward, PARAMETERS, (student, teacher, gradient, ds, rows, classes, temperature))
+    (const T *student, const T *teacher, const float *gradient, float factor, T *ds, u32 rows, u32 classes,            \
+     float temperature)
+BOTH(divergence_backward, PARAMETERS, (student, teacher, gradient, factor, ds, rows, classes, temperature))
 #undef PARAMETERS
 
 // λ·x + (1 − λ)·x_π − y of one element of row `row`; x − y without `partner`.
@@ -168,8 +169,8 @@ BOTH(square_partial, PARAMETERS, (x, partner, lambda, y, partial, length))
 // ∂/∂(interpolation) of the mean square into `d_first`, its negative into `d_second`, each where wanted. Grid: (parts, rows).
 template <class T>
 __device__ void square_backward(const T *x, const u32 *partner, const float *lambda, const T *y, const float *gradient,
-                                T *d_first, T *d_second, u32 length, float scale) {
-    float g = *gradient * scale;
+                                float factor, T *d_first, T *d_second, u32 length, float scale) {
+    float g = incoming(gradient, factor) * scale;
     for (u64 at = thread_index(); at < length; at += (u64)gridDim.x * BLOCK) {
         float d = g * difference(x, partner, lambda, y, blockIdx.y, length, at);
         if (d_first) d_first[(u64)blockIdx.y * length + at] = narrow<T>(d);
@@ -177,9 +178,9 @@ __device__ void square_backward(const T *x, const u32 *partner, const float *lam
     }
 }
 #define PARAMETERS(T)                                                                                                 \
-    (const T *x, const u32 *partner, const float *lambda, const T *y, const float *gradient, T *d_first, T *d_second, \
-     u32 length, float scale)
-BOTH(square_backward, PARAMETERS, (x, partner, lambda, y, gradient, d_first, d_second, length, scale))
+    (const T *x, const u32 *partner, const float *lambda, const T *y, const float *gradient, float factor,            \
+     T *d_first, T *d_second, u32 length, float scale)
+BOTH(square_backward, PARAMETERS, (x, partner, lambda, y, gradient, factor, d_first, d_second, length, scale))
 #undef PARAMETERS
 
 // out = scale · Σ values, in double precision and in the order of the threads. Grid: 1.

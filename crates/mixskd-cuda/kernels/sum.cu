@@ -92,12 +92,12 @@ extern "C" __global__ void two_sides(const float *a, const float *b, float *y, u
 REGISTER(two_sides)
 
 // Both gradients. Grid: count / BLOCK.
-extern "C" __global__ void two_sides_backward(const float *a, const float *b, const float *gradient, float *da,
-                                              float *db, u32 count, u32 answers) {
+extern "C" __global__ void two_sides_backward(const float *a, const float *b, const float *gradient, float factor,
+                                              float *da, float *db, u32 count, u32 answers) {
     u64 i = thread_index();
     if (i >= count) return;
     float s = (u32)i % answers == 0 ? -1.0f : 1.0f;
-    float g = 0.5f * *gradient / (float)count;
+    float g = 0.5f * incoming(gradient, factor) / (float)count;
     da[i] = g * s * sigmoid(s * a[i]);
     db[i] = -g * s * sigmoid(-s * b[i]);
 }

@@ -3,6 +3,15 @@
 use crate::engine::{args, count, parts};
 use crate::{Address, Element, Engine, NULL, Result};
 
+/// A loss's gradient: `factor`, times the float at `at` unless that is [`NULL`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gradient {
+    /// One float, or nothing.
+    pub at: Address,
+    /// What it is multiplied by.
+    pub factor: f32,
+}
+
 /// `[rows, classes]`, neither of them 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Logits {
@@ -91,19 +100,20 @@ impl Logits {
         engine: &dyn Engine,
         z: Address,
         target: Target,
-        gradient: Address,
+        gradient: Gradient,
         dz: Address,
     ) -> Result<()> {
         let (rows, classes) = (count("batch", self.rows)?, count("classes", self.classes)?);
+        let Gradient { at, factor } = gradient;
         let all = match target {
             Target::Labels {
                 own,
                 partner,
                 lambda,
-            } => args![z, own, partner, lambda, gradient, dz, rows, classes].to_vec(),
-            Target::Soft(t) => args![z, t, gradient, dz, rows, classes].to_vec(),
+            } => args![z, own, partner, lambda, at, factor, dz, rows, classes].to_vec(),
+            Target::Soft(t) => args![z, t, at, factor, dz, rows, classes].to_vec(),
             Target::Teacher(t, temperature) => {
-                args![z, t, gradient, dz, rows, classes, temperature].to_vec()
+                args![z, t, at, factor, dz, rows, classes, temperature].to_vec()
             }
         };
         let name = format!("{}_backward", target.name());
@@ -195,7 +205,7 @@ impl MeanSquare {
         engine: &dyn Engine,
         x: Address,
         y: Address,
-        gradient: Address,
+        gradient: Gradient,
         [d_first, d_second]: [Address; 2],
     ) -> Result<()> {
         if d_first == NULL && d_second == NULL {
@@ -214,7 +224,8 @@ impl MeanSquare {
                     self.partner,
                     self.lambda,
                     y,
-                    gradient,
+                    gradient.at,
+                    gradient.factor,
                     d_first,
                     d_second,
                     length,

@@ -1,6 +1,7 @@
 //! Sums: of gradients that come from several sides, of single numbers, and what surrounds a matrix product. Joined channels.
 
 use crate::engine::{ACROSS, args, blocks, count, word};
+use crate::loss::Gradient;
 use crate::{Address, Element, Engine, Error, Result};
 
 /// Arrays that one launch adds up or joins.
@@ -253,7 +254,7 @@ impl TwoSides {
         self,
         engine: &dyn Engine,
         [a, b]: [Address; 2],
-        gradient: Address,
+        gradient: Gradient,
         [da, db]: [Address; 2],
     ) -> Result<()> {
         let len = self.rows * self.answers;
@@ -264,7 +265,7 @@ impl TwoSides {
             engine.launch(
                 "two_sides_backward",
                 blocks("batch", len)?,
-                args![a, b, gradient, da, db, all, answers],
+                args![a, b, gradient.at, gradient.factor, da, db, all, answers],
             )
         }
     }

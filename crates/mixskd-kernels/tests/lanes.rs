@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Tape, add, batch_norm_train, conv2d, cross_entropy,
-    emulate_gpu, global_avg_pool2d, kl_divergence, landmark, linear, move_running, mse, races,
-    relu, side_by_side, weighted_sum,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Tape, add, batch_norm_train, collect, conv2d,
+    cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, kl_divergence, landmark,
+    linear, move_running, mse, races, relu, side_by_side, unhurried, weighted_sum,
 };
 
 #[global_allocator]
@@ -36,8 +36,10 @@ fn both(variables: &[&Var], work: &dyn Fn() -> Tensor) -> races::Found {
         tape.use_weights(&ConvWeights::new(weights, DType::F32).unwrap());
         let loss = work();
         let gradients = tape.backward(&loss).unwrap();
+        // A kernel is seen to read it.
+        let loss = collect(&[&loss.detach()]).unwrap().unwrap();
         let of = |v: &&Var| gradients.get(v).unwrap().clone();
-        let all = std::iter::once(loss.detach()).chain(variables.iter().map(of));
+        let all = std::iter::once(loss).chain(variables.iter().map(of));
         all.map(|t| t.flatten_all().unwrap().to_vec1().unwrap())
             .collect()
     };
@@ -201,6 +203,35 @@ fn more_work_than_lanes_and_lanes_in_lanes() {
         weighted_sum(&all).unwrap().unwrap()
     });
     assert!(3 * seen.longest < 2 * seen.launches, "{seen:?}");
+}
+
+#[test]
+fn losses_that_nobody_waits_for_are_there_in_the_end() {
+    let z = var(&[4, 2], 1);
+    let labels = Tensor::new(&[0u32, 1, 1, 0], &Device::Cpu).unwrap();
+    let objective = || {
+        // A way back that is longer than all losses together.
+        let z = (0..20).fold(z.as_tensor().clone(), |z, _| relu(&z).unwrap());
+        landmark(&z).unwrap();
+        let value = |index: usize| {
+            // Maps that are given back as soon as nobody needs them any more.
+            let (a, b) = (relu(&z)?, relu(&z)?);
+            let losses = match index {
+                0 => [cross_entropy(&a, &labels)?, kl_divergence(&a, &b, 2.0)?],
+                1 => [discriminator_loss(&a, &b)?.unwrap(), mse(&a, &b)?],
+                _ => [mse(&b, &z)?, cross_entropy(&b, &labels)?],
+            };
+            let all: Vec<_> = losses.iter().map(|loss| (loss, 0.5)).collect();
+            Ok::<_, mixskd_kernels::Error>(weighted_sum(&all)?.unwrap())
+        };
+        let terms = side_by_side(&[&z; 3], value).unwrap();
+        let all: Vec<_> = terms.iter().map(|term| (term, 3.0)).collect();
+        weighted_sum(&all).unwrap().unwrap()
+    };
+    let beside = both(&[&z], &|| unhurried(objective));
+    let between = both(&[&z], &objective);
+    assert_eq!(beside.launches, between.launches);
+    assert!(beside.longest < between.longest, "{beside:?} {between:?}");
 }
 
 #[test]

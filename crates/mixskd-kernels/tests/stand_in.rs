@@ -7,10 +7,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, ParameterUpdate, SgdConfig, Tape, Uploads, add,
-    backward, batch_norm_train, concat_channels, conv2d, cross_entropy, discriminator_loss,
-    emulate_gpu, global_avg_pool2d, join_channels, join_samples, linear, max_pool2d, mse, relu,
-    samples, sgd_steps, weighted_sum,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Downloads, ParameterUpdate, SgdConfig, Tape,
+    Uploads, add, backward, batch_norm_train, concat_channels, conv2d, cross_entropy,
+    discriminator_loss, emulate_gpu, global_avg_pool2d, join_channels, join_samples, linear,
+    max_pool2d, mse, relu, samples, sgd_steps, weighted_sum,
 };
 
 const BATCH: usize = 4;
@@ -441,4 +441,35 @@ fn uploads_give_what_was_sent_last() {
     let bytes = batches[0].to_dtype(DType::U8).unwrap();
     assert!(uploads.send(&bytes).is_err());
     assert!(uploads.receive(DType::F32).is_err());
+}
+
+#[test]
+fn downloads_give_what_was_there_when_they_were_begun() {
+    emulate_gpu(true);
+    let downloads = Downloads::new(&Device::Cpu).unwrap().unwrap();
+    let first = Var::from_tensor(&floats(&[2, 3], 1)).unwrap();
+    let second = floats(&[5], 2);
+    let want = [first.as_tensor(), &second].map(|t| {
+        let values = t.flatten_all().unwrap().to_vec1::<f32>();
+        values.unwrap()
+    });
+    let both = downloads.begin(&[&first, &second]).unwrap();
+    first.set(&first.zeros_like().unwrap()).unwrap();
+    let after = downloads.begin(&[&first]).unwrap();
+    // On whatever thread.
+    let got = std::thread::spawn(move || {
+        let values = both.values().unwrap();
+        values.into_iter().map(<[f32]>::to_vec).collect::<Vec<_>>()
+    });
+    assert_eq!(got.join().unwrap(), want);
+    assert_eq!(after.values().unwrap(), [[0.0; 6]]);
+    assert!(downloads.begin(&[]).unwrap().values().unwrap().is_empty());
+    // What kernels do not know as float is the caller's to bring.
+    let half = second.to_dtype(DType::BF16).unwrap();
+    assert!(downloads.begin(&[&half]).is_err());
+    assert!(
+        downloads
+            .begin(&[&floats(&[2, 3], 1).t().unwrap()])
+            .is_err()
+    );
 }

@@ -4,11 +4,11 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use mixskd_benches::ramp;
 use mixskd_kernels::{
-    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, DeviceImages, ImageWindow, ParameterUpdate,
-    Pool2dConfig, SgdConfig, Tape, add, avg_pool2d, backward, batch_norm_eval, batch_norm_train,
-    concat_channels, conv2d, count_hits, cross_entropy, global_avg_pool2d, interpolate,
-    interpolated_mse, judge, kl_divergence, linear, max_pool2d, mix_cross_entropy, mse, sgd_step,
-    sgd_steps, soft_cross_entropy,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, DeviceImages, Downloads, ImageWindow,
+    ParameterUpdate, Pool2dConfig, SgdConfig, Tape, add, avg_pool2d, backward, batch_norm_eval,
+    batch_norm_train, concat_channels, conv2d, count_hits, cross_entropy, global_avg_pool2d,
+    interpolate, interpolated_mse, judge, kl_divergence, linear, max_pool2d, mix_cross_entropy,
+    mse, sgd_step, sgd_steps, soft_cross_entropy,
 };
 
 use crate::table::Table;
@@ -147,7 +147,7 @@ pub(crate) fn run(gpu: &Device, options: &Options, table: &mut Table) {
         }
         Err(error) => table.broken("kernel", "inputs", &error),
     }
-    let others: [(&str, Check); 6] = [
+    let others: [(&str, Check); 7] = [
         ("update of all parameters", updates),
         (
             "update of weights as convolutions made their gradients",
@@ -160,6 +160,10 @@ pub(crate) fn run(gpu: &Device, options: &Options, table: &mut Table) {
         ("verdict on a step", verdicts),
         ("hits", hits),
         ("batches of images", images),
+        (
+            "values brought to the host while the GPU goes on",
+            downloads,
+        ),
     ];
     for (name, check) in others {
         match in_time().and_then(|()| guarded(|| check(gpu))) {
@@ -271,6 +275,33 @@ fn cases() -> Result<Vec<Case>> {
                     maps.get(1),
                     relu,
                 )?)
+            },
+        )?);
+    }
+    // On the way back of a tape, what comes of two readers is added up where it is read.
+    let near = Pool2dConfig {
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+    };
+    for (dims, residual) in [
+        ([8, 64, 64, 64], true),
+        ([8, 64, 64, 64], false),
+        ([4, 5, 5, 7], true),
+    ] {
+        let (maps, channels): (Vec<&[usize]>, &[usize]) =
+            (vec![&dims; 1 + usize::from(residual)], &dims[3..]);
+        cases.push(Case::new(
+            format!(
+                "batch norm {dims:?}{}, read twice",
+                if residual { " and sum" } else { "" }
+            ),
+            &maps,
+            &[channels, channels],
+            move |maps, floats| {
+                let (w, b) = (&floats[0], &floats[1]);
+                let (y, _) = batch_norm_train(&maps[0], w, b, BATCH_NORM_EPS, maps.get(1), true)?;
+                Ok(add(&y, &avg_pool2d(&y, near)?)?)
             },
         )?);
     }
@@ -494,8 +525,13 @@ fn verdicts(gpu: &Device) -> Result<f64> {
             let last = Tensor::new(&[1f32, value], gpu)?.to_dtype(dtype)?;
             let fine_too = Tensor::new(&[1f32, 2.0], gpu)?.to_dtype(DType::BF16)?;
             let all: Vec<&Tensor> = fine.iter().chain([&fine_too, &last]).collect();
-            let verdict = judge(&all)?.context("no kernel")?.to_vec1::<f32>()?;
-            if verdict[1] != expected {
+            let broken = Tensor::zeros(1, DType::F32, gpu)?;
+            let verdict = |tensors: &[&Tensor]| -> Result<f32> {
+                let verdict = judge(tensors, Some(&broken))?.context("no kernel")?;
+                Ok(verdict.to_vec1::<f32>()?[1])
+            };
+            // From a bad one on all are.
+            if [verdict(&all)?, verdict(&all[..1])?] != [expected; 2] {
                 return Ok(1.0);
             }
         }
@@ -515,6 +551,32 @@ fn hits(gpu: &Device) -> Result<f64> {
     let _on_gpu = OnGpu::new(gpu);
     let got = count_hits(&logits.to_device(gpu)?, &own.to_device(gpu)?)?.context("no kernel")?;
     Ok(f64::from((got.to_scalar::<f32>()? - expected).abs()))
+}
+
+/// 1 where a value comes otherwise than it was when it was asked for.
+fn downloads(gpu: &Device) -> Result<f64> {
+    let _on_gpu = OnGpu::new(gpu);
+    let downloads = Downloads::new(gpu)?.context("no GPU")?;
+    let large = ramp(&[4 << 20])?;
+    let here = Var::from_tensor(&large.to_device(gpu)?)?;
+    let small = ramp(&[7, 3])?.to_device(gpu)?;
+    let mut worst = 0.0;
+    // Into memory that is made, and into that which served before.
+    for _ in 0..2 {
+        here.set(&large.to_device(gpu)?)?;
+        let coming = downloads.begin(&[&small, &here])?;
+        here.set(&here.zeros_like()?)?;
+        let zeros = downloads.begin(&[&here])?;
+        let same = |got: &[f32], want: &Tensor| -> Result<bool> {
+            Ok(got == want.flatten_all()?.to_vec1::<f32>()?.as_slice())
+        };
+        let (came, zeros) = (coming.values()?, zeros.values()?);
+        let right = same(came[0], &ramp(&[7, 3])?)? && same(came[1], &large)?;
+        if !right || zeros[0].iter().any(|&x| x != 0.0) {
+            worst = 1.0;
+        }
+    }
+    Ok(worst)
 }
 
 /// Windows on and beside images.

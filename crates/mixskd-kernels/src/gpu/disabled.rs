@@ -78,6 +78,11 @@ pub fn side_by_side<T, E: From<crate::Error>>(
     (0..inputs.len()).map(work).collect()
 }
 
+/// Calls `work`.
+pub fn unhurried<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
 /// `None`: this build knows no GPU.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ pub(crate) use disabled::*;
 pub use disabled::{
     ConvWeights, Download, Downloads, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices,
     has_gpu_kernels, landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark,
-    set_tf32, side_by_side,
+    set_tf32, side_by_side, unhurried,
 };
 #[cfg(feature = "emulator")]
 pub use enabled::emulate_gpu;
@@ -25,7 +25,7 @@ pub(crate) use enabled::*;
 pub use enabled::{
     ConvWeights, Download, Downloads, StepGradients, Tape, Uploads, cudnn_choices, gpu_notices,
     has_gpu_kernels, landmark, recall_cudnn_choices, set_cuda_branches, set_cudnn_benchmark,
-    set_tf32, side_by_side,
+    set_tf32, side_by_side, unhurried,
 };
 #[cfg(feature = "cuda")]
 pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use half::bf16;
+use mixskd_cuda::loss::Gradient;
 use mixskd_cuda::{Address, Element};
 
 use crate::common::{self, random, relative};
@@ -104,4 +105,12 @@ pub(crate) const INCOMING: f64 = 1.75;
 
 pub(crate) fn incoming() -> Array {
     float(&Tensor::new(&[INCOMING], &Device::Cpu).unwrap())
+}
+
+/// The gradient that is this one float.
+pub(crate) fn of_one(float: &Array) -> Gradient {
+    Gradient {
+        at: float.at(),
+        factor: 1.0,
+    }
 }

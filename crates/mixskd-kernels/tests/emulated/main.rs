@@ -9,10 +9,10 @@ mod common;
 mod optim;
 mod sum;
 
-use array::{Array, INCOMING, check, float, incoming, one, rounded, var};
+use array::{Array, INCOMING, check, float, incoming, of_one, one, rounded, var};
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
-use mixskd_cuda::loss::{Logits, MeanSquare, Target};
+use mixskd_cuda::loss::{Gradient, Logits, MeanSquare, Target};
 use mixskd_cuda::pool::{GlobalPool, Pool, Reduction};
 use mixskd_cuda::sum::Part;
 use mixskd_cuda::update::{Draws, Images, Pairs, Turn};
@@ -392,8 +392,25 @@ fn loss_case(z: &Var, logits: Logits, target: Target, loss: &Tensor, what: &str)
             .forward(&Emulator, az.at(), target, scratch.at(), value.at())
             .unwrap();
         logits
-            .backward(&Emulator, az.at(), target, g.at(), dz.at())
+            .backward(&Emulator, az.at(), target, of_one(&g), dz.at())
             .unwrap();
+        // A gradient that the host knows.
+        let (at, factor) = (NULL, INCOMING as f32);
+        let again = Array::empty(az.len, logits.element);
+        logits
+            .backward(
+                &Emulator,
+                az.at(),
+                target,
+                Gradient { at, factor },
+                again.at(),
+            )
+            .unwrap();
+        let [got, want] = [&again, &dz].map(|array| array.tensor(z).flatten_all().unwrap());
+        assert_eq!(
+            got.to_vec1::<f64>().unwrap(),
+            want.to_vec1::<f64>().unwrap()
+        );
     }
     check(&value, &loss.reshape(1).unwrap(), &format!("{what}: loss"));
     check(&dz, gradients.get(z).unwrap(), &format!("{what}: dz"));
@@ -503,7 +520,7 @@ fn mean_squares_and_interpolation() {
                         .unwrap();
                     let to = [first.at(), second.at()];
                     square
-                        .backward(&Emulator, ax.at(), ay.at(), g.at(), to)
+                        .backward(&Emulator, ax.at(), ay.at(), of_one(&g), to)
                         .unwrap();
                     update::interpolate_backward(&Emulator, pairs, first.at(), 1.0, back.at())
                         .unwrap();

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use mixskd_cuda::sum::{self, MOST_NUMBERS, MOST_PARTS, Part, TwoSides};
 use mixskd_cuda::{Element, Emulator, NULL};
 
-use crate::array::{Array, check, float, rounded};
+use crate::array::{Array, check, float, of_one, rounded};
 use crate::{ELEMENTS, random};
 
 /// A part of every kind: the whole, one from the middle, one up to the end; lengths with packs and without.
@@ -184,7 +184,7 @@ fn two_sides_of_a_discriminator() {
             let at = [from[0].at(), from[1].at()];
             sizes.forward(&Emulator, at, one.at()).unwrap();
             sizes
-                .backward(&Emulator, at, gradient.at(), [to[0].at(), to[1].at()])
+                .backward(&Emulator, at, of_one(&gradient), [to[0].at(), to[1].at()])
                 .unwrap();
         }
         check(&one, &Tensor::new(&[loss], cpu).unwrap(), "loss");

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use candle_core::Tensor;
-use mixskd_kernels::side_by_side;
+use mixskd_kernels::{side_by_side, unhurried};
 
 use super::terms::{Step, TERMS, zero};
 use super::{MixSkdOutputs, ObjectiveConfig};
@@ -59,7 +59,8 @@ pub fn objective(
     let mut order: Vec<_> = (0..terms.len()).collect();
     order.sort_by_key(|&at| Reverse((terms[at].0.losses)(outputs)));
     let ready = vec![lambda; terms.len()];
-    let values = side_by_side(&ready, |index| (terms[order[index]].0.value)(&step))?;
+    let value = |index: usize| (terms[order[index]].0.value)(&step);
+    let values = unhurried(|| side_by_side(&ready, value))?;
     let mut values: Vec<_> = order.into_iter().zip(values).collect();
     values.sort_by_key(|&(at, _)| at);
     let names = terms.iter().map(|(term, _)| term.name);
@@ -68,7 +69,8 @@ pub fn objective(
         .collect();
     let weights = terms.iter().map(|&(_, weight)| weight);
     let weighted: Vec<_> = parts.iter().map(|(_, part)| part).zip(weights).collect();
-    let total = weighted_sum(&weighted)?.map_or_else(|| zero(outputs, lambda), Ok)?;
+    let total = unhurried(|| weighted_sum(&weighted))?;
+    let total = total.map_or_else(|| zero(outputs, lambda), Ok)?;
     Ok(LossParts { total, parts })
 }
 

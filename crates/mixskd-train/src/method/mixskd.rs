@@ -169,14 +169,8 @@ impl MixSkd {
         })
     }
 
-    /// What the network's head `k` says. `second` is the place of the mixes in its batch.
-    fn said(
-        &self,
-        k: usize,
-        head: &HeadOutput,
-        pairs: &PairTensors,
-        second: usize,
-    ) -> Result<Said> {
+    /// What `head` says. `second` is the place of the mixes in its batch.
+    fn said(&self, head: &HeadOutput, pairs: &PairTensors, second: usize) -> Result<Said> {
         let reads = self.objective.reads();
         let size = pairs.partner_labels.dim(0)?;
         let part = |there: bool, t: &Tensor, at: usize| {
@@ -268,7 +262,7 @@ impl MixSkd {
         // Mixes come after the originals, where there are any.
         let second = if originals { size } else { 0 };
         let logits: Vec<_> = heads.iter().map(|head| &head.logits).collect();
-        let said = side_by_side(&logits, |k| self.said(k, &heads[k], pairs, second))?;
+        let said = side_by_side(&logits, |k| self.said(&heads[k], pairs, second))?;
         // Self-teacher and discriminators read the same maps, and nothing of each other.
         let ready = vec![&pairs.lambda; 1 + said.len()];
         let asked = side_by_side(&ready, |at| match at.checked_sub(1) {

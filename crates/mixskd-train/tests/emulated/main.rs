@@ -288,7 +288,7 @@ fn weights_beside_the_parameters_follow_what_else_changes_them() {
         let out = dir.path().join(name);
         let mut trainer = Trainer::new(&config).unwrap();
         let run = RunDir::create(&out, trainer.config()).unwrap();
-        let mut stop = StopAt(trainer.control());
+        let mut stop = StopAt(0, 2, trainer.control());
         trainer.run(&run, &mut stop).unwrap_err();
         out
     };
@@ -336,15 +336,70 @@ fn a_run_in_bfloat16_learns_as_one_in_float() {
     assert!(far(&half.1, &float.1) < 0.15, "{:?}, {:?}", half.1, float.1);
 }
 
-/// Stops a run after its third step.
-struct StopAt(Control);
+/// Stops a run once it tells of this epoch's step.
+struct StopAt(usize, usize, Control);
 
 impl Observer for StopAt {
     fn step(&mut self, event: &StepEvent) {
-        if event.step == 2 {
-            self.0.stop();
+        if (event.epoch, event.step) == (self.0, self.1) {
+            self.2.stop();
         }
     }
+}
+
+/// A step is launched before the one before it has been read, unless something is to be done between them.
+#[test]
+fn a_run_that_is_cut_while_it_goes_ahead_ends_with_the_same_bits() {
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _emulating = Emulating::new();
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 72, 10);
+    let config = config(dir.path(), "mixskd", 2);
+    let whole = dir.path().join("whole");
+    train(&config, &whole);
+    // Checkpoints after every second step, of which one is the last before the run is stopped; and none but the one that stopping makes.
+    for (every, at) in [("2", (1, 3)), ("epoch", (1, 4)), ("3", (0, 8))] {
+        let setting = format!("run.checkpoint_every=\"{every}\"");
+        let config = config.clone().with(&setting).unwrap();
+        let out = dir.path().join(format!("cut-{every}"));
+        let mut trainer = Trainer::new(&config).unwrap();
+        let run = RunDir::create(&out, trainer.config()).unwrap();
+        let mut stop = StopAt(at.0, at.1, trainer.control());
+        trainer.run(&run, &mut stop).unwrap_err();
+        drop((trainer, run));
+        if every == "2" {
+            // As if it had been killed before it wrote the last.
+            let (last, _) = newest_checkpoint(&out);
+            std::fs::remove_file(out.join("checkpoints").join(last)).unwrap();
+        }
+        let (run, config) = RunDir::open(&out).unwrap();
+        let mut trainer = Trainer::for_resume(&config).unwrap();
+        trainer.resume(&run, &mut ()).unwrap();
+        trainer.run(&run, &mut ()).unwrap();
+        assert!(weights(&out) == weights(&whole), "{every}");
+        assert_eq!(timeless(&out), timeless(&whole), "{every}");
+    }
+}
+
+/// The step that is told of is the one that was not finite, and not one that was begun after it.
+#[test]
+fn what_is_not_finite_is_told_of_its_own_step() {
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _emulating = Emulating::new();
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 160, 10);
+    let told = |graph: bool| {
+        let config = config(dir.path(), "mixskd", 1)
+            .with("optimizer.lr=40")
+            .and_then(|config| config.with(&format!("run.cuda_graph={graph}")));
+        let mut trainer = Trainer::new(&config.unwrap()).unwrap();
+        let out = dir.path().join(format!("graph-{graph}"));
+        let run = RunDir::create(&out, trainer.config()).unwrap();
+        trainer.run(&run, &mut ()).unwrap_err().to_string()
+    };
+    let [ahead, in_turn] = [true, false].map(told);
+    assert!(ahead.contains("epoch 1, step"), "{ahead}");
+    assert_eq!(ahead, in_turn);
 }
 
 #[test]
@@ -359,7 +414,7 @@ fn a_run_goes_on_with_the_algorithms_it_chose() {
     let out = dir.path().join("run");
     let mut trainer = Trainer::new(&config).unwrap();
     let run = RunDir::create(&out, trainer.config()).unwrap();
-    let mut stop = StopAt(trainer.control());
+    let mut stop = StopAt(0, 2, trainer.control());
     trainer.run(&run, &mut stop).unwrap_err();
     let chosen = cudnn_choices(&Device::Cpu).unwrap().unwrap();
     drop((trainer, run));

@@ -46,12 +46,23 @@ struct Open {
     sides: [Side; SIDE_LANES],
     /// Where each of these results was ready.
     landmarks: HashMap<TensorId, Since>,
+    aside: Aside,
+}
+
+/// What nobody waits for before the step's end: a way of its own through the graph.
+#[derive(Default)]
+struct Aside {
+    end: Option<Place>,
+    /// What it uses.
+    held: Vec<Tensor>,
 }
 
 thread_local! {
     static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
     /// How often lanes have been joined.
     static JOINS: Cell<u64> = const { Cell::new(0) };
+    /// Losses are nobody's concern before the step's end.
+    static UNHURRIED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How often this thread's lanes have been joined.
@@ -83,6 +94,8 @@ pub(super) fn current() -> usize {
 
 /// No lanes any more: a step has come to its end, maybe too early.
 pub(super) fn close() {
+    // Where that cannot be waited for, a capture cannot be ended.
+    let _ = end_aside();
     if let Some(open) = OPEN.take() {
         open.gpu.lanes.leave();
     }
@@ -97,6 +110,7 @@ impl Open {
             first: None,
             sides: Default::default(),
             landmarks: HashMap::new(),
+            aside: Aside::default(),
         }
     }
 
@@ -252,6 +266,70 @@ pub fn side_by_side<T, E: From<crate::Error>>(
         tape::joined();
     }
     Ok(results)
+}
+
+/// Calls `work`, whose losses, and the [`weighted_sum`](crate::weighted_sum)s of these, nobody reads before the [`Tape`](crate::Tape) that is there has gone back: gradients
+/// need no loss. In a CUDA graph with branches they are made beside the way back; everywhere else they are there at once.
+pub fn unhurried<T>(work: impl FnOnce() -> T) -> T {
+    struct Until(bool);
+    impl Drop for Until {
+        fn drop(&mut self) {
+            UNHURRIED.set(self.0);
+        }
+    }
+    let _until = Until(UNHURRIED.replace(true));
+    work()
+}
+
+/// Calls `launch`, which makes a loss of `used`. [`unhurried`], that is beside all lanes, behind what came before in the current one and
+/// behind the losses before.
+pub(super) fn aside(used: &[&Tensor], launch: impl FnOnce() -> Result<()>) -> Result<()> {
+    let begun = with(|open| {
+        if !UNHURRIED.get() {
+            return Ok(None);
+        }
+        let here = open.place()?;
+        if let Some(end) = &open.aside.end {
+            open.wait(end)?;
+        }
+        let used = used.iter().map(|&t| t.clone());
+        open.aside.held.extend(used);
+        Ok(Some(here))
+    })?;
+    let launched = launch();
+    if let Some(here) = begun.flatten() {
+        with(|open| {
+            open.aside.end = Some(open.place()?);
+            open.gpu.lanes.go(open.current, &here).map_err(failed)
+        })?;
+    }
+    launched
+}
+
+/// Keeps `loss`, which was made [`aside`].
+pub(super) fn keep_aside(loss: &Tensor) -> Result<()> {
+    with(|open| {
+        if UNHURRIED.get() {
+            open.aside.held.push(loss.detach());
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// The first lane, which becomes the current one, waits for what was made aside.
+pub(super) fn end_aside() -> Result<()> {
+    with(|open| {
+        let aside = std::mem::take(&mut open.aside);
+        if let Some(end) = &aside.end {
+            open.go_first()?;
+            open.wait(end)?;
+        }
+        // No sooner.
+        drop(aside.held);
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// Calls `work` in the first lane, behind all others, which go on behind it.

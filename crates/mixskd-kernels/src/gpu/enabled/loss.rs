@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Storage, Tensor};
 use mixskd_cuda::loss::{Logits, MeanSquare, Target};
 use mixskd_cuda::sum::TwoSides;
 use mixskd_cuda::update::{self, MOST_SAMPLES, Pairs};
 use mixskd_cuda::{Element, NULL};
 
+use super::lanes;
 use super::memory::{Gpu, address, failed, kernel_for, start};
-use super::recorded::record;
+use super::recorded::{Factor, record, record_loss};
 use crate::Result;
 
 /// π as u32 and λ as floats, in the GPU's memory.
@@ -35,6 +36,16 @@ enum Kept {
 }
 
 impl Kept {
+    fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Labels(own, pairs) => {
+                let pairs = pairs.iter().flat_map(|p| [&p.partner, &p.lambda]);
+                std::iter::once(own).chain(pairs).collect()
+            }
+            Self::Soft(t) | Self::Teacher(t, _) => vec![t],
+        }
+    }
+
     fn target(&self) -> candle_core::Result<Target> {
         Ok(match self {
             Self::Labels(own, pairs) => Target::Labels {
@@ -104,26 +115,43 @@ fn on_logits(
     };
     let scratch = gpu.empty(DType::F32, rows)?;
     let loss = gpu.storage(DType::F32, 1)?;
+    let mut used = kept.tensors();
+    used.extend([&z, &scratch]);
     // SAFETY: the arrays are as long as the sizes say.
-    unsafe {
+    lanes::aside(&used, || unsafe {
         let (z, scratch, loss) = (address(&z)?, address(&scratch)?, start(&loss)?);
         sizes
             .forward(gpu.engine(), z, kept.target()?, scratch, loss)
-            .map_err(failed)?;
-    }
-    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+            .map_err(failed)
+    })?;
+    let backward = move |inputs: &[&Tensor], dy: &Factor| {
         let z = inputs[0];
         let dz = gpu.empty(z.dtype(), z.shape())?;
         // SAFETY: as above; the loss's gradient is one float.
         unsafe {
-            let (z, dy, dz) = (address(z)?, address(dy)?, address(&dz)?);
+            let (z, dy, dz) = (address(z)?, dy.gradient()?, address(&dz)?);
             sizes
                 .backward(gpu.engine(), z, kept.target()?, dy, dz)
                 .map_err(failed)?;
         }
         Ok(vec![Some(dz)])
     };
-    Ok(Some(record("mixskd-cuda-loss", &[&z], loss, (), backward)?))
+    made("mixskd-cuda-loss", &[&z], loss, backward)
+}
+
+/// A loss of `inputs` that was made [aside](lanes::aside).
+fn made(
+    name: &'static str,
+    inputs: &[&Tensor],
+    loss: Storage,
+    backward: impl Fn(&[&Tensor], &Factor) -> candle_core::Result<Vec<Option<Tensor>>>
+    + Send
+    + Sync
+    + 'static,
+) -> Result<Option<Tensor>> {
+    let loss = record_loss(name, inputs, loss, backward)?;
+    lanes::keep_aside(&loss)?;
+    Ok(Some(loss))
 }
 
 /// The mean square of `x − y`, `x` interpolated where there are pairs.
@@ -156,14 +184,16 @@ pub(crate) fn mean_square(
     let square = sizes(&pairs)?;
     let scratch = gpu.empty(DType::F32, square.scratch().map_err(failed)?)?;
     let loss = gpu.storage(DType::F32, 1)?;
+    let mut used = vec![&x, &y, &scratch];
+    used.extend(pairs.iter().flat_map(|p| [&p.partner, &p.lambda]));
     // SAFETY: the arrays are as long as the sizes say. That partners are samples is the caller's word: only the host could check it.
-    unsafe {
+    lanes::aside(&used, || unsafe {
         let (x, y) = (address(&x)?, address(&y)?);
         square
             .forward(gpu.engine(), x, y, address(&scratch)?, start(&loss)?)
-            .map_err(failed)?;
-    }
-    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+            .map_err(failed)
+    })?;
+    let backward = move |inputs: &[&Tensor], dy: &Factor| {
         let (x, y) = (inputs[0], inputs[1]);
         let square = sizes(&pairs)?;
         let wanted = |t: &Tensor| {
@@ -176,7 +206,7 @@ pub(crate) fn mean_square(
         // SAFETY: as above.
         unsafe {
             let to = [place(&first)?, place(&second)?];
-            let (x, y, dy) = (address(x)?, address(y)?, address(dy)?);
+            let (x, y, dy) = (address(x)?, address(y)?, dy.gradient()?);
             square
                 .backward(gpu.engine(), x, y, dy, to)
                 .map_err(failed)?;
@@ -187,8 +217,7 @@ pub(crate) fn mean_square(
         };
         Ok(vec![dx, second])
     };
-    let loss = record("mixskd-cuda-mean-square", &[&x, &y], loss, (), backward)?;
-    Ok(Some(loss))
+    made("mixskd-cuda-mean-square", &[&x, &y], loss, backward)
 }
 
 /// Sends a gradient back through the interpolation.
@@ -253,13 +282,13 @@ pub(crate) fn discriminator_loss(a: &Tensor, b: &Tensor) -> Result<Option<Tensor
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let loss = gpu.storage(DType::F32, 1)?;
     // SAFETY: the arrays are as long as the sizes say.
-    unsafe {
+    lanes::aside(&[&a, &b], || unsafe {
         let from = [address(&a)?, address(&b)?];
         sizes
             .forward(gpu.engine(), from, start(&loss)?)
-            .map_err(failed)?;
-    }
-    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+            .map_err(failed)
+    })?;
+    let backward = move |inputs: &[&Tensor], dy: &Factor| {
         let (a, b) = (inputs[0], inputs[1]);
         let [da, db] = [a, b].map(|t| gpu.empty(DType::F32, t.shape()));
         let (da, db) = (da?, db?);
@@ -267,11 +296,10 @@ pub(crate) fn discriminator_loss(a: &Tensor, b: &Tensor) -> Result<Option<Tensor
         unsafe {
             let (from, to) = ([address(a)?, address(b)?], [address(&da)?, address(&db)?]);
             sizes
-                .backward(gpu.engine(), from, address(dy)?, to)
+                .backward(gpu.engine(), from, dy.gradient()?, to)
                 .map_err(failed)?;
         }
         Ok(vec![Some(da), Some(db)])
     };
-    let loss = record("mixskd-cuda-two-sides", &[&a, &b], loss, (), backward)?;
-    Ok(Some(loss))
+    made("mixskd-cuda-two-sides", &[&a, &b], loss, backward)
 }

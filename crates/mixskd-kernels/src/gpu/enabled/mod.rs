@@ -46,7 +46,7 @@ pub use host::emulate_gpu;
 pub(crate) use host::is_emulating;
 pub(crate) use images::batch_images;
 pub(crate) use joined::{add, join_channels, join_samples};
-pub use lanes::{landmark, set_cuda_branches, side_by_side};
+pub use lanes::{landmark, set_cuda_branches, side_by_side, unhurried};
 pub(crate) use loss::{
     discriminator_loss, divergence, interpolate, label_loss, mean_square, soft_loss,
 };

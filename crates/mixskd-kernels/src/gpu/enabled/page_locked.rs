@@ -65,7 +65,7 @@ impl Rooms {
         let recorded = landing.copied.record(&stream).map_err(Error::wrap);
         if recorded.is_err() {
             // The room may be written to at any time: it is left to the driver.
-            landing.room.take().map(std::mem::forget);
+            std::mem::forget(landing.room.take());
         }
         begun.and(recorded).map(|()| landing)
     }

@@ -6,8 +6,11 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage,
     Tensor, bail,
 };
+use mixskd_cuda::NULL;
+use mixskd_cuda::loss::Gradient;
 
-use super::sum::Share;
+use super::memory::address;
+use super::sum::{Share, Weights};
 use super::tape::{self, Back};
 
 /// Gradients of the inputs from inputs, output and the output's gradient.
@@ -17,6 +20,26 @@ pub(super) type Backward =
 /// The same from the parts that the output's gradient is the sum of, in their order.
 pub(super) type Gathering =
     Box<dyn Fn(&[&Tensor], &Tensor, Vec<Share>) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+
+/// The same of a loss, whose gradient may be a number that the host knows.
+pub(super) type OfLoss =
+    Box<dyn Fn(&[&Tensor], &Factor) -> Result<Vec<Option<Tensor>>> + Send + Sync>;
+
+/// A loss's gradient: `number`, times `tensor`'s one where it is there.
+pub(super) struct Factor {
+    pub(super) tensor: Option<Tensor>,
+    pub(super) number: f32,
+}
+
+impl Factor {
+    /// As a kernel is given it.
+    pub(super) fn gradient(&self) -> Result<Gradient> {
+        Ok(Gradient {
+            at: self.tensor.as_ref().map_or(Ok(NULL), address)?,
+            factor: self.number,
+        })
+    }
+}
 
 struct Recorded {
     name: &'static str,
@@ -64,6 +87,46 @@ pub(super) fn record_gathering(
         backward(inputs, y, vec![Share::whole(dy.clone())])
     };
     apply(name, inputs, storage, shape, Box::new(whole))
+}
+
+/// The same for a loss, one float.
+pub(super) fn record_loss(
+    name: &'static str,
+    inputs: &[&Tensor],
+    loss: Storage,
+    backward: impl Fn(&[&Tensor], &Factor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let shape = Shape::from(());
+    if tape::is_running() {
+        let way = Back::OfLoss(Box::new(backward));
+        return Ok(tape::note(name, inputs, loss, shape, way));
+    }
+    let of_tensor = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+        let tensor = Some(dy.clone());
+        backward(
+            inputs,
+            &Factor {
+                tensor,
+                number: 1.0,
+            },
+        )
+    };
+    apply(name, inputs, loss, shape, Box::new(of_tensor))
+}
+
+/// The same for a weighted sum of scalars, where there is a tape.
+pub(super) fn record_weighted(
+    name: &'static str,
+    inputs: &[&Tensor],
+    sum: Storage,
+    weights: Weights,
+) -> Result<Tensor> {
+    if tape::is_running() {
+        let way = Back::Weighted(weights);
+        return Ok(tape::note(name, inputs, sum, Shape::from(()), way));
+    }
+    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| weights.of_tensor(inputs, dy);
+    apply(name, inputs, sum, Shape::from(()), Box::new(backward))
 }
 
 fn apply(

@@ -1,10 +1,13 @@
 //! Sums of gradients and of single numbers, as nodes of the tape: candle would launch two operations for every addend on the way back.
 
+use std::sync::Arc;
+
 use candle_core::{Context, DType, Result, Shape, Tensor};
 use mixskd_cuda::sum::{self, MOST_NUMBERS, MOST_PARTS, Part};
 
-use super::memory::{address, failed, kernel_for, start};
-use super::recorded::record;
+use super::lanes;
+use super::memory::{Gpu, address, failed, kernel_for, start};
+use super::recorded::record_weighted;
 use super::tape;
 
 /// A gradient, or that of the elements from `first` on.
@@ -94,24 +97,37 @@ pub(crate) fn weighted_sum(all: &[(&Tensor, f64)]) -> crate::Result<Option<Tenso
         .map(|&(x, weight)| Ok((address(x)?, weight as f32)))
         .collect::<Result<Vec<_>>>()?;
     let y = gpu.storage(DType::F32, 1)?;
-    // SAFETY: all are one float each.
-    unsafe { sum::weighted_sum(gpu.engine(), &numbers, start(&y)?) }.map_err(failed)?;
-    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
+    lanes::aside(&inputs, || {
+        // SAFETY: all are one float each.
+        unsafe { sum::weighted_sum(gpu.engine(), &numbers, start(&y)?) }.map_err(failed)
+    })?;
+    let loss = record_weighted("mixskd-weighted-sum", &inputs, y, Weights { gpu, weights })?;
+    lanes::keep_aside(&loss)?;
+    Ok(Some(loss))
+}
+
+/// What scalars were multiplied by in a sum.
+pub(super) struct Weights {
+    gpu: Arc<Gpu>,
+    weights: Vec<f32>,
+}
+
+impl Weights {
+    /// The gradient of each, where the sum's is a number.
+    pub(super) fn of_number(&self, number: f32) -> impl Iterator<Item = f32> {
+        self.weights.iter().map(move |weight| weight * number)
+    }
+
+    /// The gradients of `inputs`, where it is a tensor.
+    pub(super) fn of_tensor(&self, inputs: &[&Tensor], dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let from = address(dy)?;
-        let numbers: Vec<_> = weights.iter().map(|&weight| (from, weight)).collect();
-        let all = gpu.empty(DType::F32, weights.len())?;
+        let numbers: Vec<_> = self.weights.iter().map(|&weight| (from, weight)).collect();
+        let all = self.gpu.empty(DType::F32, self.weights.len())?;
         // SAFETY: the gradient is one float, and there is room for one of each.
-        unsafe { sum::weighted(gpu.engine(), &numbers, address(&all)?) }.map_err(failed)?;
+        unsafe { sum::weighted(self.gpu.engine(), &numbers, address(&all)?) }.map_err(failed)?;
         let own = |(i, x): (usize, &&Tensor)| all.narrow(0, i, 1)?.reshape(x.shape()).map(Some);
         inputs.iter().enumerate().map(own).collect()
-    };
-    Ok(Some(record(
-        "mixskd-weighted-sum",
-        &inputs,
-        y,
-        (),
-        backward,
-    )?))
+    }
 }
 
 /// Float arrays of one element each, one after the other.

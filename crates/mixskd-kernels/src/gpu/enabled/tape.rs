@@ -15,13 +15,13 @@ use std::marker::PhantomData;
 
 use candle_core::backprop::GradStore;
 use candle_core::op::BackpropOp;
-use candle_core::{DType, Shape, Storage, Tensor, TensorId, bail};
+use candle_core::{DType, Device, Shape, Storage, Tensor, TensorId, bail};
 
 use super::lanes::{self, Origin, WayBack};
 use super::later;
 use super::memory::{Gpu, tensor};
-use super::recorded::{Backward, Gathering, record};
-use super::sum::{Share, sum};
+use super::recorded::{Backward, Factor, Gathering, OfLoss, record};
+use super::sum::{Share, Weights, sum};
 use super::weights::StepGradients;
 
 /// What a kernel did.
@@ -36,6 +36,8 @@ struct Node {
     gradient: Vec<Share>,
     /// Where from.
     origins: Vec<Origin>,
+    /// What the host knows of a scalar's gradient, beside the rest: it is nobody's to wait for.
+    number: Option<f32>,
 }
 
 /// How a node goes back.
@@ -43,6 +45,10 @@ pub(super) enum Back {
     Kernel(Backward),
     /// The gradient is added up on the way.
     Gathering(Gathering),
+    /// The output is a loss.
+    OfLoss(OfLoss),
+    /// It is a sum of such.
+    Weighted(Weights),
     /// The output is a part of the one input, from this element on.
     From(usize),
 }
@@ -103,6 +109,7 @@ fn put_down(
                 lane: lanes::current(),
                 gradient: Vec::new(),
                 origins: Vec::new(),
+                number: None,
             });
         }
     });
@@ -177,6 +184,7 @@ fn go_back(loss: &Tensor, as_made: bool) -> crate::Result<Gradients> {
         _ => (HashMap::new(), crate::backward(loss)?),
     };
     later::flush()?;
+    lanes::end_aside()?;
     Ok(gradients)
 }
 
@@ -233,14 +241,18 @@ impl Way {
     }
 
     fn back(mut self, loss: &Tensor, as_made: bool) -> candle_core::Result<Gradients> {
-        self.through_candle(loss)?;
+        if self.places.contains_key(&loss.id()) && loss.elem_count() == 1 {
+            self.deliver_number(loss, 1.0)?;
+        } else {
+            self.through_candle(loss)?;
+        }
         while let Some(last) = self.nodes.len().checked_sub(1) {
             if self.joins.pop_if(|join| *join > last).is_some() {
                 self.lanes.fork()?;
             }
             self.flush(Some(last))?;
             let Some(node) = self.nodes.pop() else { break };
-            if node.gradient.is_empty() {
+            if node.gradient.is_empty() && node.number.is_none() {
                 let held = node.inputs.into_iter().chain([node.output]);
                 WayBack::bury(node.lane, held, node.way);
                 continue;
@@ -257,6 +269,14 @@ impl Way {
                 }
                 Back::Gathering(backward) => {
                     later::going_back(|| backward(&inputs, &y, node.gradient))?
+                }
+                Back::OfLoss(backward) => {
+                    let dy = factor(node.gradient, node.number, shape, y.device())?;
+                    later::going_back(|| backward(&inputs, &dy))?
+                }
+                Back::Weighted(weights) => {
+                    let dy = factor(node.gradient, node.number, shape, y.device())?;
+                    self.through_sum(weights, &inputs, &dy)?
                 }
                 Back::From(first) => {
                     let (x, first) = (sum(node.gradient, shape)?.contiguous()?, *first);
@@ -297,6 +317,37 @@ impl Way {
         let shares = node.gradient.iter().zip(&node.origins);
         let gradients = shares.filter(|(_, from)| self.lanes.is_of_others(**from, node.lane));
         inputs.chain(gradients.map(|(share, _)| &share.x))
+    }
+
+    /// The gradients of scalars that were added up; those that the host knows are delivered.
+    fn through_sum(
+        &mut self,
+        weights: &Weights,
+        inputs: &[&Tensor],
+        dy: &Factor,
+    ) -> candle_core::Result<Vec<Option<Tensor>>> {
+        if let Some(dy) = &dy.tensor {
+            return weights.of_tensor(inputs, dy);
+        }
+        for (input, number) in inputs.iter().zip(weights.of_number(dy.number)) {
+            if input.track_op() {
+                self.deliver_number(input, number)?;
+            }
+        }
+        Ok(vec![None; inputs.len()])
+    }
+
+    /// [`Self::deliver`] for a scalar whose gradient the host knows.
+    fn deliver_number(&mut self, input: &Tensor, number: f32) -> candle_core::Result<()> {
+        let node = self.places.get(&input.id());
+        if let Some(node) = node.and_then(|&at| self.nodes.get_mut(at))
+            && matches!(node.way, Back::OfLoss(_) | Back::Weighted(_))
+        {
+            node.number = Some(node.number.map_or(number, |before| before + number));
+            return Ok(());
+        }
+        let number = Tensor::full(number, input.shape(), input.device())?;
+        self.deliver(input, Share::whole(number.to_dtype(input.dtype())?))
     }
 
     fn deliver(&mut self, input: &Tensor, mut share: Share) -> candle_core::Result<()> {
@@ -371,6 +422,29 @@ impl Way {
         }
         Ok(())
     }
+}
+
+/// A loss's gradient of all that came of it: what tensors hold, and what the host knows.
+fn factor(
+    mut shares: Vec<Share>,
+    number: Option<f32>,
+    shape: &Shape,
+    device: &Device,
+) -> candle_core::Result<Factor> {
+    if shares.is_empty() {
+        let number = number.unwrap_or_default();
+        return Ok(Factor {
+            tensor: None,
+            number,
+        });
+    }
+    if let Some(number) = number {
+        shares.push(Share::whole(Tensor::full(number, shape, device)?));
+    }
+    Ok(Factor {
+        tensor: Some(sum(shares, shape)?.contiguous()?),
+        number: 1.0,
+    })
 }
 
 /// A scalar that owes its expression the gradient, and `other` what it is owed itself.
