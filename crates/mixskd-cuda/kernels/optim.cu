@@ -32,10 +32,10 @@ struct Descent {
     }
 };
 
-// Unless `verdict[1]` is 0. Grid: the blocks of all slots.
+// Unless `verdict` is 0. Grid: the blocks of all slots.
 extern "C" __global__ void sgd(const __grid_constant__ Slots slots, u32 count, const float *lr, const float *verdict, float momentum, float decay,
                                u32 nesterov) {
-    if (verdict && verdict[1] == 0.0f) return;
+    if (verdict && *verdict == 0.0f) return;
     Slot own = slots.slot[own_entry(slots, count)];
     Descent descent = {*lr * own.factor, momentum, decay, nesterov};
     u64 start = (u64)(blockIdx.x - own.first) * CHUNK;
@@ -67,7 +67,7 @@ struct TurnedSlots {
 // The update of weights whose gradients are as convolutions make them, which also become what convolutions take: every array is gone through once.
 // Grid: the blocks of all slots.
 template <class T> __device__ void sgd_turned(const TurnedSlots &slots, u32 count, const float *lr, const float *verdict, float momentum, float decay, u32 nesterov) {
-    if (verdict && verdict[1] == 0.0f) return;
+    if (verdict && *verdict == 0.0f) return;
     // A gradient, then a weight, in the parameter's order.
     __shared__ float held[TURNED];
     constexpr u32 EACH = TURNED / BLOCK;
@@ -109,37 +109,46 @@ struct View {
 
 constexpr u32 VIEWS = 240;
 // Elements of a block.
-constexpr u32 SQUARED = 8192;
+constexpr u32 LOOKED_AT = 8192;
 
 struct Views {
     View slot[VIEWS];
 };
 
-// partial[offset + block] = Σ x² over SQUARED elements. Grid: the blocks of all views.
-template <class T> __device__ void squares(const Views &views, u32 count, double *partial, u32 offset) {
+// 1 where x is NaN or infinite.
+template <class T> __device__ inline float strange(T x) { return fabsf(widen(x)) <= 3.4028234664e38f ? 0.0f : 1.0f; }
+
+// found[offset + block] = 1 where some of LOOKED_AT elements are not finite, or else 0. Grid: the blocks of all views.
+template <class T> __device__ void look(const Views &views, u32 count, float *found, u32 offset) {
+    constexpr u32 V = 16 / sizeof(T);
     View own = views.slot[own_entry(views, count)];
     const T *x = (const T *)own.x;
-    u64 start = (u64)(blockIdx.x - own.first) * SQUARED;
-    double sum = 0;
-    UNROLL(8)
-    for (u64 i = start + threadIdx.x; i < start + SQUARED && i < own.len; i += BLOCK) sum += (double)widen(x[i]) * widen(x[i]);
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) partial[offset + blockIdx.x] = sum;
+    u64 start = (u64)(blockIdx.x - own.first) * LOOKED_AT;
+    u64 end = start + LOOKED_AT < own.len ? start + LOOKED_AT : own.len;
+    // In packs as far as there are whole ones, if they begin where packs may.
+    u64 packed = (u64)x % 16 ? start : start + (end - start) / V * V;
+    float some = 0;
+    UNROLL(4)
+    for (u64 i = start + threadIdx.x * V; i < packed; i += BLOCK * V) {
+        Pack<T, V> in = load<T, V>(x + i);
+        for (u32 k = 0; k < V; k++) some = fmaxf(some, strange(in.v[k]));
+    }
+    for (u64 i = packed + threadIdx.x; i < end; i += BLOCK) some = fmaxf(some, strange(x[i]));
+    some = block_max(some);
+    if (threadIdx.x == 0) found[offset + blockIdx.x] = some;
 }
-#define PARAMETERS(T) (const __grid_constant__ Views views, u32 count, double *partial, u32 offset)
-BOTH(squares, PARAMETERS, (views, count, partial, offset))
+#define PARAMETERS(T) (const __grid_constant__ Views views, u32 count, float *found, u32 offset)
+BOTH(look, PARAMETERS, (views, count, found, offset))
 #undef PARAMETERS
 
-// verdict = { Σ partial, 1 if that is finite or else 0 }. With `broken`, a float of 0: once a verdict was bad it is 1, and all later ones are bad.
-// Grid: 1.
-extern "C" __global__ void judge(const double *partial, u32 count, float *verdict, float *broken) {
-    double sum = 0;
-    for (u32 i = threadIdx.x; i < count; i += BLOCK) sum += partial[i];
-    sum = block_sum(sum);
+// verdict = 1 where nothing was found, or else 0. With `broken`, a float of 0: once a verdict was bad it is 1, and all later ones are bad. Grid: 1.
+extern "C" __global__ void judge(const float *found, u32 count, float *verdict, float *broken) {
+    float some = 0;
+    for (u32 i = threadIdx.x; i < count; i += BLOCK) some = fmaxf(some, found[i]);
+    some = block_max(some);
     if (threadIdx.x == 0) {
-        verdict[0] = (float)sum;
-        bool good = sum <= 1.7976931348623157e308 && !(broken && *broken != 0.0f);
-        verdict[1] = good ? 1.0f : 0.0f;
+        bool good = some == 0.0f && !(broken && *broken != 0.0f);
+        *verdict = good ? 1.0f : 0.0f;
         if (broken && !good) *broken = 1.0f;
     }
 }

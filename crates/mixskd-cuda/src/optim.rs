@@ -15,7 +15,7 @@ const TURNED_WORDS: usize = 7;
 /// Entries of a launch's table of arrays.
 const VIEWS: usize = 240;
 /// Elements of a block that adds up squares.
-const SQUARED: usize = 8192;
+const LOOKED_AT: usize = 8192;
 
 /// One parameter of an update: arrays of `len` floats.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,7 +66,7 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// Updates every parameter, by the learning rate at `lr`; where `verdict` is there and its second float is 0, none.
+    /// Updates every parameter, by the learning rate at `lr`; where `verdict` is there and 0, none.
     ///
     /// # Safety
     /// Arrays are as long as the slots say, `lr` is one float, `verdict` is null or [`judge`]'s.
@@ -166,16 +166,15 @@ pub struct View {
     pub element: Element,
 }
 
-/// Doubles of scratch memory that [`judge`] takes for arrays of these lengths.
+/// Floats of scratch memory that [`judge`] takes for arrays of these lengths.
 pub fn judge_scratch(lengths: impl IntoIterator<Item = usize>) -> usize {
-    lengths.into_iter().map(|len| len.div_ceil(SQUARED)).sum()
+    lengths.into_iter().map(|len| len.div_ceil(LOOKED_AT)).sum()
 }
 
-/// `verdict = {Σ x², 1 or 0}` over all values of all arrays: 1 where the sum, and so every value, is finite. Those of
-/// one type are one launch where there is room for them. With `broken`, a float that is 0 at first, every verdict after a bad one is bad.
+/// `verdict`: 1 where every value of all arrays is finite, or else 0. Those of one type are one launch where there is room for them. With `broken`, a float that is 0 at first, every verdict after a bad one is bad.
 ///
 /// # Safety
-/// Arrays are as long as they are said to be, `scratch` has [`judge_scratch`] doubles, `verdict` two floats; `broken` is null or one float.
+/// Arrays are as long as they are said to be, `scratch` has [`judge_scratch`] floats, `verdict` is one; `broken` is null or one.
 ///
 /// # Errors
 /// When a launch fails.
@@ -198,14 +197,14 @@ pub unsafe fn judge(
             table.push(array.at);
             let len = count("gradient", array.len)?;
             table.push(word(len, count("gradient", blocks)?));
-            blocks += array.len.div_ceil(SQUARED);
+            blocks += array.len.div_ceil(LOOKED_AT);
         }
         table.resize(VIEWS * 2, 0);
         let entries = count("gradient", arrays.len())?;
         // SAFETY: the caller's promise; the parts of the scratch memory are disjoint.
         unsafe {
             engine.launch(
-                &format!("squares_{}", arrays[0].element.suffix()),
+                &format!("look_{}", arrays[0].element.suffix()),
                 (count("gradient", blocks)?, 1),
                 args![table, entries, scratch, count("gradient", done)?],
             )?;

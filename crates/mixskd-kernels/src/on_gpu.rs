@@ -25,7 +25,7 @@ pub struct ParameterUpdate<'a> {
 ///
 /// # Shapes
 /// - `rate`: `[1]`, float32
-/// - `verdict`: `[2]`
+/// - `verdict`: `[1]`
 ///
 /// # Errors
 /// When a launch fails.
@@ -38,7 +38,8 @@ pub fn sgd_steps(
     gpu::sgd_steps(updates, rate, verdict, config)
 }
 
-/// `[Σ x², 1 or 0]` over every value of float32 and bfloat16 `tensors`: 1 where the sum, made in float64, and with it every value is finite.
+/// 1 where every value of float32 and bfloat16 `tensors` is finite, or else 0, `[1]`.
+///
 /// `broken`, a float that is 0 at first, is set by a bad verdict, and makes every verdict after it bad: steps that were launched before the host read of one
 /// change nothing either.
 ///

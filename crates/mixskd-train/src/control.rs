@@ -22,7 +22,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Finish the step, write a checkpoint, and end with [`Error::Stopped`].
+    /// Finish the step (on a GPU, the one that has been launched behind it, too), write a checkpoint, and end with [`Error::Stopped`].
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }

@@ -466,8 +466,8 @@ impl Captured {
 
     /// Has the GPU begin, and its readings sent behind it; without a graph all is done now.
     fn start(&mut self, work: &mut Work, own: Site) -> Result<()> {
-        // Loss and hits beside the terms, and a verdict of two.
-        let count = self.shape.names.len() + 4;
+        // Loss, hits and verdict beside the terms.
+        let count = self.shape.names.len() + 3;
         let coming = if let Some(graph) = &self.graph {
             graph.launch()?;
             let readings = self.readings.narrow(0, 0, count)?;

@@ -59,7 +59,7 @@ fn is_finite(tensor: &Tensor) -> Result<bool> {
 pub(crate) fn first_not_finite(gradients: &Gradients) -> Result<Option<(String, f64)>> {
     let all: Vec<&Tensor> = gradients.values().collect();
     if let Some(verdict) = judge(&all, None)?
-        && verdict.to_vec1::<f32>()?.get(1) == Some(&1.0)
+        && verdict.to_vec1::<f32>()? == [1.0]
     {
         return Ok(None);
     }

@@ -268,7 +268,7 @@ impl Trainer {
                 let output = self.method.step(batch)?;
                 broken = broken_gradient(&self.gradients(tape, &output)?)?;
             }
-            // Each value is finite, and the sum of their squares is not.
+            // It was not found a second time.
             broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
         }
         Ok((outcome.reading, broken))

@@ -419,7 +419,7 @@ fn updates(gpu: &Device) -> Result<f64> {
     let _on_gpu = OnGpu::new(gpu);
     let got = own(gpu)?;
     let rate = Tensor::new(&[0.1f32], gpu)?;
-    let bad = Tensor::new(&[0f32, 0.0], gpu)?;
+    let bad = Tensor::new(&[0f32], gpu)?;
     let updates: Vec<_> = got
         .iter()
         .map(|(parameter, gradient, velocity)| ParameterUpdate {
@@ -481,7 +481,7 @@ fn updates_as_made(gpu: &Device, dtype: DType) -> Result<f64> {
     };
     let gradients: Vec<_> = got.iter().map(as_made).collect::<Result<_>>()?;
     let rate = Tensor::new(&[0.1f32], gpu)?;
-    let bad = Tensor::new(&[0f32, 0.0], gpu)?;
+    let bad = Tensor::new(&[0f32], gpu)?;
     let updates: Vec<_> = (got.iter().zip(&gradients))
         .map(|((parameter, _, velocity), gradient)| ParameterUpdate {
             parameter,
@@ -528,7 +528,7 @@ fn verdicts(gpu: &Device) -> Result<f64> {
             let broken = Tensor::zeros(1, DType::F32, gpu)?;
             let verdict = |tensors: &[&Tensor]| -> Result<f32> {
                 let verdict = judge(tensors, Some(&broken))?.context("no kernel")?;
-                Ok(verdict.to_vec1::<f32>()?[1])
+                Ok(verdict.to_vec1::<f32>()?[0])
             };
             // From a bad one on all are.
             if [verdict(&all)?, verdict(&all[..1])?] != [expected; 2] {

@@ -127,7 +127,7 @@ fn turned_slot(update: &ParameterUpdate, turned: &Tensor) -> Result<TurnedSlot> 
     })
 }
 
-/// `[Σ x², 1 if that is finite or else 0]` over all `tensors`; with `broken`, 0 from the first bad one on.
+/// 1 where all values of `tensors` are finite, or else 0; with `broken`, 0 from the first bad one on.
 pub(crate) fn judge(tensors: &[&Tensor], broken: Option<&Tensor>) -> Result<Option<Tensor>> {
     let Some(first) = tensors.first() else {
         return Ok(None);
@@ -156,8 +156,8 @@ pub(crate) fn judge(tensors: &[&Tensor], broken: Option<&Tensor>) -> Result<Opti
         })
         .collect::<candle_core::Result<Vec<_>>>()?;
     let room = optim::judge_scratch(arrays.iter().map(|array| array.len));
-    let scratch = gpu.empty(DType::F64, room)?;
-    let verdict = gpu.empty(DType::F32, 2)?;
+    let scratch = gpu.empty(DType::F32, room)?;
+    let verdict = gpu.empty(DType::F32, 1)?;
     // SAFETY: the arrays are as long as the functions ask.
     unsafe {
         optim::judge(

@@ -158,18 +158,16 @@ pub(crate) fn collect(all: &[&Tensor]) -> crate::Result<Option<Tensor>> {
     Ok(Some(y))
 }
 
-/// Samples `at … at + count − 1`, where a tape notes what is done with them.
+/// Samples `at … at + count − 1`, where a tape notes what is done with them: no copy, and no operation of candle's on the way back.
 pub(crate) fn samples(x: &Tensor, at: usize, count: usize) -> crate::Result<Option<Tensor>> {
-    if !tape::is_running() || !x.track_op() {
+    let x = x.contiguous()?;
+    if !tape::is_running() || !x.track_op() || kernel_for(&[&x], &[])?.is_none() {
         return Ok(None);
     }
-    let Some((gpu, _)) = kernel_for(&[x], &[])? else {
-        return Ok(None);
-    };
-    let part = x.detach().narrow(0, at, count)?;
-    let storage = gpu.storage(x.dtype(), part.elem_count())?;
-    let first = at * (x.elem_count() / x.dim(0)?.max(1));
-    let y = tape::note_part(x, storage, part.shape().clone(), first);
-    y.detach().slice_set(&part.contiguous()?, 0, 0)?;
-    Ok(Some(y))
+    let view = x.narrow(0, at, count)?;
+    // All of them are no view.
+    if view.id() != x.id() {
+        tape::note_view(&view, &x, at * (x.elem_count() / x.dim(0)?.max(1)));
+    }
+    Ok(Some(view))
 }

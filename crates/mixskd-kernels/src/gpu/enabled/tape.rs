@@ -49,8 +49,6 @@ pub(super) enum Back {
     OfLoss(OfLoss),
     /// It is a sum of such.
     Weighted(Weights),
-    /// The output is a part of the one input, from this element on.
-    From(usize),
 }
 
 #[derive(Default)]
@@ -58,6 +56,8 @@ struct Notes {
     nodes: Vec<Node>,
     /// Of each node's output.
     places: HashMap<TensorId, usize>,
+    /// Views, each with what it is of, and its first element there.
+    views: HashMap<TensorId, (Tensor, usize)>,
     /// How many nodes there were when lanes were joined.
     joins: Vec<usize>,
 }
@@ -71,23 +71,17 @@ pub(super) fn is_running() -> bool {
     NOTES.with_borrow(Option::is_some)
 }
 
+/// Notes that `view` is candle's view of `whole` from element `first` on: what kernels owe it they owe `whole`.
+pub(super) fn note_view(view: &Tensor, whole: &Tensor, first: usize) {
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes {
+            notes.views.insert(view.id(), (whole.clone(), first));
+        }
+    });
+}
+
 /// The tensor of `storage`, which a kernel made of `inputs`.
 pub(super) fn note(
-    name: &'static str,
-    inputs: &[&Tensor],
-    storage: Storage,
-    shape: Shape,
-    way: Back,
-) -> Tensor {
-    put_down(name, inputs, storage, shape, way)
-}
-
-/// The tensor of `storage`, which holds the elements of `input` from `first` on.
-pub(super) fn note_part(input: &Tensor, storage: Storage, shape: Shape, first: usize) -> Tensor {
-    put_down("mixskd-part", &[input], storage, shape, Back::From(first))
-}
-
-fn put_down(
     name: &'static str,
     inputs: &[&Tensor],
     storage: Storage,
@@ -216,6 +210,7 @@ struct Expression {
 struct Way {
     nodes: Vec<Node>,
     places: HashMap<TensorId, usize>,
+    views: HashMap<TensorId, (Tensor, usize)>,
     pending: HashMap<TensorId, Expression>,
     /// In the order of their coming, which is always the same.
     order: Vec<TensorId>,
@@ -231,6 +226,7 @@ impl Way {
         Self {
             nodes: notes.nodes,
             places: notes.places,
+            views: notes.views,
             pending: HashMap::new(),
             order: Vec::new(),
             gradients: GradStore::default(),
@@ -252,6 +248,9 @@ impl Way {
             }
             self.flush(Some(last))?;
             let Some(node) = self.nodes.pop() else { break };
+            // All that reads its output has had its turn: views of it keep its memory no longer.
+            self.views
+                .retain(|_, (whole, _)| whole.id() != node.output.id());
             if node.gradient.is_empty() && node.number.is_none() {
                 let held = node.inputs.into_iter().chain([node.output]);
                 WayBack::bury(node.lane, held, node.way);
@@ -277,11 +276,6 @@ impl Way {
                 Back::Weighted(weights) => {
                     let dy = factor(node.gradient, node.number, shape, y.device())?;
                     self.through_sum(weights, &inputs, &dy)?
-                }
-                Back::From(first) => {
-                    let (x, first) = (sum(node.gradient, shape)?.contiguous()?, *first);
-                    self.deliver(&node.inputs[0], Share { x, first })?;
-                    continue;
                 }
             };
             if gradients.len() != inputs.len() {
@@ -352,6 +346,10 @@ impl Way {
 
     fn deliver(&mut self, input: &Tensor, mut share: Share) -> candle_core::Result<()> {
         let id = input.id();
+        if let Some((whole, first)) = self.views.get(&id) {
+            share.first += first;
+            return self.deliver(&whole.clone(), share);
+        }
         share.x = share.x.detach();
         let origin = WayBack::origin();
         if let Some(&at) = self.places.get(&id) {
