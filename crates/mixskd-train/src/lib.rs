@@ -49,6 +49,7 @@ mod state;
 mod step;
 mod to_host;
 mod trainer;
+mod weights_file;
 
 pub use cadence::CheckpointEvery;
 pub use checkpoint::verify_checkpoint;

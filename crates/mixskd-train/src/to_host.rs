@@ -1,7 +1,7 @@
 //! Values of tensors for the host, which need not wait for a GPU to be done with what it is at.
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_kernels::{Download, Downloads};
+use mixskd_kernels::{Download, Downloads, has_gpu_kernels};
 
 use crate::Result;
 
@@ -17,13 +17,14 @@ pub(crate) enum OnHost {
     Here(Vec<Vec<f32>>),
     Coming {
         download: Download,
-        /// Where each tensor's values are: the place among those that come, or the values of one that was on the host.
+        /// Of each tensor.
         parts: Vec<Part>,
     },
 }
 
+/// A tensor's values: those that come next, or of one that was on the host.
 pub(crate) enum Part {
-    Coming(usize),
+    Coming,
     Here(Vec<f32>),
 }
 
@@ -54,14 +55,12 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 fn begin(downloads: &Downloads, tensors: &[&Tensor]) -> Result<OnHost> {
     let (mut sent, mut parts) = (Vec::new(), Vec::new());
     for tensor in tensors {
-        parts.push(
-            if tensor.device().is_cpu() && !mixskd_kernels::has_gpu_kernels(tensor.device()) {
-                Part::Here(values(tensor)?)
-            } else {
-                sent.push(tensor.detach().to_dtype(DType::F32)?.contiguous()?);
-                Part::Coming(sent.len() - 1)
-            },
-        );
+        if has_gpu_kernels(tensor.device()) {
+            sent.push(tensor.detach().to_dtype(DType::F32)?.contiguous()?);
+            parts.push(Part::Coming);
+        } else {
+            parts.push(Part::Here(values(tensor)?));
+        }
     }
     let download = downloads.begin(&sent.iter().collect::<Vec<_>>())?;
     Ok(OnHost::Coming { download, parts })
@@ -73,12 +72,15 @@ impl OnHost {
         match self {
             Self::Here(values) => Ok(values.iter().map(Vec::as_slice).collect()),
             Self::Coming { download, parts } => {
-                let come = download.values()?;
-                let part = |part| match part {
-                    &Part::Coming(at) => come.get(at).copied().unwrap_or_default(),
-                    Part::Here(values) => values.as_slice(),
-                };
-                Ok(parts.iter().map(part).collect())
+                let mut come = download.values()?.into_iter();
+                let mut all = Vec::with_capacity(parts.len());
+                for part in parts {
+                    all.extend(match part {
+                        Part::Coming => come.next(),
+                        Part::Here(values) => Some(values.as_slice()),
+                    });
+                }
+                Ok(all)
             }
         }
     }

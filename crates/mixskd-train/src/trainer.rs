@@ -1,13 +1,10 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Shape, Tensor};
-use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Preset, Shard, recipe};
-use mixskd_models::weights::{self, Draft, Metadata, Resize};
+use candle_core::{DType, Device, Tensor};
+use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Shard, recipe};
 use mixskd_models::{ModelConfig, ParamStore};
 
 use crate::average::Average;
@@ -23,7 +20,7 @@ use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
-use crate::to_host::{OnHost, ToHost};
+use crate::to_host::ToHost;
 use crate::{
     Control, EpochRecord, Error, HeadScore, Observer, Place, Report, Result, RunDir, Schedule,
     Start, TrainConfig,
@@ -440,29 +437,9 @@ impl Trainer {
                 logits: batch.logits,
             });
         };
-        // The weights are written while they are evaluated, beside those of the epoch before, whose place they take once they are known to be sound.
-        let (names, weights) = self.backbone_to_host()?;
-        let (metadata, path) = (self.metadata(), run.weights());
-        let (scores, draft) = std::thread::scope(|scope| {
-            let write = || draft_of(&path, names, &weights, &metadata);
-            let thread = std::thread::Builder::new().name("weights".into());
-            let begun = thread.spawn_scoped(scope, write);
-            let scores = evaluate_batches(
-                heads,
-                &self.test_feed,
-                &self.logits_to_host,
-                batches,
-                &mut tested,
-            );
-            let draft = match begun {
-                Ok(writing) => writing.join().unwrap_or_else(|_| {
-                    let panic = std::io::Error::other("the thread that wrote it panicked");
-                    Err(Error::file(&path, "write")(panic))
-                }),
-                Err(error) => Err(Error::file(&path, "begin a thread that writes")(error)),
-            };
-            (scores, draft)
-        });
+        let feed = &self.test_feed;
+        let evaluate = || evaluate_batches(heads, feed, &self.logits_to_host, batches, &mut tested);
+        let (scores, draft) = self.drafting_weights(&run.weights(), evaluate)?;
         let scores = match scores {
             Err(Error::Stopping) => None,
             scores => {
@@ -477,17 +454,6 @@ impl Trainer {
             Average::put_back(&own, &self.store)?;
         }
         Ok(scores)
-    }
-
-    /// Names and shapes of the backbone's tensors, and their values.
-    fn backbone_to_host(&self) -> Result<(Vec<(String, Shape)>, OnHost)> {
-        let mut tensors = self.store.tensors();
-        let is_kept = |name: &str| name.strip_prefix(BACKBONE)?.strip_prefix('.').map(drop);
-        tensors.retain(|name, _| is_kept(name).is_some());
-        let values = self.to_host.begin(&tensors.values().collect::<Vec<_>>())?;
-        let tensors = tensors.into_iter();
-        let names = tensors.map(|(name, tensor)| (name, tensor.shape().clone()));
-        Ok((names.collect(), values))
     }
 
     /// Counts a step that is left out, or stops the run.
@@ -540,23 +506,6 @@ impl Trainer {
         Err(not_finite(broken, epoch, self.steps_per_epoch() - 1, run))
     }
 
-    /// What a prediction needs to know besides the tensors.
-    fn metadata(&self) -> Metadata {
-        let input = self.model.input;
-        let shorter = match self.dataset.preset() {
-            Preset::Cifar => input,
-            Preset::ImageNet => input * 8 / 7,
-        };
-        Metadata {
-            classes: self.dataset.classes.clone(),
-            mean: self.dataset.mean.clone(),
-            std: self.dataset.std.clone(),
-            resize: Resize::CentreCrop { shorter },
-            extra: BTreeMap::from([("method".into(), self.config.method.name().into())]),
-            ..Metadata::new(self.model.clone())
-        }
-    }
-
     fn report(&self, records: &[EpochRecord], run: &RunDir) -> Result<Report> {
         let found = (
             records.last(),
@@ -604,20 +553,6 @@ impl Trainer {
     fn samples_per_epoch(&self) -> usize {
         self.steps_per_epoch() * self.config.run.batch * self.place().world
     }
-}
-
-/// The weights file of tensors called `names` that are on their way to the host, ready beside `path`.
-fn draft_of(
-    path: &Path,
-    names: Vec<(String, Shape)>,
-    values: &OnHost,
-    metadata: &Metadata,
-) -> Result<Draft> {
-    let mut tensors = BTreeMap::new();
-    for ((name, shape), values) in names.into_iter().zip(values.values()?) {
-        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
-    }
-    Ok(weights::draft(path, &tensors, metadata)?)
 }
 
 /// `limit` where it is above 0 and below `count`.

@@ -119,6 +119,9 @@ fn a_loss_that_is_not_finite_names_its_term_and_keeps_the_checkpoint() {
         );
         assert_eq!(weights(&out), good);
         assert_eq!(timeless(&out), records);
+        // Of the weights that were not sound nothing is left.
+        let mut files = std::fs::read_dir(&out).unwrap();
+        assert!(files.all(|file| !file.unwrap().path().to_string_lossy().ends_with(".tmp")));
 
         let mut trainer = Trainer::new(&config).unwrap();
         let mut heard = Notices(Vec::new());

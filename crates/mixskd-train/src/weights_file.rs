@@ -1,0 +1,80 @@
+//! The weights file of an epoch, written while the weights are evaluated.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Shape, Tensor};
+use mixskd_data::Preset;
+use mixskd_models::weights::{self, Draft, Metadata, Resize};
+
+use crate::method::BACKBONE;
+use crate::to_host::OnHost;
+use crate::trainer::Trainer;
+use crate::{Error, Result};
+
+impl Trainer {
+    /// Calls `work`, and has a thread write and sync the backbone's weights as they are now, beside those of the epoch before at `path`: their place they take once
+    /// they are known to be sound.
+    pub(crate) fn drafting_weights<T>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> T,
+    ) -> Result<(T, Result<Draft>)> {
+        let (names, values) = self.backbone_to_host()?;
+        let metadata = self.metadata();
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("weights".into());
+            let write = || draft_of(path, names, &values, &metadata);
+            let writing = thread.spawn_scoped(scope, write);
+            let writing = writing.map_err(Error::file(path, "begin a thread that writes"))?;
+            let done = work();
+            let draft = writing.join().unwrap_or_else(|_| {
+                let panic = std::io::Error::other("the thread that wrote it panicked");
+                Err(Error::file(path, "write")(panic))
+            });
+            Ok((done, draft))
+        })
+    }
+
+    /// Names and shapes of the backbone's tensors, and their values.
+    fn backbone_to_host(&self) -> Result<(Vec<(String, Shape)>, OnHost)> {
+        let mut tensors = self.store.tensors();
+        let is_kept = |name: &str| name.strip_prefix(BACKBONE)?.strip_prefix('.').map(drop);
+        tensors.retain(|name, _| is_kept(name).is_some());
+        let values = self.to_host.begin(&tensors.values().collect::<Vec<_>>())?;
+        let tensors = tensors.into_iter();
+        let names = tensors.map(|(name, tensor)| (name, tensor.shape().clone()));
+        Ok((names.collect(), values))
+    }
+
+    /// What a prediction needs to know besides the tensors.
+    fn metadata(&self) -> Metadata {
+        let input = self.model.input;
+        let shorter = match self.dataset.preset() {
+            Preset::Cifar => input,
+            Preset::ImageNet => input * 8 / 7,
+        };
+        Metadata {
+            classes: self.dataset.classes.clone(),
+            mean: self.dataset.mean.clone(),
+            std: self.dataset.std.clone(),
+            resize: Resize::CentreCrop { shorter },
+            extra: BTreeMap::from([("method".into(), self.config.method.name().into())]),
+            ..Metadata::new(self.model.clone())
+        }
+    }
+}
+
+/// The weights file of tensors called `names` that are on their way to the host, ready beside `path`.
+fn draft_of(
+    path: &Path,
+    names: Vec<(String, Shape)>,
+    values: &OnHost,
+    metadata: &Metadata,
+) -> Result<Draft> {
+    let mut tensors = BTreeMap::new();
+    for ((name, shape), values) in names.into_iter().zip(values.values()?) {
+        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+    }
+    Ok(weights::draft(path, &tensors, metadata)?)
+}
