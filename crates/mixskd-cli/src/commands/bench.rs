@@ -167,6 +167,9 @@ fn step_text(report: &StepReport) -> String {
         ),
         ("peak memory", memory(report.peak_memory_bytes)),
     ];
+    if let Some(seconds) = report.seconds_per_step_ahead {
+        rows.push(("ms in a run", format!("{:.2}", 1e3 * seconds)));
+    }
     if report.gpu_memory_bytes.is_some() {
         rows.push(("GPU memory", memory(report.gpu_memory_bytes)));
     }

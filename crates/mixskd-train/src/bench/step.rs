@@ -1,5 +1,7 @@
 //! Whole training steps of one configuration: forward, all terms, backward, update.
 
+use std::time::Instant;
+
 use candle_core::{DType, Tensor};
 use mixskd_kernels::has_gpu_kernels;
 use mixskd_losses::ObjectiveConfig;
@@ -75,8 +77,10 @@ pub struct StepReport {
     pub captured: bool,
     /// Steps that were timed.
     pub steps: usize,
-    /// Seconds of a step.
+    /// Seconds of a step; on a GPU each is waited for.
     pub seconds_per_step: Spread,
+    /// Seconds of a captured step of a run, where each is launched before the one before it is read: as many once more, their mean.
+    pub seconds_per_step_ahead: Option<f64>,
     /// Original images per second.
     pub samples_per_s: Spread,
     /// Multiply-adds of a step: those of one forward pass of all its images, three times over (forward, data gradient, weight
@@ -180,7 +184,7 @@ impl StepBench {
         };
         let lr = self.optimizer.lr;
         let mut ahead: Option<TrainBatch> = None;
-        let mut take = |gpu: &mut GpuStepper, step| {
+        let mut take = |gpu: &mut GpuStepper, step, go_on| {
             let batch = match ahead.take() {
                 Some(batch) if batch.step == step => batch,
                 _ => prepare(&*method, step)?,
@@ -189,6 +193,9 @@ impl StepBench {
             if on_gpu && gpu.begin(&mut *method, &optimizer, &batch, lr)? {
                 let next = prepare(&*method, step + 1)?;
                 gpu.fill_ahead(&next, lr)?;
+                if go_on {
+                    gpu.begin(&mut *method, &optimizer, &next, lr)?;
+                }
                 ahead = Some(next);
             }
             // As in training: on a GPU one reading ends the step.
@@ -208,18 +215,24 @@ impl StepBench {
             let gradients = mixskd_kernels::backward(&output.loss)?;
             optimizer.step(&gradients, lr)
         };
-        let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step))?;
+        let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step, false))?;
+        let captured = gpu.is_captured();
+        let mut seconds_per_step_ahead = None;
+        if captured {
+            let started = Instant::now();
+            for k in 1..=self.steps {
+                take(&mut gpu, warm_up + self.steps + k, k < self.steps)?;
+            }
+            seconds_per_step_ahead = Some(started.elapsed().as_secs_f64() / self.steps as f64);
+        }
         let mut notices: Vec<String> = std::iter::from_fn(|| gpu.take_notice()).collect();
-        let (captured, gpu_memory_bytes) = (
-            gpu.is_captured(),
-            mixskd_kernels::gpu_memory_in_use(&device)?,
-        );
+        let gpu_memory_bytes = mixskd_kernels::gpu_memory_in_use(&device)?;
         // A graph of its own, into which the watch puts its marks.
         drop(gpu);
         let gpu_kernels = if self.kernels {
             let mut gpu = GpuStepper::new(&device, self.launching)?;
             let watched = kernels::watch(&device, || {
-                take(&mut gpu, 0)?;
+                take(&mut gpu, 0, false)?;
                 Ok(gpu.is_captured())
             });
             // The step's time is not lost with its parts.
@@ -248,6 +261,7 @@ impl StepBench {
             captured,
             steps: self.steps,
             seconds_per_step: seconds,
+            seconds_per_step_ahead,
             samples_per_s: seconds.rate(self.batch as f64),
             macs_per_step,
             gflop_per_s: seconds.rate(2e-9 * macs_per_step as f64),
