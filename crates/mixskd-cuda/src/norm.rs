@@ -2,7 +2,7 @@
 
 use crate::engine::{BLOCK, args, blocks, count, word};
 use crate::sum::{Part, table};
-use crate::{Address, Element, Engine, NULL, Result};
+use crate::{Address, Element, Engine, Error, NULL, Result};
 
 /// Slabs of rows that are summed side by side, at most: as many as the finishing kernels have room for.
 const SLABS: usize = 256;
@@ -241,6 +241,12 @@ pub unsafe fn backward(
 ) -> Result<()> {
     let Shape { rows, channels, .. } = shape;
     let gathered = if from.gathers() { to.behind } else { NULL };
+    if from.gathers() && gathered == NULL {
+        return Err(Error::Launch {
+            kernel: "norm_backward_gather".into(),
+            message: "there is no memory for the gradient behind the ReLU".into(),
+        });
+    }
     let maps = [from.x, from.y, to.dx, gathered];
     let floats = [
         from.weight,

@@ -14,7 +14,7 @@ const TURNED_SLOTS: usize = 70;
 const TURNED_WORDS: usize = 7;
 /// Entries of a launch's table of arrays.
 const VIEWS: usize = 240;
-/// Elements of a block that adds up squares.
+/// Elements of a block that looks for what is not finite.
 const LOOKED_AT: usize = 8192;
 
 /// One parameter of an update: arrays of `len` floats.

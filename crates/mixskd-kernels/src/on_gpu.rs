@@ -41,7 +41,7 @@ pub fn sgd_steps(
 /// 1 where every value of float32 and bfloat16 `tensors` is finite, or else 0, `[1]`.
 ///
 /// `broken`, a float that is 0 at first, is set by a bad verdict, and makes every verdict after it bad: steps that were launched before the host read of one
-/// change nothing either.
+/// change no parameter either.
 ///
 /// # Errors
 /// When a launch fails.

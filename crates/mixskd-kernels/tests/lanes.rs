@@ -9,8 +9,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
     BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Tape, add, batch_norm_train, collect, conv2d,
-    cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, kl_divergence, landmark,
-    linear, move_running, mse, races, relu, side_by_side, unhurried, weighted_sum,
+    cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, interpolated_mse,
+    kl_divergence, landmark, linear, move_running, mse, races, relu, samples, side_by_side,
+    unhurried, weighted_sum,
 };
 
 #[global_allocator]
@@ -232,6 +233,66 @@ fn losses_that_nobody_waits_for_are_there_in_the_end() {
     let between = both(&[&z], &objective);
     assert_eq!(beside.launches, between.launches);
     assert!(beside.longest < between.longest, "{beside:?} {between:?}");
+}
+
+#[test]
+fn losses_that_nobody_reads_keep_their_memory_until_they_are_made() {
+    let z = var(&[4, 2], 1);
+    let labels = Tensor::new(&[0u32, 1, 1, 0], &Device::Cpu).unwrap();
+    let partner = Tensor::new(&[1u32, 0, 3, 2], &Device::Cpu).unwrap();
+    both(&[&z], &|| {
+        let z = relu(&z).unwrap();
+        landmark(&z).unwrap();
+        let value = |index: usize| {
+            drop(cross_entropy(&relu(&z)?, &labels)?);
+            drop(mse(&z.detach(), &relu(&z.detach())?)?);
+            // What a loss alone uses.
+            let said = discriminator_loss(&relu(&z)?, &relu(&relu(&z)?)?)?.unwrap();
+            let lambda = relu(&Tensor::full(0.25f32, 4, &Device::Cpu)?)?;
+            let near = interpolated_mse(&relu(&z)?, &partner, &lambda, &relu(&z)?)?;
+            drop(lambda);
+            let weight = 1.0 + index as f64;
+            Ok::<_, mixskd_kernels::Error>(weighted_sum(&[(&said, weight), (&near, 0.5)])?.unwrap())
+        };
+        unhurried(|| {
+            let terms = side_by_side(&[&z; 3], value).unwrap();
+            let all: Vec<_> = terms.iter().map(|term| (term, 1.5)).collect();
+            weighted_sum(&all).unwrap().unwrap()
+        })
+    });
+}
+
+#[test]
+fn views_are_read_in_any_lane() {
+    let x = var(&[6, 4, 4, 8], 1);
+    let (scale, shift, weight) = (var(&[8], 2), var(&[8], 3), var(&[8, 8, 3, 3], 4));
+    both(&[&x, &scale, &shift, &weight], &|| {
+        let x = relu(&x).unwrap();
+        landmark(&x).unwrap();
+        let maps = side_by_side::<_, mixskd_kernels::Error>(&[&x, &x, &x], |index| {
+            let residual = (index == 1).then_some(&x);
+            let (y, _) = batch_norm_train(&x, &scale, &shift, BATCH_NORM_EPS, residual, true)?;
+            let view = samples(&y, index, 4)?;
+            let part = relu(&samples(&view, 1, 2)?)?;
+            let read = relu(&conv2d(&view, &weight, SAME)?)?;
+            Ok((y, view, part, read))
+        });
+        let maps: Vec<_> = maps.unwrap();
+        let later =
+            side_by_side::<_, mixskd_kernels::Error>(&[&maps[0].0, &maps[1].1, &x], |index| {
+                let (own, other) = (&maps[index], &maps[(index + 1) % 3]);
+                let sum = add(&samples(&own.0, 0, 4)?, &other.1)?;
+                let both = add(&samples(&relu(&sum)?, 2, 2)?, &own.2)?;
+                Ok((relu(&both)?, relu(&add(&own.3, &other.3)?)?))
+            });
+        let mut losses = Vec::new();
+        for (a, b) in later.unwrap() {
+            losses.extend([loss_of(&a), loss_of(&b)]);
+        }
+        losses.extend(maps.iter().map(|map| loss_of(&map.1)));
+        let all: Vec<_> = losses.iter().map(|loss| (loss, 0.5)).collect();
+        weighted_sum(&all).unwrap().unwrap()
+    });
 }
 
 #[test]

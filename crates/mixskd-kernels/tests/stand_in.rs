@@ -8,9 +8,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
     BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Downloads, ParameterUpdate, SgdConfig, Tape,
-    Uploads, add, backward, batch_norm_train, concat_channels, conv2d, cross_entropy,
-    discriminator_loss, emulate_gpu, global_avg_pool2d, join_channels, join_samples, linear,
-    max_pool2d, mse, relu, samples, sgd_steps, weighted_sum,
+    Uploads, add, backward, batch_norm_eval, batch_norm_train, concat_channels, conv2d,
+    cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, join_channels, join_samples,
+    linear, max_pool2d, mse, relu, samples, sgd_steps, weighted_sum,
 };
 
 const BATCH: usize = 4;
@@ -472,4 +472,116 @@ fn downloads_give_what_was_there_when_they_were_begun() {
             .begin(&[&floats(&[2, 3], 1).t().unwrap()])
             .is_err()
     );
+}
+
+/// A network of views: of a map in parts that overlap, of views, of the whole, of a variable; read by kernels, by candle, several times over; and losses that come to
+/// the sum on several ways.
+fn of_views([x, scale, shift, kernel, head]: [&Var; 5], form: usize, dtype: DType) -> Tensor {
+    let channels = scale.elem_count();
+    let (mean, var) = (floats(&[channels], 8), floats(&[channels], 9));
+    let var = (var.abs().unwrap() + 0.5).unwrap();
+    let near = |t: &Tensor| {
+        let t = t.to_dtype(DType::F32).unwrap();
+        mse(&t, &t.zeros_like().unwrap()).unwrap()
+    };
+    let maps = relu(&x.to_dtype(dtype).unwrap()).unwrap();
+    let added = relu(&(&maps * 0.5).unwrap()).unwrap();
+    let (fixed, fixed_too) = (maps.detach(), added.detach());
+    let (input, residual, act) = match form {
+        0 => (&maps, None, true),
+        1 => (&maps, Some(&added), true),
+        2 => (&maps, Some(&added), false),
+        3 => (&maps, Some(&fixed_too), true),
+        4 => (&fixed, Some(&added), true),
+        _ => (&maps, None, false),
+    };
+    let y = if form == 5 {
+        batch_norm_eval(
+            input,
+            scale,
+            shift,
+            &mean,
+            &var,
+            BATCH_NORM_EPS,
+            Some(&added),
+            true,
+        )
+    } else {
+        batch_norm_train(input, scale, shift, BATCH_NORM_EPS, residual, act).map(|(y, _)| y)
+    };
+    let y = y.unwrap();
+    let part = |t: &Tensor, at, count| samples(t, at, count).unwrap();
+    let view = part(&y, 1, 4);
+    let inner = part(&view, 1, 3);
+    let pooled = global_avg_pool2d(&inner)
+        .unwrap()
+        .to_dtype(DType::F32)
+        .unwrap();
+    let labels = Tensor::new(&[0u32, 2, 1], &Device::Cpu).unwrap();
+    let task = cross_entropy(&linear(&pooled, head, None).unwrap(), &labels).unwrap();
+    let read = conv2d(&view, kernel, same()).unwrap();
+    let again = batch_norm_train(&read, scale, shift, BATCH_NORM_EPS, Some(&view), true);
+    let (again, _) = again.unwrap();
+    let turned = part(&y.transpose(1, 2).unwrap(), 1, 2)
+        .contiguous()
+        .unwrap();
+    let pair = add(&part(&y, 0, 2), &part(&y, 3, 2)).unwrap();
+    let mut losses = vec![task];
+    for map in [
+        &again,
+        &part(&inner, 2, 1),
+        &part(&y, 0, 5),
+        &turned,
+        &part(x, 2, 3),
+        &pair,
+        &relu(&inner).unwrap(),
+    ] {
+        losses.push(near(&relu(map).unwrap()));
+    }
+    losses.push(near(&(inner.tanh().unwrap() * 2.0).unwrap()));
+    // Twice by the sum, by candle, and by a sum of sums.
+    let product = (&losses[1] * &losses[2]).unwrap();
+    let mut all: Vec<_> = losses.iter().map(|loss| (loss, 0.75)).collect();
+    all.extend([(&losses[1], 0.25), (&product, 2.0)]);
+    let sum = weighted(&all);
+    weighted(&[(&sum, 0.5), (&losses[4], 3.0), (&sum, 1.0)])
+}
+
+fn weighted(all: &[(&Tensor, f64)]) -> Tensor {
+    weighted_sum(all).unwrap().unwrap_or_else(|| {
+        let terms = all.iter().map(|&(x, weight)| (x * weight).unwrap());
+        terms.reduce(|a, b| (a + b).unwrap()).unwrap()
+    })
+}
+
+#[test]
+fn what_kernels_owe_a_view_they_owe_its_whole() {
+    emulate_gpu(true);
+    for (channels, form) in [5, 8, 16]
+        .into_iter()
+        .flat_map(|c| (0..7).map(move |f| (c, f)))
+    {
+        let variables = [
+            var(&[5, 4, 3, channels], 1),
+            var(&[channels], 2),
+            var(&[channels], 3),
+            var(&[channels, channels, 3, 3], 4),
+            var(&[3, channels], 6),
+        ];
+        let each = variables.each_ref();
+        let candles = backward(&of_views(each, form, DType::F32)).unwrap();
+        for (dtype, most) in [(DType::F32, 1e-5), (DType::BF16, 0.15)] {
+            let tape = Tape::start();
+            let ours = tape.backward(&of_views(each, form, dtype)).unwrap();
+            for (k, variable) in each.into_iter().enumerate() {
+                let [a, b] = [&ours, &candles].map(|all| all.get(variable).unwrap());
+                let length = |t: &Tensor| {
+                    let square = t.sqr().unwrap().sum_all().unwrap();
+                    square.to_scalar::<f32>().unwrap().sqrt()
+                };
+                let apart = length(&(a - b).unwrap()) / length(b);
+                assert!(apart < most, "{channels}, {form}, {dtype:?}, {k}: {apart}");
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub enum CheckpointEvery {
     Epoch,
     /// After so many steps, counted over the whole run.
     Steps(u64),
-    /// After the first step that ends so many seconds after the last checkpoint.
+    /// After the first step that ends so many seconds after the last checkpoint; on a GPU, after the one that has been launched behind it.
     Seconds(f64),
 }
 

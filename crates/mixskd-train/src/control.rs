@@ -27,7 +27,7 @@ impl Control {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Write a checkpoint after this step, and go on.
+    /// Write a checkpoint after this step (on a GPU, after the one that has been launched behind it), and go on.
     pub fn checkpoint(&self) {
         self.checkpoint.store(true, Ordering::SeqCst);
     }

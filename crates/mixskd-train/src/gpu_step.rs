@@ -157,6 +157,16 @@ impl GpuStepper {
         Ok(true)
     }
 
+    /// Forgets steps that have been begun and that nobody will ask for: the state that they lead to is given up for a checkpoint's.
+    pub(crate) fn forget_begun(&mut self) -> Result<()> {
+        if let State::Captured(captured) = &mut self.state {
+            captured.launched.clear();
+            captured.filled = None;
+            captured.broken.set(&captured.broken.zeros_like()?)?;
+        }
+        Ok(())
+    }
+
     /// Puts the batch after the one that was begun into its place, behind what the GPU is at.
     pub(crate) fn fill_ahead(&mut self, next: &TrainBatch, lr: f64) -> Result<()> {
         match &mut self.state {
@@ -242,7 +252,7 @@ impl GpuStepper {
                 });
                 match first {
                     Ok(mut captured) => {
-                        let outcome = captured.finish(meanwhile)?;
+                        let outcome = captured.finish(site(batch, lr), meanwhile)?;
                         self.state = State::Captured(Box::new(captured));
                         Ok(outcome)
                     }
@@ -266,7 +276,7 @@ impl GpuStepper {
             }
             State::Captured(captured) => {
                 captured.begin(&mut work, batch, lr)?;
-                captured.finish(meanwhile)
+                captured.finish(site(batch, lr), meanwhile)
             }
         }
     }
@@ -483,11 +493,11 @@ impl Captured {
         Ok(())
     }
 
-    /// What the first step that was begun came to.
-    fn finish(&mut self, meanwhile: &mut dyn FnMut()) -> Result<GpuOutcome> {
+    /// What the first step that was begun came to, which is the one at `own`.
+    fn finish(&mut self, own: Site, meanwhile: &mut dyn FnMut()) -> Result<GpuOutcome> {
         meanwhile();
-        let Some((_, coming)) = self.launched.pop_front() else {
-            return Err(no_kernel("a step that was not begun"));
+        let Some((_, coming)) = self.launched.pop_front_if(|(site, _)| *site == own) else {
+            return Err(no_kernel("a step that was not begun in its turn"));
         };
         let outcome = self.shape.outcome_of(&coming.values()?.concat())?;
         if !outcome.finite {

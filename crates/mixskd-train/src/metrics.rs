@@ -271,7 +271,6 @@ impl ImageScore {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn check(logits: &[[f32; 3]], labels: &[u32], top1: f64) {

@@ -40,6 +40,7 @@ impl Trainer {
 
     /// Goes to where a checkpoint was written.
     pub(crate) fn take_up(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.gpu.forget_begun()?;
         self.store.load(&checkpoint.tensors, Strictness::Exact)?;
         self.updater.optimizer.load_state(&checkpoint.velocities)?;
         if let Some(average) = &mut self.updater.average {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Notices, config, timeless, train, weights, write_set};
-use mixskd_train::{Error, RunDir, TrainConfig, Trainer, method};
+use mixskd_train::{Error, Observer, RunDir, TestEvent, TrainConfig, Trainer, method};
 
 #[test]
 fn every_method_learns() {
@@ -51,6 +51,40 @@ fn the_same_seed_gives_the_same_bits_for_any_number_of_threads() {
             assert_eq!(weights(&outs[0]), weights(other), "{}", spec.name);
         }
     }
+}
+
+/// Labels of test images as they are told of, with the place that each is said to have, and the class that the logits are largest for.
+struct Tested(Vec<(usize, u32, usize)>);
+
+impl Observer for Tested {
+    fn tested(&mut self, event: &TestEvent) {
+        let classes = event.logits.len() / event.labels.len();
+        for (at, (row, &label)) in event.logits.chunks(classes).zip(event.labels).enumerate() {
+            let largest = (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            self.0.push((event.first + at, label, largest.unwrap()));
+        }
+    }
+}
+
+#[test]
+fn test_images_are_told_of_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    // Five batches, of which the last is not full.
+    write_set(dir.path(), 48, 23);
+    let mut config = config(dir.path(), "ce", 1);
+    config.run.image_size = 32;
+    let mut trainer = Trainer::new(&config).unwrap();
+    let run = RunDir::create(&dir.path().join("run"), trainer.config()).unwrap();
+    let mut tested = Tested(Vec::new());
+    let report = trainer.run(&run, &mut tested).unwrap();
+    let told: Vec<_> = tested.0.iter().map(|&(at, label, _)| (at, label)).collect();
+    let wanted: Vec<_> = (0..23).map(|k| (k, (k % 3) as u32)).collect();
+    assert_eq!(told, wanted);
+    let right = tested
+        .0
+        .iter()
+        .filter(|(_, label, largest)| *label as usize == *largest);
+    assert!((report.top1 - right.count() as f64 / 23.0).abs() < 1e-9);
 }
 
 #[test]

@@ -188,7 +188,15 @@ fn norm_gradients(
     let (x, y) = (sharp(1), sharp(2));
     let channel = |seed| float(&rounded(&[c], seed, Element::F32));
     let [weight, bias, mean, inv_std] = [3, 4, 5, 6].map(channel);
-    let arrays: Vec<_> = (0..).map(|i| sharp(10 + i)).take(parts.len()).collect();
+    // Of sizes so different that another order gives another sum.
+    let part = |i: u64| {
+        let size = [1e-3, 1e3, 1.0, 1e-1][i as usize % 4];
+        Array::of(
+            &(rounded(&[count], 10 + i, element) * size).unwrap(),
+            element,
+        )
+    };
+    let arrays: Vec<_> = (0..).map(part).take(parts.len()).collect();
     let parts = parts.iter().zip(&arrays);
     let parts: Vec<_> = parts
         .map(|(&(first, len), array)| Part {

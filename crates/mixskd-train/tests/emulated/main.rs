@@ -18,7 +18,7 @@ use mixskd_kernels::{
 use mixskd_losses::ObjectiveConfig;
 use mixskd_models::{ModelConfig, ParamStore, registry};
 use mixskd_train::method::{self, MethodConfig, MethodInputs, TrainBatch};
-use mixskd_train::{Control, Observer, RunDir, StepEvent, Trainer};
+use mixskd_train::{Control, Error, Observer, RunDir, StepEvent, Trainer};
 
 const ANCHORS: usize = 4;
 const CLASSES: usize = 3;
@@ -270,6 +270,12 @@ fn memory_that_is_filled_anew_gives_the_bits_of_memory_made_anew() {
         let method = format!("method.name={method}");
         let direct = run(&[&method, "run.cuda_graph=false"]);
         assert!(direct == run(&[&method]), "{method}");
+        let averaged = ["optimizer.ema_decay=0.9", "run.cuda_graph=false"];
+        let [average, in_turn] = [&averaged[..1], &averaged].map(|settings| {
+            let settings = std::iter::once(method.as_str()).chain(settings.iter().copied());
+            run(&settings.collect::<Vec<_>>())
+        });
+        assert!(average == in_turn && average.0 != direct.0, "{method}");
         // Gradients that the host looks at on their way take another path to the same update.
         let clipped = run(&[&method, "optimizer.clip_norm=1e9"]);
         assert!(far(&clipped.1, &direct.1) < 1e-5, "{method}");
@@ -372,8 +378,14 @@ fn a_run_that_is_cut_while_it_goes_ahead_ends_with_the_same_bits() {
         let mut trainer = Trainer::new(&config).unwrap();
         let run = RunDir::create(&out, trainer.config()).unwrap();
         let mut stop = StopAt(at.0, at.1, trainer.control());
-        trainer.run(&run, &mut stop).unwrap_err();
+        let stopped = trainer.run(&run, &mut stop).unwrap_err();
         drop((trainer, run));
+        // The step itself, or the one that had been begun.
+        let Error::Stopped { epoch, step, .. } = stopped else {
+            panic!("{stopped}")
+        };
+        assert_eq!(epoch, at.0 + 1);
+        assert!(step == at.1 + 1 || step == at.1 + 2, "{every}: {step}");
         if every == "2" {
             // As if it had been killed before it wrote the last.
             let (last, _) = newest_checkpoint(&out);
@@ -386,6 +398,52 @@ fn a_run_that_is_cut_while_it_goes_ahead_ends_with_the_same_bits() {
         assert!(weights(&out) == weights(&whole), "{every}");
         assert_eq!(timeless(&out), timeless(&whole), "{every}");
     }
+}
+
+/// Has the checkpoint that is written next fail.
+struct InTheWay(std::path::PathBuf);
+
+impl Observer for InTheWay {
+    fn step(&mut self, event: &StepEvent) {
+        if (event.epoch, event.step) == (0, 6) {
+            std::fs::rename(self.0.join("checkpoints"), self.0.join("aside")).unwrap();
+            std::fs::write(self.0.join("checkpoints"), "in the way").unwrap();
+        }
+        // It is told of in the middle of an epoch.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// What had been begun when a run ended is no step of the run that goes on from a checkpoint with the same trainer.
+#[test]
+fn a_step_that_was_begun_before_an_error_is_forgotten() {
+    let _turn = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let _emulating = Emulating::new();
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 96, 10);
+    let config = config(dir.path(), "mixup", 2)
+        .with("run.checkpoint_every=\"4\"")
+        .unwrap();
+    let whole = dir.path().join("whole");
+    train(&config, &whole);
+    let out = dir.path().join("run");
+    let mut trainer = Trainer::new(&config).unwrap();
+    let run = RunDir::create(&out, trainer.config()).unwrap();
+    trainer.run(&run, &mut InTheWay(out.clone())).unwrap_err();
+    std::fs::remove_file(out.join("checkpoints")).unwrap();
+    std::fs::rename(out.join("aside"), out.join("checkpoints")).unwrap();
+    trainer.resume(&run, &mut ()).unwrap();
+    let mut stop = StopAt(0, 5, trainer.control());
+    let stopped = trainer.run(&run, &mut stop).unwrap_err();
+    assert!(
+        stopped.to_string().contains("after step 7 of epoch 1"),
+        "{stopped}"
+    );
+    let mut trainer = Trainer::new(&config).unwrap();
+    trainer.resume(&run, &mut ()).unwrap();
+    trainer.run(&run, &mut ()).unwrap();
+    assert!(weights(&out) == weights(&whole));
+    assert_eq!(timeless(&out), timeless(&whole));
 }
 
 /// The step that is told of is the one that was not finite, and not one that was begun after it.

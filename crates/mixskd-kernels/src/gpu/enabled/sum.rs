@@ -160,10 +160,10 @@ pub(crate) fn collect(all: &[&Tensor]) -> crate::Result<Option<Tensor>> {
 
 /// Samples `at … at + count − 1`, where a tape notes what is done with them: no copy, and no operation of candle's on the way back.
 pub(crate) fn samples(x: &Tensor, at: usize, count: usize) -> crate::Result<Option<Tensor>> {
-    let x = x.contiguous()?;
-    if !tape::is_running() || !x.track_op() || kernel_for(&[&x], &[])?.is_none() {
+    if !tape::is_running() || !x.track_op() || kernel_for(&[x], &[])?.is_none() {
         return Ok(None);
     }
+    let x = x.contiguous()?;
     let view = x.narrow(0, at, count)?;
     // All of them are no view.
     if view.id() != x.id() {

@@ -75,7 +75,12 @@ pub(super) fn is_running() -> bool {
 pub(super) fn note_view(view: &Tensor, whole: &Tensor, first: usize) {
     NOTES.with_borrow_mut(|notes| {
         if let Some(notes) = notes {
-            notes.views.insert(view.id(), (whole.clone(), first));
+            // A view of a view is one of what that is of.
+            let (whole, first) = match notes.views.get(&whole.id()) {
+                Some((root, before)) => (root.clone(), before + first),
+                None => (whole.clone(), first),
+            };
+            notes.views.insert(view.id(), (whole, first));
         }
     });
 }
