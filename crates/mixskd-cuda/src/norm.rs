@@ -145,7 +145,7 @@ pub unsafe fn inverse(
 /// `y = act(weight · (x − mean) · inv_std + bias + residual)`.
 ///
 /// # Safety
-/// Arrays: `x`, `y` and, unless [`NULL`](crate::NULL), `residual` `[rows, channels]`; `params` (weight and bias),
+/// Arrays: `x`, `y` and, unless [`NULL`], `residual` `[rows, channels]`; `params` (weight and bias),
 /// `mean` and `inv_std` `[channels]`.
 ///
 /// # Errors
@@ -186,13 +186,13 @@ pub const MOST_GATHERED: usize = 4;
 pub struct Incoming<'a> {
     /// The input, `[rows, channels]`.
     pub x: Address,
-    /// The output where a ReLU followed and it is to be read, else [`NULL`](crate::NULL).
+    /// The output where a ReLU followed and it is to be read, else [`NULL`].
     pub y: Address,
     /// The output's gradient: the sum of these, in their order. Where there is one it is the whole.
     pub dy: &'a [Part],
     /// Weight of each channel.
     pub weight: Address,
-    /// Bias of each channel where a ReLU followed whose output is made again instead of read, else [`NULL`](crate::NULL). There was no
+    /// Bias of each channel where a ReLU followed whose output is made again instead of read, else [`NULL`]. There was no
     /// residual then.
     pub bias: Address,
     /// Mean of each channel.
@@ -212,7 +212,7 @@ pub struct Outgoing {
     pub coefficients: Address,
     /// Gradients of weights and biases, `[2, channels]`.
     pub d_params: Address,
-    /// Gradient of the input, or [`NULL`](crate::NULL).
+    /// Gradient of the input, or [`NULL`].
     pub dx: Address,
     /// The gradient behind the ReLU, `[rows, channels]`, where [`Incoming::gathers`]. It is that of a residual.
     pub behind: Address,

@@ -496,8 +496,9 @@ impl Captured {
     /// What the first step that was begun came to, which is the one at `own`.
     fn finish(&mut self, own: Site, meanwhile: &mut dyn FnMut()) -> Result<GpuOutcome> {
         meanwhile();
-        let Some((_, coming)) = self.launched.pop_front_if(|(site, _)| *site == own) else {
-            return Err(no_kernel("a step that was not begun in its turn"));
+        let coming = match self.launched.pop_front() {
+            Some((site, coming)) if site == own => coming,
+            _ => return Err(no_kernel("a step that was not begun in its turn")),
         };
         let outcome = self.shape.outcome_of(&coming.values()?.concat())?;
         if !outcome.finite {

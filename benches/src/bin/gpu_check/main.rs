@@ -8,6 +8,7 @@
 mod child;
 mod parity;
 mod runs;
+mod single;
 mod speed;
 mod table;
 
