@@ -33,7 +33,8 @@ fn branches_beside_the_backbone_wait_for_what_they_share_and_change_no_bit() {
         beside("cifar_resnet18", method.name, &objective, DType::BF16);
     }
     let found = beside("cifar_resnet18", "mixskd", &objective, DType::F32);
-    assert!(2 * found.longest < found.launches, "{found:?}");
+    // Of 635 launches 221 wait for each other. Were the backbone to wait on its way back for a branch that it has nothing to do with, it would be 259.
+    assert!(5 * found.longest < 2 * found.launches, "{found:?}");
 }
 
 /// Which lane a term's work goes to depends on what other terms there are.

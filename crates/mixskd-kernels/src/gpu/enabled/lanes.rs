@@ -408,7 +408,9 @@ impl WayBack {
             }
             open.go_first()?;
             for origin in origins {
-                if origin.lane > 0 && origin.lane != lane {
+                // What it delivered before it was last joined is there: what it does now is something else.
+                let side = origin.lane.checked_sub(1).map(|side| &open.sides[side]);
+                if side.is_some_and(|side| origin.time >= side.joined) && origin.lane != lane {
                     open.join(origin.lane)?;
                 }
             }
