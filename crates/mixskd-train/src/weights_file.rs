@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Shape, Tensor};
+use candle_core::{Device, Tensor};
 use mixskd_data::Preset;
+use mixskd_kernels::has_gpu_kernels;
 use mixskd_models::weights::{self, Draft, Metadata, Resize};
 
 use crate::method::BACKBONE;
@@ -20,11 +21,15 @@ impl Trainer {
         path: &Path,
         work: impl FnOnce() -> T,
     ) -> Result<(T, Result<Draft>)> {
-        let (names, values) = self.backbone_to_host()?;
+        let tensors = self.backbone_tensors();
+        // On the processor they stay as they are until `work` is done, and need no copy.
+        let coming = has_gpu_kernels(&self.device)
+            .then(|| self.to_host.begin(&tensors.values().collect::<Vec<_>>()))
+            .transpose()?;
         let metadata = self.metadata();
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("weights".into());
-            let write = || draft_of(path, names, &values, &metadata);
+            let write = || draft_of(path, tensors, coming.as_ref(), &metadata);
             let writing = thread.spawn_scoped(scope, write);
             let writing = writing.map_err(Error::file(path, "begin a thread that writes"))?;
             let done = work();
@@ -36,15 +41,11 @@ impl Trainer {
         })
     }
 
-    /// Names and shapes of the backbone's tensors, and their values.
-    fn backbone_to_host(&self) -> Result<(Vec<(String, Shape)>, OnHost)> {
+    fn backbone_tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = self.store.tensors();
         let is_kept = |name: &str| name.strip_prefix(BACKBONE)?.strip_prefix('.').map(drop);
         tensors.retain(|name, _| is_kept(name).is_some());
-        let values = self.to_host.begin(&tensors.values().collect::<Vec<_>>())?;
-        let tensors = tensors.into_iter();
-        let names = tensors.map(|(name, tensor)| (name, tensor.shape().clone()));
-        Ok((names.collect(), values))
+        tensors
     }
 
     /// What a prediction needs to know besides the tensors.
@@ -65,16 +66,17 @@ impl Trainer {
     }
 }
 
-/// The weights file of tensors called `names` that are on their way to the host, ready beside `path`.
+/// The weights file of `tensors`, whose values may be on their way to the host, ready beside `path`.
 fn draft_of(
     path: &Path,
-    names: Vec<(String, Shape)>,
-    values: &OnHost,
+    mut tensors: BTreeMap<String, Tensor>,
+    coming: Option<&OnHost>,
     metadata: &Metadata,
 ) -> Result<Draft> {
-    let mut tensors = BTreeMap::new();
-    for ((name, shape), values) in names.into_iter().zip(values.values()?) {
-        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+    if let Some(coming) = coming {
+        for (tensor, values) in tensors.values_mut().zip(coming.values()?) {
+            *tensor = Tensor::from_slice(values, tensor.shape(), &Device::Cpu)?;
+        }
     }
     Ok(weights::draft(path, &tensors, metadata)?)
 }

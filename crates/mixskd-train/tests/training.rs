@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Notices, config, timeless, train, weights, write_set};
+use common::{Notices, begin, config, timeless, train, weights, write_set};
 use mixskd_train::{Error, Observer, RunDir, TestEvent, TrainConfig, Trainer, method};
 
 #[test]
@@ -73,8 +73,7 @@ fn test_images_are_told_of_in_their_order() {
     write_set(dir.path(), 48, 23);
     let mut config = config(dir.path(), "ce", 1);
     config.run.image_size = 32;
-    let mut trainer = Trainer::new(&config).unwrap();
-    let run = RunDir::create(&dir.path().join("run"), trainer.config()).unwrap();
+    let (mut trainer, run) = begin(&config, &dir.path().join("run"));
     let mut tested = Tested(Vec::new());
     let report = trainer.run(&run, &mut tested).unwrap();
     let told: Vec<_> = tested.0.iter().map(|&(at, label, _)| (at, label)).collect();

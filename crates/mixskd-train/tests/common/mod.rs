@@ -43,10 +43,16 @@ pub(crate) fn config(dir: &Path, method: &str, epochs: usize) -> TrainConfig {
     config
 }
 
+/// A run in a new directory.
+pub(crate) fn begin(config: &TrainConfig, out: &Path) -> (Trainer, RunDir) {
+    let trainer = Trainer::new(config).unwrap();
+    let run = RunDir::create(out, trainer.config()).unwrap();
+    (trainer, run)
+}
+
 /// Trains into a new directory.
 pub(crate) fn train(config: &TrainConfig, out: &Path) -> Report {
-    let mut trainer = Trainer::new(config).unwrap();
-    let run = RunDir::create(out, trainer.config()).unwrap();
+    let (mut trainer, run) = begin(config, out);
     trainer.run(&run, &mut ()).unwrap()
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{config, timeless, train, weights, write_set};
+use common::{begin, config, timeless, train, weights, write_set};
 use mixskd_kernels::{
     ConvWeights, ParameterUpdate, SgdConfig, StepGradients, Tape, cudnn_choices, emulate_gpu,
     recall_cudnn_choices, set_cudnn_benchmark, sgd_step, sgd_steps,
@@ -292,8 +292,7 @@ fn weights_beside_the_parameters_follow_what_else_changes_them() {
     let config = config(dir.path(), "mixskd", 2);
     let stopped = |name: &str| {
         let out = dir.path().join(name);
-        let mut trainer = Trainer::new(&config).unwrap();
-        let run = RunDir::create(&out, trainer.config()).unwrap();
+        let (mut trainer, run) = begin(&config, &out);
         let mut stop = StopAt(0, 2, trainer.control());
         trainer.run(&run, &mut stop).unwrap_err();
         out
@@ -305,8 +304,7 @@ fn weights_beside_the_parameters_follow_what_else_changes_them() {
         weights(out)
     };
     let expected = goes_on(Trainer::new(&config).unwrap(), &stopped("first"));
-    let mut done = Trainer::new(&config).unwrap();
-    let run = RunDir::create(&dir.path().join("other"), done.config()).unwrap();
+    let (mut done, run) = begin(&config, &dir.path().join("other"));
     done.run(&run, &mut ()).unwrap();
     assert!(expected == goes_on(done, &stopped("second")));
 }
@@ -335,18 +333,16 @@ fn batches_made_of_images_in_memory_are_those_that_are_uploaded() {
 
 #[test]
 fn a_run_in_bfloat16_learns_as_one_in_float() {
-    let float = run(&[]);
-    let half = run(&["run.precision=bf16"]);
-    assert!(float.0 != half.0);
-    // Two channels, eight images a step: what rounding does to such a network is no small thing. Over eight seeds and two ways to round it was up to 6 %
-    // in the first epoch, and up to 15 % after it.
-    let off = |epoch: usize| far(&half.1[epoch..=epoch], &float.1[epoch..=epoch]);
-    assert!(
-        off(0) < 0.1 && off(1) < 0.25,
-        "{half:?}, {float:?}",
-        half = half.1,
-        float = float.1
-    );
+    // Two channels, eight images a step: what rounding does to such a network is no small thing, and one seed says little.
+    let errors = [0, 1, 2, 3].map(|seed| {
+        let seed = format!("run.seed={seed}");
+        let float = run(&[&seed]);
+        let half = run(&[&seed, "run.precision=bf16"]);
+        assert!(float.0 != half.0);
+        far(&half.1, &float.1)
+    });
+    let mean = errors.iter().sum::<f64>() / 4.0;
+    assert!(mean < 0.12, "{errors:?}");
 }
 
 /// Stops a run once it tells of this epoch's step.
@@ -375,8 +371,7 @@ fn a_run_that_is_cut_while_it_goes_ahead_ends_with_the_same_bits() {
         let setting = format!("run.checkpoint_every=\"{every}\"");
         let config = config.clone().with(&setting).unwrap();
         let out = dir.path().join(format!("cut-{every}"));
-        let mut trainer = Trainer::new(&config).unwrap();
-        let run = RunDir::create(&out, trainer.config()).unwrap();
+        let (mut trainer, run) = begin(&config, &out);
         let mut stop = StopAt(at.0, at.1, trainer.control());
         let stopped = trainer.run(&run, &mut stop).unwrap_err();
         drop((trainer, run));
@@ -427,8 +422,7 @@ fn a_step_that_was_begun_before_an_error_is_forgotten() {
     let whole = dir.path().join("whole");
     train(&config, &whole);
     let out = dir.path().join("run");
-    let mut trainer = Trainer::new(&config).unwrap();
-    let run = RunDir::create(&out, trainer.config()).unwrap();
+    let (mut trainer, run) = begin(&config, &out);
     trainer.run(&run, &mut InTheWay(out.clone())).unwrap_err();
     std::fs::remove_file(out.join("checkpoints")).unwrap();
     std::fs::rename(out.join("aside"), out.join("checkpoints")).unwrap();
@@ -477,8 +471,7 @@ fn a_run_goes_on_with_the_algorithms_it_chose() {
         .with("run.cudnn_benchmark=true")
         .unwrap();
     let out = dir.path().join("run");
-    let mut trainer = Trainer::new(&config).unwrap();
-    let run = RunDir::create(&out, trainer.config()).unwrap();
+    let (mut trainer, run) = begin(&config, &out);
     let mut stop = StopAt(0, 2, trainer.control());
     trainer.run(&run, &mut stop).unwrap_err();
     let chosen = cudnn_choices(&Device::Cpu).unwrap().unwrap();

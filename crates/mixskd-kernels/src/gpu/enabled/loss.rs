@@ -10,7 +10,8 @@ use mixskd_cuda::{Element, NULL};
 
 use super::lanes;
 use super::memory::{Gpu, address, failed, kernel_for, start};
-use super::recorded::{Factor, record, record_loss};
+use super::recorded::{Factor, record, record_as};
+use super::tape::Back;
 use crate::Result;
 
 /// π as u32 and λ as floats, in the GPU's memory.
@@ -149,7 +150,7 @@ fn made(
     + Sync
     + 'static,
 ) -> Result<Option<Tensor>> {
-    let loss = record_loss(name, inputs, loss, backward)?;
+    let loss = record_as(name, inputs, loss, (), Back::OfLoss(Box::new(backward)))?;
     lanes::keep_aside(&loss)?;
     Ok(Some(loss))
 }

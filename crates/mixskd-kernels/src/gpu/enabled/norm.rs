@@ -6,10 +6,11 @@ use candle_core::{DType, Tensor, Var};
 use mixskd_cuda::norm::{self, Incoming, MOST_GATHERED, Outgoing, Running, Shape};
 use mixskd_cuda::{Element, NULL};
 
+use super::later;
 use super::memory::{Gpu, address, failed, kernel_for, start};
-use super::recorded::record_gathering;
+use super::recorded::record_as;
 use super::sum::{Share, sum};
-use super::{later, tape};
+use super::tape::{self, Back};
 use crate::{BatchStats, Result};
 
 pub(crate) fn batch_norm_train(
@@ -163,13 +164,8 @@ impl Normalise {
             gradients.truncate(inputs.len());
             Ok(gradients)
         };
-        Ok(record_gathering(
-            "mixskd-cuda-batch-norm",
-            &inputs,
-            y,
-            shape,
-            backward,
-        )?)
+        let way = Back::Gathering(Box::new(backward));
+        Ok(record_as("mixskd-cuda-batch-norm", &inputs, y, shape, way)?)
     }
 
     /// Those of the input, of weight and bias `[2, channels]`, and of the residual.

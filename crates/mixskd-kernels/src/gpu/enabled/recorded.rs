@@ -10,7 +10,7 @@ use mixskd_cuda::NULL;
 use mixskd_cuda::loss::Gradient;
 
 use super::memory::address;
-use super::sum::{Share, Weights};
+use super::sum::Share;
 use super::tape::{self, Back};
 
 /// Gradients of the inputs from inputs, output and the output's gradient.
@@ -60,82 +60,34 @@ pub(super) fn record(
     + Sync
     + 'static,
 ) -> Result<Tensor> {
+    let way = Back::Kernel(Box::new(backward));
+    record_as(name, inputs, storage, shape, way)
+}
+
+/// The same with another way back.
+pub(super) fn record_as(
+    name: &'static str,
+    inputs: &[&Tensor],
+    storage: Storage,
+    shape: impl Into<Shape>,
+    way: Back,
+) -> Result<Tensor> {
     let shape = shape.into();
     if tape::is_running() {
-        let way = Back::Kernel(Box::new(backward));
         return Ok(tape::note(name, inputs, storage, shape, way));
     }
-    apply(name, inputs, storage, shape, Box::new(backward))
-}
-
-/// The same for one that adds up what comes of its output's gradient by itself, where there is a tape.
-pub(super) fn record_gathering(
-    name: &'static str,
-    inputs: &[&Tensor],
-    storage: Storage,
-    shape: Shape,
-    backward: impl Fn(&[&Tensor], &Tensor, Vec<Share>) -> Result<Vec<Option<Tensor>>>
-    + Send
-    + Sync
-    + 'static,
-) -> Result<Tensor> {
-    if tape::is_running() {
-        let way = Back::Gathering(Box::new(backward));
-        return Ok(tape::note(name, inputs, storage, shape, way));
-    }
-    let whole = move |inputs: &[&Tensor], y: &Tensor, dy: &Tensor| {
-        backward(inputs, y, vec![Share::whole(dy.clone())])
+    // candle's graph gives the output's gradient as one tensor.
+    let backward: Backward = match way {
+        Back::Kernel(backward) => backward,
+        Back::Gathering(backward) => {
+            Box::new(move |inputs, y, dy| backward(inputs, y, vec![Share::whole(dy.clone())]))
+        }
+        Back::OfLoss(backward) => Box::new(move |inputs, _, dy| {
+            let (tensor, number) = (Some(dy.clone()), 1.0);
+            backward(inputs, &Factor { tensor, number })
+        }),
+        Back::Weighted(weights) => Box::new(move |inputs, _, dy| weights.of_tensor(inputs, dy)),
     };
-    apply(name, inputs, storage, shape, Box::new(whole))
-}
-
-/// The same for a loss, one float.
-pub(super) fn record_loss(
-    name: &'static str,
-    inputs: &[&Tensor],
-    loss: Storage,
-    backward: impl Fn(&[&Tensor], &Factor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
-) -> Result<Tensor> {
-    let shape = Shape::from(());
-    if tape::is_running() {
-        let way = Back::OfLoss(Box::new(backward));
-        return Ok(tape::note(name, inputs, loss, shape, way));
-    }
-    let of_tensor = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| {
-        let tensor = Some(dy.clone());
-        backward(
-            inputs,
-            &Factor {
-                tensor,
-                number: 1.0,
-            },
-        )
-    };
-    apply(name, inputs, loss, shape, Box::new(of_tensor))
-}
-
-/// The same for a weighted sum of scalars, where there is a tape.
-pub(super) fn record_weighted(
-    name: &'static str,
-    inputs: &[&Tensor],
-    sum: Storage,
-    weights: Weights,
-) -> Result<Tensor> {
-    if tape::is_running() {
-        let way = Back::Weighted(weights);
-        return Ok(tape::note(name, inputs, sum, Shape::from(()), way));
-    }
-    let backward = move |inputs: &[&Tensor], _: &Tensor, dy: &Tensor| weights.of_tensor(inputs, dy);
-    apply(name, inputs, sum, Shape::from(()), Box::new(backward))
-}
-
-fn apply(
-    name: &'static str,
-    inputs: &[&Tensor],
-    storage: Storage,
-    shape: Shape,
-    backward: Backward,
-) -> Result<Tensor> {
     let op = Recorded {
         name,
         storage: Mutex::new(Some(storage)),

@@ -7,8 +7,8 @@ use mixskd_cuda::sum::{self, MOST_NUMBERS, MOST_PARTS, Part};
 
 use super::lanes;
 use super::memory::{Gpu, address, failed, kernel_for, start};
-use super::recorded::record_weighted;
-use super::tape;
+use super::recorded::record_as;
+use super::tape::{self, Back};
 
 /// A gradient, or that of the elements from `first` on.
 pub(super) struct Share {
@@ -101,7 +101,8 @@ pub(crate) fn weighted_sum(all: &[(&Tensor, f64)]) -> crate::Result<Option<Tenso
         // SAFETY: all are one float each.
         unsafe { sum::weighted_sum(gpu.engine(), &numbers, start(&y)?) }.map_err(failed)
     })?;
-    let loss = record_weighted("mixskd-weighted-sum", &inputs, y, Weights { gpu, weights })?;
+    let way = Back::Weighted(Weights { gpu, weights });
+    let loss = record_as("mixskd-weighted-sum", &inputs, y, (), way)?;
     lanes::keep_aside(&loss)?;
     Ok(Some(loss))
 }
