@@ -57,12 +57,23 @@ fn ptx() -> Result<(), Box<dyn Error>> {
 #[cfg(feature = "emulator")]
 fn emulator() {
     // Kernels register themselves before main: all of the archive has to be linked.
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .opt_level(2)
-        .file("emulator/host.cpp")
-        .file("emulator/all.cpp")
-        .link_lib_modifier("+whole-archive")
-        .compile("mixskd_emulator");
+    let compile = |files: &[&str], flags: &[&str], name: &str| {
+        let mut build = cc::Build::new();
+        build.cpp(true).std("c++17").opt_level(2).files(files);
+        for flag in flags {
+            build.flag(flag);
+        }
+        build.link_lib_modifier("+whole-archive").compile(name);
+    };
+    let files = ["host.cpp", "racecheck.cpp", "all.cpp"].map(|name| format!("emulator/{name}"));
+    compile(
+        &files.each_ref().map(String::as_str),
+        &[],
+        "mixskd_emulator",
+    );
+    compile(
+        &["emulator/watched.cpp"],
+        &["-fsanitize=thread"],
+        "mixskd_racecheck",
+    );
 }

@@ -91,11 +91,17 @@ fn emulate(sh: &Shell, root: &Path, if_possible: bool) -> Result<()> {
         }
         found => {
             found.context("hint: install a C++ compiler, or name one in CXX")?;
-            let test = cmd!(
+            let features = "mixskd-train/emulator,mixskd-benches/emulator";
+            let kernels = cmd!(
                 sh,
-                "cargo test --quiet --package mixskd-kernels --package mixskd-train --package mixskd-cli --package mixskd-benches --features mixskd-train/emulator,mixskd-benches/emulator --test emulated --test stand_in --test lanes --bin gpu-check"
+                "cargo test --quiet --package mixskd-cuda --package mixskd-kernels --package mixskd-benches --features {features} --lib --test emulated --test stand_in --test lanes"
             );
-            test.run()?;
+            kernels.env("MIXSKD_RACECHECK", "1").run()?;
+            let steps = cmd!(
+                sh,
+                "cargo test --quiet --package mixskd-train --package mixskd-benches --features {features} --test emulated --bin gpu-check"
+            );
+            steps.run()?;
             let out = ["--out", "target/gpu-check-emulated.json"].map(String::from);
             gpu_check::emulated(sh, root, &out)
         }

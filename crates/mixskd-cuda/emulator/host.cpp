@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fiber.h"
+#include "racecheck.h"
 
 Index threadIdx, blockIdx, gridDim;
 
@@ -49,6 +50,7 @@ bool turn(bool *done) {
     unsigned ended = 0;
     for (current = 0; current < THREADS; current++) {
         threadIdx.x = current;
+        watch.thread = current;
         fiber_switch(&scheduler, &fibers[current]);
         ended += finished[current];
     }
@@ -73,8 +75,14 @@ bool run_directly() {
 
 } // namespace
 
-void Registrar::add(const char *name, void (*kernel)(), Runner runner, unsigned arguments) {
+void add_kernel(const char *name, void (*kernel)(), Runner runner, unsigned arguments) {
     kernels()[name] = {kernel, runner, arguments, false};
+}
+
+unsigned atomicAdd(unsigned *to, unsigned value) {
+    unsigned before = *to;
+    *to += value;
+    return before;
 }
 
 void __syncthreads() {
@@ -82,18 +90,21 @@ void __syncthreads() {
     fiber_switch(&fibers[current], &scheduler);
 }
 
-// 0: it ran; 1: no such kernel; 2: another number of arguments; 3: threads ended while others waited at a barrier.
-extern "C" int mixskd_emulate(const char *name, unsigned grid_x, unsigned grid_y, void **values, unsigned count) {
-    auto found = kernels().find(name);
+// 0: it ran; 1: no such kernel; 2: another number of arguments; 3: threads ended while others waited at a barrier; 4: a race, for
+// `mixskd_race` to tell. With `racecheck` the kernel runs in the variant that says of each use of memory whose it is.
+extern "C" int mixskd_emulate(const char *name, unsigned grid_x, unsigned grid_y, void **values, unsigned count, int racecheck) {
+    auto found = kernels().find(racecheck ? std::string("racecheck ") + name : name);
     if (found == kernels().end()) return 1;
     if (found->second.arguments != count) return 2;
     static std::vector<char> stacks(THREADS * STACK);
     running = &found->second;
     arguments = values;
     gridDim = {grid_x, grid_y};
-    for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
-        for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++) {
-            if (!found->second.barriers) {
+    if (racecheck) watch_launch(stacks.data(), stacks.data() + stacks.size());
+    int status = 0;
+    for (blockIdx.y = 0; blockIdx.y < grid_y && status == 0; blockIdx.y++)
+        for (blockIdx.x = 0; blockIdx.x < grid_x && status == 0; blockIdx.x++) {
+            if (!found->second.barriers && !racecheck) {
                 if (run_directly()) continue;
                 // Of threads that have ended none comes to the barrier.
                 if (current != 0) return 3;
@@ -103,9 +114,13 @@ extern "C" int mixskd_emulate(const char *name, unsigned grid_x, unsigned grid_y
                 fiber_start(&fibers[t], &stacks[t * STACK], STACK, enter);
                 finished[t] = false;
             }
+            watch_block();
             bool done = false;
-            while (!done)
-                if (!turn(&done)) return 3;
+            while (!done && status == 0) {
+                watch.turn++;
+                if (!turn(&done)) status = 3;
+            }
         }
-    return 0;
+    bool raced = watch_end();
+    return status == 0 && raced ? 4 : status;
 }

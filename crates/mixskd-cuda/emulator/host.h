@@ -9,11 +9,15 @@
 #include <limits>
 #include <utility>
 
-#define __global__ __attribute__((unused))
+#define KERNEL __attribute__((unused)) static
 #define __device__
 #define __grid_constant__
 // Blocks run one after the other, so that one copy serves them all.
 #define __shared__ static
+// What goes before the names of kernels that are compiled once more.
+#ifndef VARIANT
+#define VARIANT ""
+#endif
 #define CUDART_INF_F (std::numeric_limits<float>::infinity())
 #define CUDART_NAN_F (std::numeric_limits<float>::quiet_NaN())
 
@@ -27,11 +31,7 @@ void __syncthreads();
 
 using std::min;
 
-inline unsigned atomicAdd(unsigned *to, unsigned value) {
-    unsigned before = *to;
-    *to += value;
-    return before;
-}
+unsigned atomicAdd(unsigned *to, unsigned value);
 
 // The upper half of a float, rounded to even.
 struct __nv_bfloat16 {
@@ -54,6 +54,11 @@ inline __nv_bfloat16 __float2bfloat16(float value) {
 
 typedef void (*Runner)(void (*kernel)(), void **arguments);
 
+void add_kernel(const char *name, void (*kernel)(), Runner runner, unsigned arguments);
+
+// Of each file that is compiled its own.
+namespace {
+
 // Calls a kernel with the arguments that CUDA's launch takes: pointers to the values.
 template <class... A> struct Call {
     template <size_t... I> static void spread(void (*kernel)(A...), void **a, std::index_sequence<I...>) {
@@ -66,9 +71,10 @@ template <class... A> struct Call {
 
 struct Registrar {
     template <class... A> Registrar(const char *name, void (*kernel)(A...)) {
-        add(name, (void (*)())kernel, Call<A...>::run, sizeof...(A));
+        add_kernel(name, (void (*)())kernel, Call<A...>::run, sizeof...(A));
     }
-    static void add(const char *name, void (*kernel)(), Runner runner, unsigned arguments);
 };
 
-#define REGISTER(name) static Registrar registrar_##name(#name, name);
+} // namespace
+
+#define REGISTER(name) static Registrar registrar_##name(VARIANT #name, name);

@@ -7,6 +7,7 @@
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <math_constants.h>
+#define KERNEL extern "C" __global__
 #define REGISTER(name)
 // So many turns of the loop that follows at once: their reads are on their way together.
 #define UNROLL(turns) _Pragma(STRING(unroll turns))
@@ -117,17 +118,17 @@ __device__ inline float block_max(float value) {
 
 // Defines the kernels `name_f32` and `name_bf16` from a template over the element.
 #define BOTH(name, parameters, arguments)                                                                             \
-    extern "C" __global__ void name##_f32 parameters(float) { name<float> arguments; }                                \
-    extern "C" __global__ void name##_bf16 parameters(bf16) { name<bf16> arguments; }                                 \
+    KERNEL void name##_f32 parameters(float) { name<float> arguments; }                                               \
+    KERNEL void name##_bf16 parameters(bf16) { name<bf16> arguments; }                                                \
     REGISTER(name##_f32)                                                                                              \
     REGISTER(name##_bf16)
 
 // The same from a template over the element and the pack's width: 16 bytes, or one element where channels or addresses forbid.
 #define PACKED(name, parameters, arguments)                                                                           \
-    extern "C" __global__ void name##_f32_1 parameters(float) { name<float, 1> arguments; }                           \
-    extern "C" __global__ void name##_f32_4 parameters(float) { name<float, 4> arguments; }                           \
-    extern "C" __global__ void name##_bf16_1 parameters(bf16) { name<bf16, 1> arguments; }                            \
-    extern "C" __global__ void name##_bf16_8 parameters(bf16) { name<bf16, 8> arguments; }                            \
+    KERNEL void name##_f32_1 parameters(float) { name<float, 1> arguments; }                                          \
+    KERNEL void name##_f32_4 parameters(float) { name<float, 4> arguments; }                                          \
+    KERNEL void name##_bf16_1 parameters(bf16) { name<bf16, 1> arguments; }                                           \
+    KERNEL void name##_bf16_8 parameters(bf16) { name<bf16, 8> arguments; }                                           \
     REGISTER(name##_f32_1)                                                                                            \
     REGISTER(name##_f32_4)                                                                                            \
     REGISTER(name##_bf16_1)                                                                                           \

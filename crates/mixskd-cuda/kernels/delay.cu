@@ -3,7 +3,7 @@
 
 // The processor that stands in for a GPU has nothing to wait for.
 #ifdef __CUDACC__
-extern "C" __global__ void delay(u32 microseconds) {
+KERNEL void delay(u32 microseconds) {
     if (threadIdx.x != 0) return;
     // Of a GPU's clock of one to two GHz.
     long long begin = clock64();

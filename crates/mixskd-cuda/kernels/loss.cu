@@ -184,7 +184,7 @@ BOTH(square_backward, PARAMETERS, (x, partner, lambda, y, gradient, factor, d_fi
 #undef PARAMETERS
 
 // out = scale · Σ values, in double precision and in the order of the threads. Grid: 1.
-extern "C" __global__ void scaled_sum(const float *values, float *out, u32 count, float scale) {
+KERNEL void scaled_sum(const float *values, float *out, u32 count, float scale) {
     double sum = 0;
     for (u32 i = threadIdx.x; i < count; i += BLOCK) sum += values[i];
     sum = block_sum(sum);

@@ -88,8 +88,8 @@ __device__ inline double thread_sum(double value) {
 }
 
 // Joins the slabs. Grid: channels / WIDTH.
-extern "C" __global__ void norm_finish(const float *partial, float *mean, float *var, float *inv_std, u32 rows,
-                                       u32 channels, u32 slab, u32 slabs, float eps) {
+KERNEL void norm_finish(const float *partial, float *mean, float *var, float *inv_std, u32 rows,
+                        u32 channels, u32 slab, u32 slabs, float eps) {
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
     float means[EACH], squares[EACH], counts[EACH];
     for (u32 i = 0; i < EACH; i++) {
@@ -117,7 +117,7 @@ extern "C" __global__ void norm_finish(const float *partial, float *mean, float 
 REGISTER(norm_finish)
 
 // 1 / √(var + eps) of given statistics. Grid: channels / BLOCK.
-extern "C" __global__ void norm_inverse(const float *var, float *inv_std, u32 channels, float eps) {
+KERNEL void norm_inverse(const float *var, float *inv_std, u32 channels, float eps) {
     u64 c = thread_index();
     if (c < channels) inv_std[c] = (float)(1.0 / sqrt((double)var[c] + (double)eps));
 }
@@ -136,7 +136,7 @@ struct Layers {
 };
 
 // running ← (1 − momentum)·running + momentum·batch, the variance `unbiased` times as large. Grid: (channels / BLOCK of the widest, layers).
-extern "C" __global__ void norm_running(const __grid_constant__ Layers layers, float momentum) {
+KERNEL void norm_running(const __grid_constant__ Layers layers, float momentum) {
     const Moved &own = layers.slot[blockIdx.y];
     u64 c = thread_index();
     if (c >= own.channels) return;
@@ -380,9 +380,9 @@ PACKED(norm_backward_gather, PARAMETERS,
 
 // The parameters' gradients, and the lines `dx = scale·g + slope·(x − mean) + shift` as `coefficients` [3, channels].
 // With statistics that are not the batch's own, slope and shift are 0. Grid: channels / WIDTH.
-extern "C" __global__ void norm_backward_finish(const float *partial, const float *weight, const float *inv_std,
-                                                float *d_params, float *coefficients, u32 rows, u32 channels,
-                                                u32 slabs, u32 own) {
+KERNEL void norm_backward_finish(const float *partial, const float *weight, const float *inv_std,
+                                 float *d_params, float *coefficients, u32 rows, u32 channels,
+                                 u32 slabs, u32 own) {
     u32 c = blockIdx.x * WIDTH + threadIdx.x % WIDTH;
     float sums[EACH], products[EACH];
     for (u32 i = 0; i < EACH; i++) {

@@ -33,8 +33,8 @@ struct Descent {
 };
 
 // Unless `verdict` is 0. Grid: the blocks of all slots.
-extern "C" __global__ void sgd(const __grid_constant__ Slots slots, u32 count, const float *lr, const float *verdict, float momentum, float decay,
-                               u32 nesterov) {
+KERNEL void sgd(const __grid_constant__ Slots slots, u32 count, const float *lr, const float *verdict, float momentum, float decay,
+                u32 nesterov) {
     if (verdict && *verdict == 0.0f) return;
     Slot own = slots.slot[own_entry(slots, count)];
     Descent descent = {*lr * own.factor, momentum, decay, nesterov};
@@ -142,7 +142,7 @@ BOTH(look, PARAMETERS, (views, count, found, offset))
 #undef PARAMETERS
 
 // verdict = 1 where nothing was found, or else 0. With `broken`, a float of 0: once a verdict was bad it is 1, and all later ones are bad. Grid: 1.
-extern "C" __global__ void judge(const float *found, u32 count, float *verdict, float *broken) {
+KERNEL void judge(const float *found, u32 count, float *verdict, float *broken) {
     float some = 0;
     for (u32 i = threadIdx.x; i < count; i += BLOCK) some = fmaxf(some, found[i]);
     some = block_max(some);
@@ -155,7 +155,7 @@ extern "C" __global__ void judge(const float *found, u32 count, float *verdict, 
 REGISTER(judge)
 
 // hits = 1 where the row's largest logit, the first of equals, is the target's, or else 0. Grid: rows.
-extern "C" __global__ void row_hits(const float *z, const u32 *targets, float *hits, u32 classes) {
+KERNEL void row_hits(const float *z, const u32 *targets, float *hits, u32 classes) {
     const float *row = z + (u64)blockIdx.x * classes;
     float top = -CUDART_INF_F;
     for (u32 c = threadIdx.x; c < classes; c += BLOCK) top = fmaxf(top, row[c]);

@@ -135,15 +135,15 @@ __device__ void global_pool_backward(const O *dy, T *dx, u32 packs, u32 pixels, 
 
 // Type of the map, type of the means, elements of a pack.
 #define GLOBAL_POOL(T, O, V)                                                                                          \
-    extern "C" __global__ void global_pool_##T##_##O(const T *x, O *y, u32 pixels, u32 channels) {                    \
+    KERNEL void global_pool_##T##_##O(const T *x, O *y, u32 pixels, u32 channels) {                                   \
         global_pool<T, O>(x, y, pixels, channels);                                                                    \
     }                                                                                                                 \
-    extern "C" __global__ void global_pool_backward_##T##_##O##_1(const O *dy, T *dx, u32 packs, u32 pixels,          \
-                                                                  u32 channels) {                                     \
+    KERNEL void global_pool_backward_##T##_##O##_1(const O *dy, T *dx, u32 packs, u32 pixels,                         \
+                                                   u32 channels) {                                                    \
         global_pool_backward<T, O, 1>(dy, dx, packs, pixels, channels);                                               \
     }                                                                                                                 \
-    extern "C" __global__ void global_pool_backward_##T##_##O##_##V(const O *dy, T *dx, u32 packs, u32 pixels,        \
-                                                                    u32 channels) {                                   \
+    KERNEL void global_pool_backward_##T##_##O##_##V(const O *dy, T *dx, u32 packs, u32 pixels,                       \
+                                                     u32 channels) {                                                  \
         global_pool_backward<T, O, V>(dy, dx, packs, pixels, channels);                                               \
     }                                                                                                                 \
     REGISTER(global_pool_##T##_##O)                                                                                   \

@@ -35,7 +35,7 @@ struct Numbers {
 };
 
 // y = Σ weight·x, in double precision. Grid: 1.
-extern "C" __global__ void weighted_sum(const __grid_constant__ Numbers numbers, u32 entries, float *y) {
+KERNEL void weighted_sum(const __grid_constant__ Numbers numbers, u32 entries, float *y) {
     double term = 0;
     if (threadIdx.x < entries) term = (double)numbers.slot[threadIdx.x].weight * *numbers.slot[threadIdx.x].x;
     double sum = block_sum(term);
@@ -44,13 +44,13 @@ extern "C" __global__ void weighted_sum(const __grid_constant__ Numbers numbers,
 REGISTER(weighted_sum)
 
 // y_i = weight_i·x_i. Grid: 1.
-extern "C" __global__ void weighted(const __grid_constant__ Numbers numbers, u32 entries, float *y) {
+KERNEL void weighted(const __grid_constant__ Numbers numbers, u32 entries, float *y) {
     if (threadIdx.x < entries) y[threadIdx.x] = numbers.slot[threadIdx.x].weight * *numbers.slot[threadIdx.x].x;
 }
 REGISTER(weighted)
 
 // y = act(x + bias), a row of `channels` at a time; without `bias` x alone. Grid: count / BLOCK.
-extern "C" __global__ void add_row(const float *x, const float *bias, float *y, u32 count, u32 channels, u32 relu) {
+KERNEL void add_row(const float *x, const float *bias, float *y, u32 count, u32 channels, u32 relu) {
     u64 i = thread_index();
     if (i >= count) return;
     float value = x[i];
@@ -62,14 +62,14 @@ extern "C" __global__ void add_row(const float *x, const float *bias, float *y, 
 REGISTER(add_row)
 
 // dx = dy where y is above 0. Grid: count / BLOCK.
-extern "C" __global__ void relu_backward(const float *y, const float *dy, float *dx, u32 count) {
+KERNEL void relu_backward(const float *y, const float *dy, float *dx, u32 count) {
     u64 i = thread_index();
     if (i < count) dx[i] = y[i] > 0 ? dy[i] : 0.0f;
 }
 REGISTER(relu_backward)
 
 // y_c = Σ over rows of x. Grid: channels / ACROSS.
-extern "C" __global__ void column_sum(const float *x, float *y, u32 rows, u32 channels) {
+KERNEL void column_sum(const float *x, float *y, u32 rows, u32 channels) {
     float total = down_rows<float, 16>(x, rows, channels);
     u32 c = blockIdx.x * ACROSS + threadIdx.x;
     if (threadIdx.x < ACROSS && c < channels) y[c] = total;
@@ -80,7 +80,7 @@ __device__ inline float softplus(float u) { return (u > 0 ? u : 0) + log1pf(expf
 __device__ inline float sigmoid(float u) { return u < 0 ? expf(u) / (1 + expf(u)) : 1 / (1 + expf(-u)); }
 
 // ½·mean softplus(s·a) + ½·mean softplus(−s·b), s = −1 for the first of a row's `answers` and 1 for the other. Grid: 1.
-extern "C" __global__ void two_sides(const float *a, const float *b, float *y, u32 count, u32 answers) {
+KERNEL void two_sides(const float *a, const float *b, float *y, u32 count, u32 answers) {
     double sum = 0;
     for (u32 i = threadIdx.x; i < count; i += BLOCK) {
         float s = i % answers == 0 ? -1.0f : 1.0f;
@@ -92,8 +92,8 @@ extern "C" __global__ void two_sides(const float *a, const float *b, float *y, u
 REGISTER(two_sides)
 
 // Both gradients. Grid: count / BLOCK.
-extern "C" __global__ void two_sides_backward(const float *a, const float *b, const float *gradient, float factor,
-                                              float *da, float *db, u32 count, u32 answers) {
+KERNEL void two_sides_backward(const float *a, const float *b, const float *gradient, float factor,
+                               float *da, float *db, u32 count, u32 answers) {
     u64 i = thread_index();
     if (i >= count) return;
     float s = (u32)i % answers == 0 ? -1.0f : 1.0f;

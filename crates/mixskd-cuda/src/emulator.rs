@@ -1,7 +1,8 @@
 //! Kernels on the processor, one thread after the other, in host memory.
 
-use std::ffi::{CString, c_char, c_int, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::{Arg, Engine, Error, Lanes, Place, Result, races};
 
@@ -12,11 +13,25 @@ unsafe extern "C" {
         grid_y: u32,
         values: *mut *mut c_void,
         count: u32,
+        racecheck: c_int,
     ) -> c_int;
+    fn mixskd_race() -> *const c_char;
 }
 
 /// The emulator has one set of fibers and shared memory.
 static TURN: Mutex<()> = Mutex::new(());
+
+static RACECHECK: LazyLock<AtomicBool> = LazyLock::new(|| {
+    let asked = std::env::var_os("MIXSKD_RACECHECK");
+    AtomicBool::new(asked.is_some_and(|value| value == "1"))
+});
+
+/// Whether each use of memory by a kernel is looked at, some twenty times as slowly: a launch in which two threads use the same bytes, one of them writing, with
+/// no barrier between, or two blocks at all, is an error, and so is one that reads shared memory that its block has not written. Off, unless the
+/// environment has `MIXSKD_RACECHECK=1`. On Linux.
+pub fn racecheck(on: bool) {
+    RACECHECK.store(on, Ordering::Relaxed);
+}
 
 /// Runs kernels on the processor: addresses are those of host memory.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,13 +50,25 @@ impl Engine for Emulator {
         // SAFETY: the values outlive the call; that they are the kernel's is the caller's promise.
         let status = unsafe {
             let count = places.len() as u32;
-            mixskd_emulate(name.as_ptr(), grid.0, grid.1, places.as_mut_ptr(), count)
+            let racecheck = RACECHECK.load(Ordering::Relaxed).into();
+            mixskd_emulate(
+                name.as_ptr(),
+                grid.0,
+                grid.1,
+                places.as_mut_ptr(),
+                count,
+                racecheck,
+            )
         };
+        // SAFETY: the text ends with a zero, and stays as it is until the next launch, which waits for its turn.
+        let race = (status == 4).then(|| unsafe { CStr::from_ptr(mixskd_race()) });
+        let race = race.map(|text| text.to_string_lossy().into_owned());
         launch.done(kernel, false);
         match status {
             0 => Ok(()),
             1 => Err(error("there is no such kernel")),
             2 => Err(error("it takes another number of arguments")),
+            4 => Err(error(&race.unwrap_or_default())),
             _ => Err(error("some threads end while others wait at a barrier")),
         }
     }
@@ -68,5 +95,66 @@ impl Lanes for Emulator {
 
     fn leave(&self) {
         races::leave();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::Address;
+
+    /// The sum of what `kernel` writes, or what was found of it.
+    fn run(kernel: &str, blocks: u32) -> std::result::Result<f32, String> {
+        let x: Vec<f32> = (0..256).map(|i| i as f32).collect();
+        let mut y = vec![0.0f32; 256];
+        racecheck(true);
+        let args = [x.as_ptr() as Address, y.as_mut_ptr() as Address].map(Arg::Address);
+        // SAFETY: both arrays are as long as a block has threads.
+        let done = unsafe { Emulator.launch(kernel, (blocks, 1), &args) };
+        done.map(|()| y.iter().sum())
+            .map_err(|error| error.to_string())
+    }
+
+    fn found(kernel: &str, blocks: u32, text: &str) {
+        let message = run(kernel, blocks).unwrap_err();
+        assert!(message.contains(text), "{message}");
+    }
+
+    #[test]
+    fn racecheck_finds_what_no_barrier_orders() {
+        found(
+            "faulty_shared",
+            1,
+            "one writes and one reads the same shared memory: block 0, thread 0, and block 0, thread 1, between the same barriers",
+        );
+        found(
+            "faulty_again",
+            1,
+            "one reads and one writes the same shared memory",
+        );
+        found(
+            "faulty_unwritten",
+            1,
+            "block 0, thread 128 reads shared memory that nothing has been written to",
+        );
+        found(
+            "faulty_blocks",
+            2,
+            "two write the same global memory: block 0, thread 0, and block 1, thread 0",
+        );
+        found(
+            "faulty_neighbour",
+            3,
+            "one writes and one reads the same global memory",
+        );
+    }
+
+    #[test]
+    fn racecheck_leaves_alone_what_barriers_order() {
+        // Sum and greatest of 0 to 255, of each block.
+        assert_eq!(run("sound", 2).unwrap(), 2.0 * (255.0 * 128.0 + 255.0));
+        // One block has nobody to race with.
+        run("faulty_blocks", 1).unwrap();
     }
 }

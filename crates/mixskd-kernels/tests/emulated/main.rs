@@ -298,7 +298,9 @@ fn weights_change_order_and_back() {
             to: to.at(),
         };
         // More weights than a launch has room for.
-        let mut first = vec![turn(40, 20, 9, &other.0, &other.1); 130];
+        let more: Vec<_> = (0..129).map(|_| Array::empty(7200, element)).collect();
+        let all = more.iter().chain([&other.1]);
+        let mut first: Vec<_> = all.map(|to| turn(40, 20, 9, &other.0, to)).collect();
         first.push(turn(5, 3, 8, &from, &to));
         let last = [
             turn(5, 3, 8, &to, &back),
