@@ -43,6 +43,7 @@ fn dataset() -> Dataset {
         mirror: true,
         augment: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::failure::Result;
     max_term_width = 100
 )]
 #[command(
-    after_help = "Exit status: 0 done, 1 something failed, 2 a wrong flag, key, name or path, 130 or 143 stopped by a signal."
+    after_help = "Exit status: 0 done, 1 something failed, 2 a wrong flag, key, name or path, 129, 130 or 143 stopped by a signal."
 )]
 pub(crate) struct Cli {
     /// What to do.

@@ -21,6 +21,8 @@ fn section(heading: &str) -> &'static str {
 }
 
 fn check_flags(command: &clap::Command, section: &str) {
+    // As a table has it.
+    let section = section.replace("\\|", "|");
     for argument in command
         .get_arguments()
         .filter(|argument| argument.get_id() != "help" && argument.get_id() != "version")

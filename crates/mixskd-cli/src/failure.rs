@@ -80,7 +80,7 @@ impl Failure {
         }
     }
 
-    /// 2 for a mistake in what was asked for, 130 or 143 after a signal, 1 for everything else.
+    /// 2 for a mistake in what was asked for, 129, 130 or 143 after a signal, 1 for everything else.
     pub(crate) fn status(&self) -> u8 {
         self.status
     }

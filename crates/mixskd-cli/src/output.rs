@@ -26,6 +26,11 @@ pub(crate) fn bytes(text: &[u8]) -> Result<()> {
     }
 }
 
+/// Writes a line to stderr. Where nobody reads it, as when the terminal is gone, the work goes on.
+pub(crate) fn say(text: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Writes `value` as one JSON document.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| {

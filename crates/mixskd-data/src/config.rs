@@ -49,6 +49,8 @@ pub struct DataConfig {
     pub skip_unreadable: bool,
     /// Seed of the split that `val_fraction` asks for.
     pub seed: u64,
+    /// Whether training images are mirrored at random; without it as suits the data: photographs are, digits are not.
+    pub flip: Option<bool>,
     /// Training augmentation beyond the crop and flip that suit the data, applied after them in this order: names of
     /// [`augment::ALL`](crate::augment::ALL), or tables `{ op = "NAME", … }` with options.
     pub augment: Vec<AugmentConfig>,
@@ -62,6 +64,7 @@ impl Default for DataConfig {
             val_fraction: None,
             skip_unreadable: false,
             seed: 0,
+            flip: None,
             augment: Vec::new(),
         }
     }
@@ -124,7 +127,11 @@ impl DataConfig {
             return Err(Error::config("val_fraction", message, "leave it out"));
         }
         let dataset = (reader.open)(&source, self)?.checked()?;
-        Ok(Dataset { augment, ..dataset })
+        Ok(Dataset {
+            augment,
+            mirror: self.flip.unwrap_or(dataset.mirror),
+            ..dataset
+        })
     }
 
     fn resolve(&self, root: &Path) -> Result<Source> {

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
 use crate::augment::Augment;
 use crate::{Error, Pipeline, Preset, Result, Samples};
 
@@ -33,6 +36,47 @@ pub struct Dataset {
     pub augment: Vec<Arc<dyn Augment>>,
     /// Unreadable files that were left out, each with the reason.
     pub skipped: Vec<String>,
+    /// What its user should know of it.
+    pub notes: Vec<String>,
+}
+
+/// What makes a data set the same one: what a run that goes on has to find.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Classes.
+    pub classes: usize,
+    /// Training images.
+    pub train: usize,
+    /// Test images.
+    pub test: usize,
+    /// SHA-256 over the names of the classes.
+    pub names: String,
+    /// SHA-256 over every image's label and, where it is a file, that file's place below the set's folder; in order.
+    pub images: String,
+}
+
+impl Identity {
+    /// How `now` differs from it; nothing where it does not.
+    pub fn difference(&self, now: &Self) -> Option<String> {
+        let counts = |of: &Self| {
+            format!(
+                "{} classes, {} training and {} test images",
+                of.classes, of.train, of.test
+            )
+        };
+        if counts(self) != counts(now) {
+            return Some(format!(
+                "{}, where there were {}",
+                counts(now),
+                counts(self)
+            ));
+        }
+        if self.names != now.names {
+            return Some("its classes have other names".into());
+        }
+        (self.images != now.images)
+            .then(|| "as many images as before, but others, or others in the test set".into())
+    }
 }
 
 /// Uniform images up to this many pixels a side are augmented and fed to networks as they are, like CIFAR's.
@@ -71,6 +115,36 @@ impl Dataset {
     pub fn eval_pipeline(&self, size: usize) -> Result<Pipeline> {
         check_size(size)?;
         Pipeline::new(self.preset().eval(size, self.size), &self.mean, &self.std)
+    }
+
+    /// What makes it this one. Pixels are not looked at.
+    pub fn identity(&self) -> Identity {
+        let mut names = Sha256::new();
+        for class in &self.classes {
+            names.update(class);
+            names.update([0]);
+        }
+        let mut images = Sha256::new();
+        for samples in [&self.train, &self.test] {
+            for index in 0..samples.len() {
+                images.update(samples.label(index).to_le_bytes());
+                images.update(samples.file(index).unwrap_or_default());
+                images.update([0]);
+            }
+        }
+        let hex = |hash: Sha256| {
+            hash.finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
+        };
+        Identity {
+            classes: self.classes.len(),
+            train: self.train.len(),
+            test: self.test.len(),
+            names: hex(names),
+            images: hex(images),
+        }
     }
 
     /// Refuses what no network can learn from: a single class, no image, a label without a name.

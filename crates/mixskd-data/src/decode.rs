@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::{Error, Image, Result, jpeg};
@@ -20,7 +21,7 @@ const MAX_PIXELS: u64 = 1 << 26;
 const MAX_BYTES: u64 = 512 << 20;
 
 /// Reads an image file (JPEG, PNG, WebP, BMP; told by its contents, not its name) as `channels` bytes a pixel: 1 for grey, 3 for
-/// RGB. Grey is repeated, colour is weighted to luma, transparency is dropped.
+/// RGB. Grey is repeated, colour is weighted to luma, transparency is dropped, and the picture is turned upright as its Exif orientation says.
 ///
 /// # Shapes
 /// `[height, width, channels]`.
@@ -37,13 +38,14 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
         Err(error) => return Err(read(error)),
     };
     let reader = reader(path, Cursor::new(bytes.as_slice())).map_err(read)?;
+    if bytes.is_empty() {
+        return Err(unreadable("the file is empty".into()));
+    }
     if reader.format() == Some(ImageFormat::Jpeg) {
         // Its decoder fills with grey what is missing, and takes memory for all that is declared.
         jpeg::check(&bytes).map_err(unreadable)?;
     }
-    let decoded = decoder(reader)
-        .and_then(|decoder| DynamicImage::from_decoder(decoder).map_err(|e| e.to_string()))
-        .map_err(unreadable)?;
+    let decoded = decoder(reader).and_then(upright).map_err(unreadable)?;
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let pixels = match channels {
         1 => decoded.into_luma8().into_raw(),
@@ -69,10 +71,36 @@ pub(crate) fn read_size(path: &Path) -> Result<(usize, usize)> {
     let reader = File::open(path)
         .and_then(|file| reader(path, BufReader::new(file)))
         .map_err(Error::io(path, "read the image"))?;
-    let (width, height) = decoder(reader)
-        .map_err(|message| Error::unreadable(path.display().to_string(), message))?
-        .dimensions();
-    Ok((height as usize, width as usize))
+    let mut decoder = decoder(reader)
+        .map_err(|message| Error::unreadable(path.display().to_string(), message))?;
+    let (width, height) = decoder.dimensions();
+    let (height, width) = (height as usize, width as usize);
+    Ok(if is_turned(orientation(&mut decoder)) {
+        (width, height)
+    } else {
+        (height, width)
+    })
+}
+
+/// How the picture is to be turned; not at all where it does not say so, or says nothing sensible.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    decoder.orientation().unwrap_or(Orientation::NoTransforms)
+}
+
+/// Whether height and width change places.
+fn is_turned(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(
+        orientation,
+        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH
+    )
+}
+
+fn upright(mut decoder: impl ImageDecoder) -> std::result::Result<DynamicImage, String> {
+    let orientation = orientation(&mut decoder);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 /// The file; `None` where it is too long for an image.

@@ -7,6 +7,9 @@
 /// Huffman codes spend at least one bit on each 8×8 block of the component that is sampled most, so a file of n bytes holds no more than 8n
 /// blocks. Only files that declare nonsense or miss most of their data have fewer.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+    if !bytes.starts_with(&[0xFF, 0xD8]) {
+        return Err("is no picture of a known kind, in spite of its name".into());
+    }
     let mut at = 2;
     loop {
         let Some((marker, after)) = next_marker(bytes, at) else {

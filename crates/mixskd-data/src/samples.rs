@@ -33,6 +33,11 @@ pub trait Samples: Send + Sync {
     /// Where image `index` comes from: its file, or `FILE record N` (counted from 0).
     fn origin(&self, index: usize) -> String;
 
+    /// The file of image `index`, below the set's folder, where it has one of its own.
+    fn file(&self, _index: usize) -> Option<String> {
+        None
+    }
+
     /// All of them as one array, where they lie in memory as one.
     fn packed(&self) -> Option<&PackedSamples> {
         None
@@ -162,12 +167,23 @@ impl Samples for PackedSamples {
 pub struct FileSamples {
     files: Vec<(PathBuf, u32)>,
     channels: usize,
+    folder: PathBuf,
 }
 
 impl FileSamples {
     /// Files with their classes, to be converted to `channels` (1 or 3).
     pub fn new(files: Vec<(PathBuf, u32)>, channels: usize) -> Self {
-        Self { files, channels }
+        Self {
+            files,
+            channels,
+            folder: PathBuf::new(),
+        }
+    }
+
+    /// The same as files of the set that lies in `folder`.
+    #[must_use]
+    pub fn below(self, folder: PathBuf) -> Self {
+        Self { folder, ..self }
     }
 }
 
@@ -186,6 +202,15 @@ impl Samples for FileSamples {
 
     fn origin(&self, index: usize) -> String {
         self.files[index].0.display().to_string()
+    }
+
+    fn file(&self, index: usize) -> Option<String> {
+        let path = &self.files[index].0;
+        let path = path.strip_prefix(&self.folder).unwrap_or(path);
+        let parts = path
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy());
+        Some(parts.collect::<Vec<_>>().join("/"))
     }
 }
 

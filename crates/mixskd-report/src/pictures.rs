@@ -45,6 +45,11 @@ impl Source {
         &self.dataset.classes
     }
 
+    /// The files of the first `count` held-out images, where they are files.
+    pub(crate) fn files(&self, count: usize) -> Vec<String> {
+        files(&self.dataset, count)
+    }
+
     /// Puts the pictures into `run`.
     pub(crate) fn fill(&self, run: &mut Run) -> Result<()> {
         run.pictures.seen.clone_from(&self.seen);
@@ -61,6 +66,11 @@ impl Source {
         run.pictures.worst = embedded(&cells.collect::<Result<Vec<_>>>()?)?;
         Ok(())
     }
+}
+
+fn files(dataset: &Dataset, count: usize) -> Vec<String> {
+    let files: Option<_> = (0..count).map(|index| dataset.test.file(index)).collect();
+    files.unwrap_or_default()
 }
 
 /// The first `count` training images as the network of `trainer` sees them.
@@ -131,6 +141,7 @@ fn ask(weights: &Path, trainer: &Trainer, epoch: usize) -> Result<Predictions> {
         epoch,
         classes: dataset.classes.clone(),
         answers: predictions.iter().map(Answer::from).collect(),
+        files: files(dataset, predictions.len()),
     })
 }
 

@@ -11,6 +11,7 @@ use crate::{Error, Result, run_files};
 /// One line for each held-out image.
 pub const PREDICTIONS_CSV: &str = "predictions.csv";
 
+/// Of every table; one of image files has [`FILE`] behind them.
 const COLUMNS: [&str; 8] = [
     "epoch",
     "image",
@@ -21,6 +22,7 @@ const COLUMNS: [&str; 8] = [
     "confidence",
     "loss",
 ];
+const FILE: &str = "file";
 
 /// What a network says of the held-out images.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +33,8 @@ pub struct Predictions {
     pub classes: Vec<String>,
     /// Every image.
     pub answers: Vec<Answer>,
+    /// The file of each answer, below the data set's folder; empty where images are no files.
+    pub files: Vec<String>,
 }
 
 /// What a network says of one image.
@@ -89,14 +93,18 @@ impl Predictions {
     }
 
     fn table(&self) -> String {
-        let mut text = COLUMNS.join(",") + "\n";
+        let mut text = COLUMNS.join(",");
+        if !self.files.is_empty() {
+            let _ = write!(text, ",{FILE}");
+        }
+        text.push('\n');
         let name = |label: usize| {
             self.classes
                 .get(label)
                 .map_or(String::new(), |name| cell(name))
         };
-        for answer in &self.answers {
-            let _ = writeln!(
+        for (at, answer) in self.answers.iter().enumerate() {
+            let _ = write!(
                 text,
                 "{},{},{},{},{},{},{},{}",
                 self.epoch,
@@ -108,6 +116,10 @@ impl Predictions {
                 answer.confidence,
                 answer.loss
             );
+            if let Some(file) = self.files.get(at) {
+                let _ = write!(text, ",{}", cell(file));
+            }
+            text.push('\n');
         }
         text
     }
@@ -115,16 +127,22 @@ impl Predictions {
     /// Reads [`Self::table`]'s text. A class of which no line speaks is called by its number.
     fn parse(text: &str) -> std::result::Result<Self, String> {
         let mut rows = rows(text)?.into_iter();
-        if rows.next().is_none_or(|row| row != COLUMNS) {
+        let mut columns = rows.next().unwrap_or_default();
+        let with_files = columns.len() > COLUMNS.len();
+        if with_files && columns.pop().is_some_and(|last| last != FILE) || columns != COLUMNS {
             return Err(format!("does not begin with `{}`", COLUMNS.join(",")));
         }
         let mut found = Self {
             epoch: 0,
             classes: Vec::new(),
             answers: Vec::new(),
+            files: Vec::new(),
         };
-        for (at, row) in rows.enumerate() {
+        for (at, mut row) in rows.enumerate() {
             let wrong = |what: &str| format!("line {}: {what}", at + 2);
+            if with_files {
+                found.files.extend(row.pop());
+            }
             let [
                 epoch,
                 image,
@@ -134,7 +152,7 @@ impl Predictions {
                 taken_for,
                 confidence,
                 loss,
-            ] = <[String; 8]>::try_from(row).map_err(|_| wrong("wanted eight values"))?;
+            ] = <[String; 8]>::try_from(row).map_err(|_| wrong("wanted a value in each column"))?;
             let count = |text: &str| {
                 let number = text.parse::<usize>().ok();
                 number.ok_or_else(|| wrong(&format!("`{text}` is no count")))
@@ -216,6 +234,7 @@ mod tests {
                 answer(1, 1, 2, 4.0),
                 answer(2, 1, 1, 4.0),
             ],
+            files: Vec::new(),
         }
     }
 
@@ -225,6 +244,13 @@ mod tests {
         assert_eq!(Predictions::read(dir.path()).unwrap(), None);
         predictions().write(dir.path()).unwrap();
         assert_eq!(Predictions::read(dir.path()).unwrap(), Some(predictions()));
+        let files = ["val/a/0.png", "val/b, \"c\"\nd/1.png", ""];
+        let of_files = Predictions {
+            files: files.map(String::from).to_vec(),
+            ..predictions()
+        };
+        of_files.write(dir.path()).unwrap();
+        assert_eq!(Predictions::read(dir.path()).unwrap(), Some(of_files));
         let worst: Vec<_> = predictions().worst(2).iter().map(|a| a.image).collect();
         assert_eq!(worst, [1, 2]);
     }
@@ -239,7 +265,7 @@ mod tests {
             (table.replace("7,0,0", "7,0,x"), "line 2: `x` is no count"),
             (table.replace("7,0,0", "7,0,999999999999"), "no class"),
             (table.replace(",0.5", ",NaN"), "line 2: `NaN`"),
-            (table.replace("7,0,0", "0,0"), "line 2: wanted eight"),
+            (table.replace("7,0,0", "0,0"), "line 2: wanted a value"),
         ] {
             let error = Predictions::parse(&text).unwrap_err();
             assert!(error.contains(told), "{error}");

@@ -80,10 +80,12 @@ impl<'a> Recorder<'a> {
 
     fn record(&mut self, record: &EpochRecord) -> Result<()> {
         if let Some(source) = &self.source {
+            let answers = std::mem::take(&mut self.answers);
             let predictions = Predictions {
                 epoch: record.epoch,
                 classes: source.classes().to_vec(),
-                answers: std::mem::take(&mut self.answers),
+                files: source.files(answers.len()),
+                answers,
             };
             predictions.write(&self.dir)?;
         }

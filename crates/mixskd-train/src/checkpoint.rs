@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use mixskd_data::Identity;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub(crate) struct Checkpoint {
     pub(crate) method: BTreeMap<String, Tensor>,
     /// The algorithms of the run's convolutions, where it chose them by time.
     pub(crate) convolutions: Option<String>,
+    /// What the run's data set is; checkpoints of earlier versions do not say.
+    pub(crate) data: Option<Identity>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ struct Header {
     progress: Progress,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     convolutions: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<Identity>,
     /// Over the fields above and every tensor.
     sha256: String,
 }
@@ -53,12 +58,16 @@ impl Header {
             version,
             progress,
             convolutions,
+            data,
             sha256: _,
         } = self;
         let convolutions = convolutions
             .as_ref()
             .map_or(String::new(), |choices| format!(" {choices}"));
-        format!("{format} {version} {progress:?}{convolutions}")
+        let data = data
+            .as_ref()
+            .map_or(String::new(), |data| format!(" {data:?}"));
+        format!("{format} {version} {progress:?}{convolutions}{data}")
     }
 }
 
@@ -102,6 +111,7 @@ impl Checkpoint {
             version: env!("CARGO_PKG_VERSION").into(),
             progress: self.progress.clone(),
             convolutions: self.convolutions.clone(),
+            data: self.data.clone(),
             sha256: String::new(),
         };
         let values = to_host.begin(&all.values().copied().collect::<Vec<_>>())?;
@@ -162,6 +172,7 @@ impl Checkpoint {
             average: BTreeMap::new(),
             method: BTreeMap::new(),
             convolutions: header.convolutions,
+            data: header.data,
         };
         for (name, view) in views {
             if view.dtype() != Dtype::F32 {
@@ -306,6 +317,13 @@ mod tests {
             velocities: BTreeMap::from([("a.weight".to_string(), (&tensor * 2.0).unwrap())]),
             method: BTreeMap::from([("table".to_string(), (tensor * 3.0).unwrap())]),
             convolutions: Some("chosen".into()),
+            data: Some(Identity {
+                classes: 2,
+                train: 16,
+                test: 8,
+                names: "n".into(),
+                images: "i".into(),
+            }),
         }
     }
 
@@ -321,6 +339,7 @@ mod tests {
         let back = Checkpoint::load(&path, &Device::Cpu).unwrap();
         assert_eq!(back.progress, sample().progress);
         assert_eq!(back.convolutions, sample().convolutions);
+        assert_eq!(back.data, sample().data);
         let values = |c: &Checkpoint| {
             (
                 c.tensors["a.weight"].to_vec2::<f32>().unwrap(),

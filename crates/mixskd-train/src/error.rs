@@ -49,6 +49,16 @@ pub enum Error {
         /// The checkpoint.
         checkpoint: PathBuf,
     },
+    /// An image could not be read; a checkpoint holds the steps before.
+    #[error("{cause}; the steps before are in {}", checkpoint.display())]
+    Kept {
+        /// Which, and why not.
+        cause: String,
+        /// The run directory.
+        dir: PathBuf,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
     /// Work was left in the middle because the run is to stop.
     #[error("stopped")]
     Stopping,
@@ -169,7 +179,7 @@ impl Error {
         let (place, message, hint) = match self {
             Self::Data(mixskd_data::Error::Config { key, message, hint }) => {
                 let (section, option) = key.split_once('.').unwrap_or((&key, ""));
-                if !["val_fraction", "labels", "augment"].contains(&section) {
+                if !["val_fraction", "labels", "augment", "flip"].contains(&section) {
                     return Self::Data(mixskd_data::Error::Config { key, message, hint });
                 }
                 let message = match option {
@@ -224,6 +234,10 @@ impl Error {
             Self::Stopped { dir, .. } => {
                 Some(format!("go on with `mixskd train --resume {}`", word(dir)))
             }
+            Self::Kept { dir, .. } => Some(format!(
+                "mend or replace the image and go on with `mixskd train --resume {}`; a new run with --skip-unreadable leaves such images out",
+                word(dir)
+            )),
             Self::Interrupted { dir, .. } => Some(format!(
                 "go on with `mixskd compare --resume --out {}`",
                 word(dir)
@@ -265,9 +279,13 @@ impl Error {
             Self::Config { .. }
                 | Self::RunDir { .. }
                 | Self::Data(Data::Config { .. } | Data::Source { .. })
-                | Self::Model(Model::Config { .. } | Model::UnknownModel { .. })
+                | Self::Model(
+                    Model::Config { .. } | Model::UnknownModel { .. } | Model::Weights { .. }
+                )
                 | Self::Loss(Loss::Range { .. } | Loss::UnknownObjective { .. })
         ) || matches!(self, Self::Data(Data::Io { source, .. }) if source.kind() == NotFound)
+            // A file of another layout is a damaged one.
+            || matches!(self, Self::Data(Data::Layout { path, .. }) if path.is_dir())
     }
 }
 

@@ -40,7 +40,14 @@ impl RunDir {
     /// # Errors
     /// When the directory exists and holds more than the beginnings of a run that finished no epoch, or cannot be made.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
-        if is_occupied(path) || path.is_file() {
+        if path.is_file() {
+            return Err(Error::RunDir {
+                path: path.to_path_buf(),
+                message: "is a file; nothing was written".into(),
+                hint: Some("name a directory with --out".into()),
+            });
+        }
+        if is_occupied(path) {
             return Err(Error::RunDir {
                 path: path.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
@@ -50,14 +57,13 @@ impl RunDir {
                 )),
             });
         }
-        let text = config.to_toml()?;
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
         if let Some(parent) = path.parent() {
             files::sync_dir(parent);
         }
         let run = Self::hold(path)?;
-        files::write_atomically(&run.path.join("config.toml"), text.as_bytes())?;
+        run.set_config(config)?;
         Ok(run)
     }
 
@@ -81,6 +87,15 @@ impl RunDir {
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
         Ok((run, TrainConfig::from_file(&config)?))
+    }
+
+    /// Replaces its configuration, for the next that goes on with it.
+    ///
+    /// # Errors
+    /// When it cannot be written: the one before stays.
+    pub fn set_config(&self, config: &TrainConfig) -> Result<()> {
+        let text = config.to_toml()?;
+        files::write_atomically(&self.path.join("config.toml"), text.as_bytes())
     }
 
     /// The directory as the other processes of a distributed run know it: the first one holds it, and nothing is read or written through this.
@@ -475,6 +490,7 @@ mod tests {
             average: BTreeMap::new(),
             method: BTreeMap::new(),
             convolutions: None,
+            data: None,
         }
     }
 

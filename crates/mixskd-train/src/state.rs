@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use mixskd_data::Identity;
 use mixskd_kernels::{cudnn_choices, recall_cudnn_choices};
 use mixskd_models::Strictness;
 
@@ -40,6 +41,14 @@ impl Trainer {
 
     /// Goes to where a checkpoint was written.
     pub(crate) fn take_up(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        let began = checkpoint.data.as_ref();
+        if let Some(difference) = began.and_then(|began| began.difference(self.identity())) {
+            return Err(Error::Config {
+                place: "data.source".into(),
+                message: format!("{} is not the data that the run began with: {difference}", self.config.data.source),
+                hint: Some("put it back as it was, name the place where it lies with --data, or begin a new run with another --out".into()),
+            });
+        }
         self.gpu.forget_begun()?;
         self.store.load(&checkpoint.tensors, Strictness::Exact)?;
         self.updater.optimizer.load_state(&checkpoint.velocities)?;
@@ -58,6 +67,11 @@ impl Trainer {
         Ok(())
     }
 
+    /// What makes the data set the one it is.
+    fn identity(&self) -> &Identity {
+        self.identity.get_or_init(|| self.dataset.identity())
+    }
+
     /// Where the run stands, with what the method remembers.
     pub(crate) fn checkpoint(&self, method: BTreeMap<String, Tensor>) -> Result<Checkpoint> {
         let average = self.updater.average.as_ref();
@@ -74,6 +88,7 @@ impl Trainer {
             average: average.map(Average::state).unwrap_or_default(),
             method,
             convolutions,
+            data: Some(self.identity().clone()),
         })
     }
 
@@ -90,6 +105,29 @@ impl Trainer {
         }
         let keep = self.config.run.keep_checkpoints;
         run.begin_checkpoint(&self.checkpoint(method)?, &self.to_host, keep)
+    }
+
+    /// `error`, and where it is one image's, a checkpoint of all steps before.
+    pub(crate) fn keep(&mut self, run: &RunDir, error: Error) -> Error {
+        let Error::Data(data) = &error else {
+            return error;
+        };
+        let steps = self.progress.steps_done;
+        let alone = self.place().world == 1 && !self.gpu.is_ahead();
+        if !alone || steps == 0 || !steps.is_multiple_of(self.config.optimizer.accumulate) {
+            return error;
+        }
+        let cause = data.to_string();
+        let cause = cause.split("\nhint: ").next().unwrap_or_default().into();
+        let written = self.write_checkpoint(run).and_then(|()| run.settle());
+        match (written, run.newest_checkpoint_path()) {
+            (Ok(()), Some(checkpoint)) => Error::Kept {
+                cause,
+                dir: run.path().to_path_buf(),
+                checkpoint,
+            },
+            _ => error,
+        }
     }
 
     /// Writes a checkpoint, and what to say of a run that ends here.

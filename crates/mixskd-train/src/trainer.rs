@@ -1,10 +1,10 @@
 //! The training loop.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::{BatchNeeds, Dataset, Loader, LoaderConfig, Shard, recipe};
+use mixskd_data::{BatchNeeds, Dataset, Identity, Loader, LoaderConfig, Shard, recipe};
 use mixskd_models::{ModelConfig, ParamStore};
 
 use crate::average::Average;
@@ -47,6 +47,8 @@ pub struct Trainer {
     pub(crate) control: Control,
     pub(crate) group: Group,
     start: Result<Option<Start>>,
+    /// Made when it is first asked for.
+    pub(crate) identity: OnceLock<Identity>,
 }
 
 impl Trainer {
@@ -227,6 +229,7 @@ impl Trainer {
             control: Control::default(),
             group: Group::apart(place),
             start,
+            identity: OnceLock::new(),
         })
     }
 
@@ -281,7 +284,7 @@ impl Trainer {
     /// what was written before stays.
     pub fn run(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
         self.train(run, observer).map_err(|error| {
-            let error = run.explain(error);
+            let error = run.explain(self.keep(run, error));
             self.group.farewell(&error);
             error
         })
@@ -439,21 +442,23 @@ impl Trainer {
         };
         let feed = &self.test_feed;
         let evaluate = || evaluate_batches(heads, feed, &self.logits_to_host, batches, &mut tested);
-        let (scores, draft) = self.drafting_weights(&run.weights(), evaluate)?;
-        let scores = match scores {
-            Err(Error::Stopping) => None,
-            scores => {
-                let scores = scores?;
-                self.check_finite(&scores, epoch, run)?;
-                draft?.put_in_place()?;
-                run.sync();
-                Some(scores)
-            }
+        let put = || {
+            let (scores, draft) = self.drafting_weights(&run.weights(), evaluate)?;
+            let scores = match scores {
+                Err(Error::Stopping) => return Ok(None),
+                scores => scores?,
+            };
+            self.check_finite(&scores, epoch, run)?;
+            draft?.put_in_place()?;
+            run.sync();
+            Ok(Some(scores))
         };
+        let scores = put();
+        // Whatever went wrong: a checkpoint may still be written.
         if let Some(own) = own {
             Average::put_back(&own, &self.store)?;
         }
-        Ok(scores)
+        scores
     }
 
     /// Counts a step that is left out, or stops the run.

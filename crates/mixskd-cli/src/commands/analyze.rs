@@ -10,7 +10,7 @@ use mixskd_analyze::{
 };
 use mixskd_train::{DeviceKind, TrainConfig, next_free};
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
+use super::shared::{DataArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -100,7 +100,7 @@ impl Args {
             networks.push(Classifier::open(existing_file(path, hint)?, &device)?);
         }
         let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
-        report_skipped(&dataset, &mut Progress::new());
+        tell_of_data(&dataset, &mut Progress::new());
         let out = self.directory(&networks)?;
         let bar = Bar::new();
         let analysis = analyze(&networks, &dataset, &config, &mut |step| bar.show(&step))?;

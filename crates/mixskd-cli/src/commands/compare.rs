@@ -100,8 +100,8 @@ impl Args {
         })?;
         match seen {
             0 => {}
-            1 => eprintln!("1 run was finished before"),
-            seen => eprintln!("{seen} runs were finished before"),
+            1 => output::say(format_args!("1 run was finished before")),
+            seen => output::say(format_args!("{seen} runs were finished before")),
         }
         if self.json {
             output::json(&summary)?;
@@ -153,7 +153,7 @@ impl Args {
         if let Some(name) = &self.baseline {
             more.baseline.clone_from(name);
         }
-        if self.data.names_source() {
+        if self.data.source().is_some() {
             // The same data in another place.
             let trainer = Trainer::for_resume(&more.settings)?;
             let (data, classes) = (&trainer.dataset().name, trainer.dataset().classes.len());
@@ -380,22 +380,26 @@ fn tell(event: &Event) {
             epochs,
         } => {
             let s = if *epochs == 1 { "" } else { "s" };
-            eprintln!("run {number} of {of}: {entry}, seed {seed}, {epochs} epoch{s}");
+            output::say(format_args!(
+                "run {number} of {of}: {entry}, seed {seed}, {epochs} epoch{s}"
+            ));
         }
         Event::Finished { .. } => {}
-        Event::Failed(failure) => eprintln!(
+        Event::Failed(failure) => output::say(format_args!(
             "run failed: {}, seed {}: {}; the others go on",
             failure.entry, failure.seed, failure.cause
-        ),
+        )),
         Event::Timing(entries) => {
-            eprintln!("timing a few steps of each of {entries} entries in turn, for equal time");
+            output::say(format_args!(
+                "timing a few steps of each of {entries} entries in turn, for equal time"
+            ));
         }
         Event::EqualTime(plan) => {
             let plan: Vec<_> = plan
                 .iter()
                 .map(|(name, epochs)| format!("{name} {epochs}"))
                 .collect();
-            eprintln!("epochs at equal time: {}", plan.join(", "));
+            output::say(format_args!("epochs at equal time: {}", plan.join(", ")));
         }
     }
 }

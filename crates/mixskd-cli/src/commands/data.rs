@@ -7,7 +7,7 @@ use mixskd_report::preview;
 use mixskd_train::{DeviceKind, TrainConfig, Trainer};
 use serde_json::json;
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, report_skipped};
+use super::shared::{DataArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -95,7 +95,7 @@ impl PreviewArgs {
             None => error,
         };
         let trainer = Trainer::at(&config, config.distribution.first_place()).map_err(located)?;
-        report_skipped(trainer.dataset(), &mut Progress::new());
+        tell_of_data(trainer.dataset(), &mut Progress::new());
         let bytes = preview(&trainer, self.count.into())?;
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
         std::fs::write(&out, bytes).map_err(|error| {

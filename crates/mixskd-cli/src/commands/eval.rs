@@ -1,14 +1,15 @@
 //! `mixskd eval`: how well trained weights classify a set's test images.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Parser, ValueHint};
-use mixskd_data::{Dataset, Loader, LoaderConfig};
+use mixskd_data::{Dataset, Loader, LoaderConfig, Samples, test_images};
 use mixskd_train::{TrainConfig, evaluate, method};
 use serde::Serialize;
 
-use super::shared::{DataArgs, ThreadArgs, report_skipped};
+use super::shared::{DataArgs, ThreadArgs, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::network::Network;
 use crate::output;
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     weights: PathBuf,
     #[command(flatten)]
     data: DataArgs,
+    /// Test all pictures of a folder of CLASS/IMAGE instead; its classes are the weights' or some of them
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["data", "val_fraction", "split_seed", "skip_unreadable", "labels"])]
+    images: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadArgs,
     /// Print one JSON document on stdout and nothing else there
@@ -62,16 +66,29 @@ impl Args {
     pub(crate) fn run(&self) -> Result<()> {
         self.threads.apply()?;
         let network = Network::open(&self.weights)?;
-        let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
-        report_skipped(&dataset, &mut Progress::new());
-        self.check_fit(&network, &dataset)?;
+        let (data, test): (String, Arc<dyn Samples>) = match &self.images {
+            Some(dir) => {
+                let known = &network.metadata.model;
+                let classes: Vec<_> = (0..known.classes)
+                    .map(|label| network.class(label))
+                    .collect();
+                let name = dir.display().to_string();
+                (name, Arc::new(test_images(dir, &classes, known.channels)?))
+            }
+            None => {
+                let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
+                tell_of_data(&dataset, &mut Progress::new());
+                self.check_fit(&network, &dataset)?;
+                (dataset.name.clone(), dataset.test)
+            }
+        };
         let config = LoaderConfig {
             batch: BATCH,
             shuffle: false,
             drop_last: false,
             ..LoaderConfig::default()
         };
-        let loader = Loader::new(dataset.test.clone(), network.pipeline()?, config)?;
+        let loader = Loader::new(test.clone(), network.pipeline()?, config)?;
 
         let started = Instant::now();
         let heads = |images: &_| {
@@ -84,21 +101,30 @@ impl Args {
         let seconds = started.elapsed().as_secs_f64();
         let Some(score) = scores.first() else {
             return Err(Failure::failed(
-                format!("{}: there is no test image", dataset.name),
+                format!("{data}: there is no test image"),
                 None,
             ));
         };
+        if !score.loss.is_finite() {
+            let cause = format!(
+                "{}: its loss on {data} is {}",
+                self.weights.display(),
+                score.loss
+            );
+            let hint = "are these weights of a run that diverged, or damaged? take another file with --weights";
+            return Err(Failure::failed(cause, Some(hint.into())));
+        }
         let evaluation = Evaluation {
             weights: self.weights.clone(),
             model: network.metadata.model.name.clone(),
-            data: dataset.name.clone(),
-            classes: dataset.classes.len(),
-            images: dataset.test.len(),
+            data,
+            classes: network.metadata.model.classes,
+            images: test.len(),
             top1: score.top1,
             top5: score.top5,
             loss: score.loss,
             seconds,
-            samples_per_s: dataset.test.len() as f64 / seconds.max(f64::MIN_POSITIVE),
+            samples_per_s: test.len() as f64 / seconds.max(f64::MIN_POSITIVE),
         };
         if self.json {
             output::json(&evaluation)

@@ -8,7 +8,7 @@ use mixskd_models::onnx::OnnxConfig;
 use mixskd_models::weights::{self, Metadata};
 use serde::Serialize;
 
-use super::shared::existing_file;
+use super::shared::{existing_file, not_onto_itself};
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -70,6 +70,7 @@ impl Args {
             &self.weights,
             "`mixskd train` writes model.safetensors into its run directory",
         )?;
+        not_onto_itself(&self.output, path)?;
         if self.format == Format::Timm {
             return self.timm(path);
         }

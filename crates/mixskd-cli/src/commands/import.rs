@@ -8,7 +8,7 @@ use mixskd_models::weights::{self, ImportReport, Metadata, StateDict};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
 use serde_json::json;
 
-use super::shared::existing_file;
+use super::shared::{existing_file, not_onto_itself};
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Channels of the image
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     channels: u16,
-    /// Side of the input in pixels [default: what suits the network]
+    /// Side of the input in pixels [default: what the file says, or what suits the network]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     input: Option<u16>,
     /// Mean of each channel of pixels in 0…1 [default: ImageNet's, CIFAR-100's for a network of small images]
@@ -66,11 +66,16 @@ impl Args {
             stem_relu: !self.no_stem_relu,
             ..ModelConfig::new(&self.model, 1)?
         };
-        if let Some(input) = self.input {
-            model.input = input.into();
-        }
         let names = self.class_names.as_deref().map(class_names).transpose()?;
+        not_onto_itself(&self.output, path)?;
         let state = StateDict::read(path)?;
+        let own = state.metadata().map(|own| &own.model);
+        let own = own
+            .filter(|own| own.name == model.name)
+            .map(|own| own.input);
+        if let Some(input) = self.input.map(usize::from).or(own) {
+            model.input = input;
+        }
         let asked = self.classes.map(|classes| classes as usize);
         let named = names.as_ref().map(Vec::len);
         let Some(classes) = asked.or(state.classes(&model)?).or(named) else {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use clap::{Parser, ValueHint};
-use mixskd_data::{Pipeline, read_image};
+use mixskd_data::{EXTENSIONS, Pipeline, image_files, read_image};
 use serde::Serialize;
 
 use super::shared::{ThreadArgs, existing_file};
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// Print one JSON document on stdout and nothing else there
     #[arg(long)]
     json: bool,
-    /// Picture files: JPEG, PNG, WebP or BMP, grey or colour, of any size
-    #[arg(value_name = "IMAGE", required = true, value_hint = ValueHint::FilePath)]
+    /// Picture files: JPEG, PNG, WebP or BMP, grey or colour, of any size; of a folder all in it and below
+    #[arg(value_name = "IMAGE|DIR", required = true, value_hint = ValueHint::FilePath)]
     images: Vec<PathBuf>,
 }
 
@@ -66,8 +66,9 @@ impl Args {
         let topk = self.topk(network.metadata.model.classes)?;
         let pipeline = network.pipeline()?;
         let mut predictions = Vec::new();
-        let mut failures = Vec::new();
-        for file in &self.images {
+        let (images, mut failures) = self.files();
+        let tried = images.len() + failures.len();
+        for file in &images {
             match self.predict(file, &network, &pipeline, topk) {
                 Ok(prediction) if self.json => predictions.push(prediction),
                 Ok(prediction) => output::line(&prediction.text())?,
@@ -77,7 +78,28 @@ impl Args {
         if self.json {
             output::json(&predictions)?;
         }
-        Failure::of_many(failures, self.images.len(), "images")
+        Failure::of_many(failures, tried, "images")
+    }
+
+    /// The files that are named, and those of folders that are; and what is wrong with the other folders.
+    fn files(&self) -> (Vec<PathBuf>, Vec<Failure>) {
+        let (mut files, mut failures) = (Vec::new(), Vec::new());
+        for path in &self.images {
+            if !path.is_dir() {
+                files.push(path.clone());
+                continue;
+            }
+            match image_files(path) {
+                Ok(found) if found.is_empty() => {
+                    let cause = format!("{}: holds no picture", path.display());
+                    let hint = format!("{} files are pictures", EXTENSIONS.join(", "));
+                    failures.push(Failure::usage(cause, hint));
+                }
+                Ok(found) => files.extend(found),
+                Err(error) => failures.push(error.into()),
+            }
+        }
+        (files, failures)
     }
 
     fn topk(&self, classes: usize) -> Result<usize> {
@@ -121,6 +143,14 @@ impl Args {
         let images = pipeline.tensor(&image)?.to_device(&network.device)?;
         let logits: Tensor = network.logits(&images)?.squeeze(0)?.to_dtype(DType::F32)?;
         let logits = logits.to_vec1::<f32>()?;
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            let cause = format!(
+                "{}: the network answers with numbers that are not finite",
+                file.display()
+            );
+            let hint = "are these weights of a run that diverged, or damaged? take another file with --weights";
+            return Err(Failure::failed(cause, Some(hint.into())));
+        }
         let top = most_probable(&logits, topk)
             .into_iter()
             .map(|(label, probability)| Guess {

@@ -19,6 +19,9 @@ pub(crate) struct DataArgs {
     /// Share of each class that becomes the test set, for a folder without one
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     val_fraction: Option<f64>,
+    /// Seed of the draw that --val-fraction makes, below 2^63 [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    split_seed: Option<i64>,
     /// Leave unreadable images out and count them, instead of stopping
     #[arg(long)]
     skip_unreadable: bool,
@@ -28,16 +31,17 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
-    /// Whether a set or folder is named.
-    pub(crate) fn names_source(&self) -> bool {
-        self.data.is_some()
+    /// The set or folder that is named.
+    pub(crate) fn source(&self) -> Option<&str> {
+        self.data.as_deref()
     }
 
     /// `config` with these flags applied.
     pub(crate) fn apply(&self, mut config: TrainConfig) -> Result<TrainConfig> {
-        let flags: [(&str, Option<toml::Value>); 4] = [
+        let flags: [(&str, Option<toml::Value>); 5] = [
             ("data.source", self.data.clone().map(Into::into)),
             ("data.val_fraction", self.val_fraction.map(Into::into)),
+            ("data.seed", self.split_seed.map(Into::into)),
             (
                 "data.skip_unreadable",
                 self.skip_unreadable.then(|| true.into()),
@@ -61,6 +65,9 @@ impl DataArgs {
         }
         if let Some(fraction) = config.val_fraction {
             let _ = write!(flags, " --val-fraction {fraction}");
+        }
+        if config.seed != default.seed {
+            let _ = write!(flags, " --split-seed {}", config.seed);
         }
         if config.skip_unreadable {
             flags.push_str(" --skip-unreadable");
@@ -140,16 +147,16 @@ impl ThreadArgs {
     }
 }
 
-/// Tells which images were left out.
-pub(crate) fn report_skipped(dataset: &Dataset, observer: &mut dyn Observer) {
+/// Tells which images were left out, and what else there is to know of the data.
+pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
     if !dataset.skipped.is_empty() {
         observer.notice(&format!(
             "skipped {} unreadable images:",
             dataset.skipped.len()
         ));
     }
-    for reason in &dataset.skipped {
-        observer.notice(reason);
+    for text in dataset.skipped.iter().chain(&dataset.notes) {
+        observer.notice(text);
     }
 }
 
@@ -162,6 +169,19 @@ pub(crate) fn existing_file<'a>(path: &'a Path, hint: &str) -> Result<&'a Path> 
         path => return Ok(path),
     };
     Err(Failure::usage(format!("{}: {what}", path.display()), hint))
+}
+
+/// Refuses an output that would take the place of the file it is made from.
+pub(crate) fn not_onto_itself(output: &Path, source: &Path) -> Result<()> {
+    let same = match (output.canonicalize(), source.canonicalize()) {
+        (Ok(output), Ok(source)) => output == source,
+        _ => false,
+    };
+    if !same {
+        return Ok(());
+    }
+    let cause = format!("-o {}: is the file that is read", output.display());
+    Err(Failure::usage(cause, "name another file to write"))
 }
 
 /// Whether `path` is a device, which may have no end.
@@ -191,9 +211,10 @@ mod tests {
             labels: LabelKind::Coarse,
             val_fraction: Some(0.25),
             skip_unreadable: true,
+            seed: 3,
             ..DataConfig::default()
         };
-        let flags = " --data 'my pets' --val-fraction 0.25 --skip-unreadable --labels coarse";
+        let flags = " --data 'my pets' --val-fraction 0.25 --split-seed 3 --skip-unreadable --labels coarse";
         assert_eq!(DataArgs::of(&config), flags);
     }
 }

@@ -8,7 +8,7 @@ use mixskd_report::Recorder;
 use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
 use serde_json::{Value, json};
 
-use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, report_skipped};
+use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
@@ -90,7 +90,7 @@ pub(crate) struct Args {
     /// Run directory to make [default: runs/NNN-METHOD-MODEL-DATA]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
-    /// Go on with the run in this directory; its own settings hold
+    /// Go on with the run in this directory; its own settings hold, and --data may say where the same data lie now
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = SETTINGS)]
     resume: Option<PathBuf>,
     /// Set any key of the configuration, such as optimizer.lr=0.05; may be repeated
@@ -110,8 +110,8 @@ pub(crate) struct Args {
 /// What a resumed run takes from its directory.
 const SETTINGS: [&str; 28] = [
     "config",
-    "data",
     "val_fraction",
+    "split_seed",
     "skip_unreadable",
     "labels",
     "model",
@@ -150,7 +150,7 @@ impl Args {
             return self.try_out();
         }
         let done = match &self.resume {
-            Some(dir) => resume(dir)?,
+            Some(dir) => resume(dir, self.data.source())?,
             None => self.start()?,
         };
         // Of several processes the first speaks.
@@ -172,7 +172,7 @@ impl Args {
             return follow(&mut trainer, Path::new(""));
         }
         let mut progress = Progress::new();
-        report_skipped(trainer.dataset(), &mut progress);
+        tell_of_data(trainer.dataset(), &mut progress);
         let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
         let run = RunDir::create(&out, trainer.config())?;
         listen(trainer.control(), Some(run.path()))?;
@@ -201,7 +201,7 @@ impl Args {
             return follow(&mut trainer, Path::new("")).map(|_| ());
         }
         let mut progress = Progress::new();
-        report_skipped(trainer.dataset(), &mut progress);
+        tell_of_data(trainer.dataset(), &mut progress);
         // A signal that ends the process would leave the folder behind.
         listen(trainer.control(), None)?;
         let folder = tempfile::tempdir().map_err(|error| {
@@ -316,16 +316,29 @@ impl Args {
 /// The report, and the data flags for the next command.
 type Done = (Report, String);
 
-/// Goes on with the run in `dir`, see [`Done`].
-fn resume(dir: &Path) -> Result<Option<Done>> {
-    let (run, config) = RunDir::open_together(dir)?;
-    let mut trainer = Trainer::for_resume(&config)?;
+/// Goes on with the run in `dir`, whose data may lie in another place now, see [`Done`].
+fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
+    let (run, mut config) = RunDir::open_together(dir)?;
+    if let Some(source) = source {
+        config.data.source = source.into();
+    }
+    let mut trainer = Trainer::for_resume(&config).map_err(|error| match (source, error) {
+        (None, error @ mixskd_train::Error::Data(mixskd_data::Error::Source { .. })) => {
+            let hint = "say where the same data lie now with --data DIR";
+            Failure::usage(error.cause(), hint)
+        }
+        (_, error) => error.into(),
+    })?;
     if !trainer.place().is_first() {
         return follow(&mut trainer, dir);
     }
     let mut progress = Progress::new();
-    report_skipped(trainer.dataset(), &mut progress);
+    tell_of_data(trainer.dataset(), &mut progress);
     trainer.resume(&run, &mut progress)?;
+    if source.is_some() {
+        config.data.source.clone_from(&trainer.config().data.source);
+        run.set_config(&config)?;
+    }
     listen(trainer.control(), Some(dir))?;
     let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
     let report = trainer.run(&run, &mut recorder)?;
@@ -380,7 +393,9 @@ fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
         Request::Stop => {
             control.stop();
             signals::tell(|| {
-                eprintln!("stopping after this step; the same signal again stops at once");
+                output::say(format_args!(
+                    "stopping after this step; the same signal again stops at once"
+                ));
             });
         }
         Request::Now => {
@@ -423,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_resumed_run_takes_no_setting_from_the_command_line() {
-        let elsewhere = ["resume", "threads", "json", "help", "version"];
+        let elsewhere = ["data", "resume", "threads", "json", "help", "version"];
         for argument in Args::command().get_arguments() {
             let id = argument.get_id().as_str();
             assert_ne!(SETTINGS.contains(&id), elsewhere.contains(&id), "--{id}");

@@ -12,7 +12,7 @@ pub(crate) use system::{end_with_parent, pass_on, status, watch};
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// The first SIGINT or SIGTERM: come to an end.
+    /// The first SIGINT, SIGTERM or SIGHUP: come to an end.
     Stop,
     /// The second of its kind: the process ends as soon as the listener returns.
     Now,

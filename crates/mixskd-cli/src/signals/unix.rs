@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::Request;
@@ -17,12 +17,20 @@ pub(crate) fn watch(listener: impl Fn(Request) + Send + 'static) -> Result<()> {
     let failed =
         |error: std::io::Error| Failure::failed(format!("cannot listen to signals: {error}"), None);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
+    // The terminal is gone. Whoever began the process with nohup does not want to hear of it.
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP).map_err(failed)?;
+    }
     let work = move || {
         let mut seen = Vec::new();
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 listener(Request::Checkpoint);
             } else if seen.contains(&signal) {
+                // The system and a shell may both tell of a terminal that is gone.
+                if signal == SIGHUP {
+                    continue;
+                }
                 listener(Request::Now);
                 signal_hook::low_level::exit(128 + signal);
             } else {
@@ -37,7 +45,16 @@ pub(crate) fn watch(listener: impl Fn(Request) + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Exit status of a process that ended because a signal asked it to: 130 or 143.
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all zeros are a valid `sigaction`, and the call fills it in without changing anything.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0
+            && now.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Exit status of a process that ended because a signal asked it to: 129, 130 or 143.
 pub(crate) fn status() -> u8 {
     match RECEIVED.load(Ordering::SeqCst) {
         0 => 128 + SIGINT as u8,

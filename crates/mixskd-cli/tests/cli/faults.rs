@@ -74,7 +74,7 @@ fn a_signal_stops_after_the_step_and_the_run_goes_on_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 32);
     run(dir.path(), &format!("{TINY} {RUN} --out straight")).ok();
-    for (name, status) in [("INT", 130), ("TERM", 143)] {
+    for (name, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let out = dir.path().join(name);
         let child = start(dir.path(), &format!("{TINY} {RUN} --out {name}"));
         wait_for("checkpoint", || !checkpoints(&out).is_empty());

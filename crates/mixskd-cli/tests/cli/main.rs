@@ -8,6 +8,7 @@
 
 mod analyze;
 mod bench;
+mod changed_data;
 mod compare;
 mod configs;
 mod data;

@@ -27,7 +27,7 @@ fn weights_go_out_and_come_back_in() {
 
     // Our own file is as good a source as any; class names and normalisation are kept.
     let model = "--model cifar_resnet18 --width 0.03125";
-    let import = format!("import {weights} {model} --input 8 -o again.safetensors");
+    let import = format!("import {weights} {model} -o again.safetensors");
     let said = run(dir.path(), &import).ok().stdout;
     assert!(said.contains("tensors taken"), "{said}");
     save_image(&dir.path().join("a.png"), 13, 40);
@@ -92,7 +92,7 @@ fn what_cannot_be_imported_is_told_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let weights = trained(dir.path());
     let other = format!("import {weights} --model cifar_resnet18 -o out.safetensors");
-    run(dir.path(), &other).refused(1, "of another shape", "--partial");
+    run(dir.path(), &other).refused(2, "of another shape", "--partial");
     run(
         dir.path(),
         "import none.pth --model resnet18 -o out.safetensors",
@@ -107,4 +107,48 @@ fn what_cannot_be_imported_is_told_and_nothing_is_written() {
     let unknown = format!("import {weights} --model resnet81 -o out.safetensors");
     run(dir.path(), &unknown).refused(2, "resnet81", "resnet18");
     assert!(!dir.path().join("out.safetensors").exists());
+}
+
+#[test]
+fn a_file_is_not_written_onto_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = trained(dir.path());
+    let before = std::fs::read(dir.path().join(&weights)).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&weights, dir.path().join("link.safetensors")).unwrap();
+    let to = if cfg!(unix) {
+        "link.safetensors"
+    } else {
+        weights.as_str()
+    };
+    for command in [
+        format!("export --weights {weights} -o {to}"),
+        format!("export --weights {weights} --format timm -o run/../{weights}"),
+        format!("import {weights} --model cifar_resnet18 --width 0.03125 -o {to}"),
+    ] {
+        run(dir.path(), &command).refused(2, "is the file that is read", "another file");
+    }
+    assert!(std::fs::read(dir.path().join(&weights)).unwrap() == before);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_by_whoever_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = dir.path().join(trained(dir.path()));
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let end = bytes.len();
+    // The last tensor of the file ends in floats.
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    assert!(bytes[header..].len() > 4);
+    std::fs::write(dir.path().join("nan.safetensors"), bytes).unwrap();
+    for command in [
+        "predict --weights nan.safetensors pets/val/cat/00.png",
+        "eval --weights nan.safetensors --data pets",
+        "export --weights nan.safetensors -o net.onnx",
+        "import nan.safetensors --model cifar_resnet18 --width 0.03125 -o out.safetensors",
+    ] {
+        run(dir.path(), command).refused(1, "holds NaN", "another file");
+    }
+    assert!(!dir.path().join("net.onnx").exists() && !dir.path().join("out.safetensors").exists());
 }

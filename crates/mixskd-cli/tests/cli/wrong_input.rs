@@ -202,9 +202,10 @@ fn weights_that_are_none_or_do_not_fit_are_refused() {
     .refused(2, "agreement", "--weights twice");
 
     // Images that cannot be read are named; the others are still classified.
+    std::fs::create_dir(dir.path().join("bare")).unwrap();
     let mixed = run(
         dir.path(),
-        &format!("predict {weights} gone.png pets/val/cat/00.png pets"),
+        &format!("predict {weights} gone.png pets/val/cat bare"),
     );
     assert_eq!(mixed.status, 1);
     assert!(
@@ -212,7 +213,7 @@ fn weights_that_are_none_or_do_not_fit_are_refused() {
         "{}",
         mixed.stdout
     );
-    for name in ["gone.png", "pets"] {
+    for name in ["gone.png", "bare"] {
         assert!(
             mixed.stderr.contains(name),
             "`{name}` is not named:\n{}",

@@ -67,5 +67,6 @@ fn open(source: &Source, _config: &DataConfig) -> Result<Dataset> {
         mirror: true,
         augment: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
     })
 }

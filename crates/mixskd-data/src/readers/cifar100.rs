@@ -65,5 +65,6 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         mirror: true,
         augment: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
     })
 }

@@ -28,9 +28,13 @@ pub(super) fn assemble(
     test: Classes,
     skipped: Vec<String>,
 ) -> Dataset {
+    let mut notes = few_images(&train, &test);
     let classes: Vec<String> = train.keys().cloned().collect();
     let (train, test) = (label(&classes, train), label(&classes, test));
     let uniform = uniform_size(&train, &test);
+    if uniform.is_none() {
+        notes.extend(almost_uniform(&train));
+    }
     let recommended = recipe.map_or((INPUT, INPUT), |recipe| (recipe.size[0], recipe.size[1]));
     let folder = dir.file_name().map_or_else(
         || dir.display().to_string(),
@@ -43,13 +47,63 @@ pub(super) fn assemble(
         size: uniform.unwrap_or(recommended),
         mean: MEAN.to_vec(),
         std: STD.to_vec(),
-        train: Arc::new(FileSamples::new(train, 3)),
-        test: Arc::new(FileSamples::new(test, 3)),
+        train: Arc::new(FileSamples::new(train, 3).below(dir.into())),
+        test: Arc::new(FileSamples::new(test, 3).below(dir.into())),
         uniform: uniform.is_some(),
         mirror: true,
         augment: Vec::new(),
         skipped,
+        notes,
     }
+}
+
+/// What to say of classes that nothing can be learnt or measured of.
+fn few_images(train: &Classes, test: &Classes) -> Vec<String> {
+    let single = train.iter().filter(|(_, files)| files.len() == 1);
+    let single: Vec<_> = single.map(|(class, _)| class.as_str()).collect();
+    let missing = train
+        .keys()
+        .filter(|class| test.get(*class).is_none_or(Vec::is_empty));
+    let missing: Vec<_> = missing.map(String::as_str).collect();
+    let note = |classes: &[&str], what: &str| {
+        let s = if classes.len() == 1 {
+            "class has"
+        } else {
+            "classes have"
+        };
+        (!classes.is_empty()).then(|| format!("{} {s} {what}: {}", classes.len(), first(classes)))
+    };
+    let notes = [
+        note(&single, "one training image alone"),
+        note(&missing, "no test image, and no part in the accuracy"),
+    ];
+    notes.into_iter().flatten().collect()
+}
+
+/// The first few of many names.
+pub(super) fn first(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names[..names.len().min(SHOWN)].join(", ") + &more
+}
+
+/// What to say of small images that would be taken as they are if all had one size.
+fn almost_uniform(train: &[(PathBuf, u32)]) -> Option<String> {
+    let mut sizes = train
+        .iter()
+        .filter_map(|(path, _)| Some((path, read_size(path).ok()?)));
+    let (_, size) = sizes.next()?;
+    let (other, its) = sizes.find(|(_, its)| *its != size)?;
+    let small = |(height, width): (usize, usize)| height.max(width) <= SMALL;
+    (small(size) && small(its)).then(|| {
+        format!(
+            "the images are small and not all of one size ({}×{}, but {} is {}×{}): they are scaled to {INPUT} pixels unless run.image_size says another size",
+            size.1, size.0, other.display(), its.1, its.0
+        )
+    })
 }
 
 /// Takes unreadable files out if `config` says so, and says which and why.

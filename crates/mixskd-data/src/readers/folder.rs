@@ -8,7 +8,7 @@ use super::files::{self, Classes};
 use super::{Reader, Source};
 use crate::decode::EXTENSIONS;
 use crate::rng::{Purpose, stream};
-use crate::{DataConfig, Dataset, Error, Result};
+use crate::{DataConfig, Dataset, Error, FileSamples, Result};
 
 pub(super) const READER: Reader = Reader {
     name: "folder",
@@ -24,7 +24,8 @@ fn detect(source: &Source) -> bool {
 }
 
 /// Reads `train/CLASS/*` with `val/CLASS/*` or `test/CLASS/*`; a single folder of classes (or a lone `train`) is split by
-/// `val_fraction`, class by class. Classes are sorted by name; hidden files and files that are no images are passed over.
+/// `val_fraction`, class by class. Classes are sorted by name; their images are those of all folders below, too. Hidden files and
+/// files that are no images are passed over.
 fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
     let Source::Folder { dir, recipe } = source else {
         return Err(Error::source(
@@ -39,9 +40,10 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         .map(|name| dir.join(name))
         .into_iter()
         .find(|path| path.is_dir() && train_dir != *dir);
-    let mut train = classes_of(&train_dir)?;
+    let mut others = Vec::new();
+    let mut train = classes_of(&train_dir, &mut others)?;
     let mut test = match &test_dir {
-        Some(path) => classes_of(path)?,
+        Some(path) => classes_of(path, &mut others)?,
         None => Classes::new(),
     };
     if let (Some(path), true) = (&test_dir, config.val_fraction.is_some()) {
@@ -78,7 +80,71 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             ));
         }
     }
-    Ok(files::assemble(dir, *recipe, train, test, skipped))
+    let mut dataset = files::assemble(dir, *recipe, train, test, skipped);
+    dataset.notes.extend(passed_over(dir, &others));
+    let unused = dir.join("test");
+    if test_dir.is_some_and(|used| used != unused) && unused.is_dir() {
+        let note = format!(
+            "{} is not read: the test images are those of val",
+            unused.display()
+        );
+        dataset.notes.push(note);
+    }
+    Ok(dataset)
+}
+
+/// The images in `dir` and all folders below it, sorted; hidden ones are left out.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    images_below(dir, &mut Vec::new(), &mut Vec::new())
+}
+
+/// The images of `dir/CLASS/*` and below as test images for a network that knows `classes`, which folders are matched with by name; not
+/// every class needs one. Colour images where `channels` is 3, grey ones where it is 1.
+///
+/// # Errors
+/// When a folder cannot be listed, is no class, or there is no image.
+pub fn test_images(dir: &Path, classes: &[String], channels: usize) -> Result<FileSamples> {
+    let mut files = Vec::new();
+    for (class, images) in classes_of(dir, &mut Vec::new())? {
+        let Some(label) = classes.iter().position(|known| *known == class) else {
+            return Err(Error::layout(
+                &dir.join(&class),
+                "is a class that the network does not know",
+                "class folders are matched by name",
+            ));
+        };
+        files.extend(images.into_iter().map(|path| (path, label as u32)));
+    }
+    if files.is_empty() {
+        let hint = format!("wanted is CLASS/IMAGE ({})", EXTENSIONS.join(", "));
+        return Err(Error::layout(dir, "holds no image", hint));
+    }
+    Ok(FileSamples::new(files, channels).below(dir.into()))
+}
+
+/// What to say of files in class folders that are no images.
+fn passed_over(dir: &Path, others: &[PathBuf]) -> Option<String> {
+    let names: Vec<String> = others
+        .iter()
+        .map(|path| path.strip_prefix(dir).unwrap_or(path).display().to_string())
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let s = if names.len() == 1 {
+        "file is"
+    } else {
+        "files are"
+    };
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} {s} no image of a kind that is read ({}) and passed over: {}",
+            names.len(),
+            EXTENSIONS.join(", "),
+            files::first(&names)
+        )
+    })
 }
 
 /// What a folder holds, sorted, hidden entries left out.
@@ -104,15 +170,39 @@ fn is_image(path: &Path) -> bool {
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) && path.is_file()
 }
 
-fn classes_of(dir: &Path) -> Result<Classes> {
+/// The images in `dir` and below, a folder's own before those of the folders in it; what is no image goes to `others`. `above` are the folders on the way, without
+/// links: one that leads back to them is not followed.
+fn images_below(
+    dir: &Path,
+    above: &mut Vec<PathBuf>,
+    others: &mut Vec<PathBuf>,
+) -> Result<Vec<PathBuf>> {
+    let own = dir.canonicalize().map_err(Error::io(dir, "list"))?;
+    if above.contains(&own) {
+        return Ok(Vec::new());
+    }
+    above.push(own);
+    let (folders, files): (Vec<_>, Vec<_>) =
+        entries(dir)?.into_iter().partition(|path| path.is_dir());
+    let (mut images, no_images): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|path| is_image(path));
+    others.extend(no_images);
+    for folder in folders {
+        images.extend(images_below(&folder, above, others)?);
+    }
+    above.pop();
+    Ok(images)
+}
+
+fn classes_of(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Classes> {
     let mut classes = Classes::new();
     for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let files = entries(&path)?.into_iter().filter(|path| is_image(path));
-        if classes.insert(name, files.collect()).is_some() {
+        let images = images_below(&path, &mut Vec::new(), others)?;
+        if classes.insert(name, images).is_some() {
             return Err(Error::layout(
                 &path,
                 "is a class whose name is not Unicode, and looks like another's",

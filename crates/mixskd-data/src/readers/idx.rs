@@ -137,6 +137,7 @@ pub(super) fn assemble(
         mirror: recipe.is_some_and(|recipe| recipe.mirror),
         augment: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
     })
 }
 

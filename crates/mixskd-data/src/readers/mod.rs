@@ -12,6 +12,8 @@ mod shipped;
 
 use std::path::PathBuf;
 
+pub use folder::{image_files, test_images};
+
 use crate::recipe::Recipe;
 use crate::{DataConfig, Dataset, PackedSamples, Result};
 

@@ -37,7 +37,7 @@ impl StateDict {
     /// Reads a file; its beginning tells what it is.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged, holds no tensors, or is a pickle that asks for code to be run.
+    /// When it cannot be read, is damaged, holds no tensors or a number that is not finite, or is a pickle that asks for code to be run.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read::file(path)?;
         let (tensors, metadata) = if pytorch::is_pytorch(&bytes) {
@@ -50,6 +50,7 @@ impl StateDict {
         } else {
             read::safetensors(path, &bytes)?
         };
+        read::check_finite(path, &tensors)?;
         let (tensors, left_out) = names::unwrap(tensors);
         Ok(Self {
             path: path.into(),

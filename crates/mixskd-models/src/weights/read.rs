@@ -13,7 +13,7 @@ use crate::{Backbone, Error, ParamStore, Result, Strictness};
 /// The tensors of a file written by [`super::save`], on the CPU, and its metadata.
 ///
 /// # Errors
-/// When the file cannot be read, is no safetensors file, ends early, or carries no metadata of mixskd.
+/// When the file cannot be read, is no safetensors file, ends early, carries no metadata of mixskd, or holds a number that is not finite.
 pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
     let bytes = file(path)?;
     let Some(strings) = strings(path, &bytes)? else {
@@ -30,7 +30,32 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
         hint: "is this a weights file that mixskd wrote? `mixskd import` takes those of other programs",
     })?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-    Ok((tensors.into_iter().collect(), metadata))
+    let tensors = tensors.into_iter().collect();
+    check_finite(path, &tensors)?;
+    Ok((tensors, metadata))
+}
+
+/// Refuses weights that no network can be run with.
+pub(super) fn check_finite(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    for (name, tensor) in tensors {
+        if tensor.dtype().is_int() {
+            continue;
+        }
+        let values = tensor
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::Format {
+                path: path.into(),
+                message: format!(
+                    "`{name}` holds {value}: a damaged file, or weights of a run that diverged"
+                ),
+                hint: "take another file",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A file's bytes.

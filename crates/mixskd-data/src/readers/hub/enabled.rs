@@ -77,6 +77,7 @@ pub(super) fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         mirror: recipe.mirror,
         augment: Vec::new(),
         skipped: Vec::new(),
+        notes: Vec::new(),
     })
 }
 

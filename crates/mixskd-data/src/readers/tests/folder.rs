@@ -278,3 +278,166 @@ fn senseless_folders_are_refused() {
         &["ant: has one image only"],
     );
 }
+
+#[test]
+fn images_of_folders_below_a_class_are_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    picture(&dir.path().join("train/ant/far/below/x.png"), 8, 8);
+    picture(&dir.path().join("train/ant/far/a.png"), 8, 8);
+    write(dir.path(), "train/ant/far/film.gif", b"no image of ours");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(
+        dir.path().join("train/ant"),
+        dir.path().join("train/ant/far/round"),
+    )
+    .unwrap();
+    let dataset = open(dir.path()).unwrap();
+    let files: Vec<_> = (0..5)
+        .map(|index| dataset.train.file(index).unwrap())
+        .collect();
+    let own = ["0.png", "1.png", "2.png", "far/a.png", "far/below/x.png"];
+    assert_eq!(files, own.map(|name| format!("train/ant/{name}")));
+    assert_eq!(dataset.train.len(), 14);
+    let notes = dataset.notes.join("\n");
+    assert!(
+        notes.contains("1 file is no image") && notes.contains("train/ant/far/film.gif"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_test_folder_beside_val_is_told_to_be_unread() {
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    assert_eq!(open(dir.path()).unwrap().notes, [""; 0]);
+    picture(&dir.path().join("test/ant/0.png"), 8, 8);
+    let notes = open(dir.path()).unwrap().notes;
+    assert!(
+        notes.len() == 1 && notes[0].contains("test is not read"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn pictures_are_turned_upright() {
+    use image::ImageEncoder;
+    use image::codecs::png::PngEncoder;
+
+    let dir = tempfile::tempdir().unwrap();
+    // Two pixels high, three wide; their red says which is which.
+    let pixels: Vec<u8> = (0..6u8).flat_map(|k| [k, 0, 0]).collect();
+    let written = |orientation: u8| {
+        let path = dir.path().join(format!("{orientation}.png"));
+        let mut encoder = PngEncoder::new(std::fs::File::create(&path).unwrap());
+        // TIFF's header, and a directory of one entry: tag 0x0112, type 3, one value.
+        let exif = [
+            0x4D,
+            0x4D,
+            0,
+            42,
+            0,
+            0,
+            0,
+            8,
+            0,
+            1,
+            0x01,
+            0x12,
+            0,
+            3,
+            0,
+            0,
+            0,
+            1,
+            0,
+            orientation,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        encoder.set_exif_metadata(exif.to_vec()).unwrap();
+        encoder
+            .write_image(&pixels, 3, 2, image::ExtendedColorType::Rgb8)
+            .unwrap();
+        path
+    };
+    for (orientation, height, reds) in [
+        (1, 2, [0, 1, 2, 3, 4, 5]),
+        (3, 2, [5, 4, 3, 2, 1, 0]),
+        // A camera on its side: what was the left column, from below, is the first row.
+        (6, 3, [3, 0, 4, 1, 5, 2]),
+        (8, 3, [2, 5, 1, 4, 0, 3]),
+        // No such orientation.
+        (99, 2, [0, 1, 2, 3, 4, 5]),
+    ] {
+        let path = written(orientation);
+        let image = crate::read_image(&path, 3).unwrap();
+        let seen: Vec<u8> = image.pixels.chunks(3).map(|pixel| pixel[0]).collect();
+        assert_eq!(
+            (image.height, seen.as_slice()),
+            (height, &reds[..]),
+            "{orientation}"
+        );
+        assert_eq!(
+            crate::decode::read_size(&path).unwrap(),
+            (height, 6 / height),
+            "{orientation}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_picture_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes, told) in [
+        (
+            "a.jpg",
+            &b"<html>not found</html>"[..],
+            "a.jpg: is no picture of a known kind",
+        ),
+        ("b.jpg", b"", "b.jpg: the file is empty"),
+    ] {
+        write(dir.path(), name, bytes);
+        let error = crate::read_image(&dir.path().join(name), 3)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn a_set_is_the_same_wherever_it_lies_and_another_with_other_images() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    example("folder", here.path());
+    example("folder", there.path());
+    let identity = |dir: &tempfile::TempDir| open(dir.path()).unwrap().identity();
+    let began = identity(&here);
+    assert_eq!(began.difference(&identity(&there)), None);
+    let file = |name: &str| there.path().join(name);
+    std::fs::rename(file("train/ant/0.png"), file("train/bee/0.png")).unwrap();
+    let told = began.difference(&identity(&there)).unwrap();
+    assert!(told.contains("as many images as before"), "{told}");
+    std::fs::remove_file(file("train/bee/0.png")).unwrap();
+    let told = began.difference(&identity(&there)).unwrap();
+    assert_eq!(
+        told,
+        "4 classes, 11 training and 8 test images, where there were 4 classes, 12 training and 8 test images"
+    );
+}
+
+#[test]
+fn mirroring_suits_the_data_unless_it_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    for (flip, mirror) in [(None, true), (Some(false), false), (Some(true), true)] {
+        let config = DataConfig {
+            flip,
+            ..config(dir.path())
+        };
+        assert_eq!(config.open().unwrap().mirror, mirror);
+    }
+}

@@ -1,0 +1,219 @@
+//! Data that move, change or are damaged while a run goes on, and folders as people have them.
+
+use std::path::Path;
+
+use crate::support::{TINY, image_folder, metrics, run, save_image};
+
+fn bits(run: &Path) -> Vec<u8> {
+    std::fs::read(run.join("model.safetensors")).unwrap()
+}
+
+/// Damages an image; what it was.
+fn cut(path: &Path) -> Vec<u8> {
+    let whole = std::fs::read(path).unwrap();
+    std::fs::write(path, &whole[..whole.len() / 2]).unwrap();
+    whole
+}
+
+#[test]
+fn an_image_that_cannot_be_read_costs_nothing_that_was_done_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 16);
+    let train = format!("{TINY} --method ce --epochs 2");
+    run(dir.path(), &format!("{train} --out straight")).ok();
+    // One of the last images of the first epoch, and one that is read when the epoch is over.
+    for (name, image, done) in [
+        ("training", None, "epoch-0000-step-"),
+        ("test", Some("val/dog/03.png"), "epoch-0000-step-000008"),
+    ] {
+        let out = dir.path().join(name);
+        let mended = if let Some(image) = image {
+            let path = folder.join(image);
+            let whole = cut(&path);
+            let told = run(dir.path(), &format!("{train} --out {name}"));
+            told.refused(1, "dog/03.png", &format!("--resume {name}"));
+            assert!(told.stderr.contains(done), "{}", told.stderr);
+            vec![(path, whole)]
+        } else {
+            // Whichever is the first to fail, batches before it were done in at least one of these tries.
+            let mut kept = None;
+            for k in 0..16 {
+                let path = folder.join(format!("train/cat/{k:02}.png"));
+                let whole = cut(&path);
+                let _ = std::fs::remove_dir_all(&out);
+                let told = run(dir.path(), &format!("{train} --out {name}"));
+                assert_eq!(told.status, 1, "{}", told.stderr);
+                if told.stderr.contains(done) {
+                    told.refused(1, &format!("{k:02}.png"), &format!("--resume {name}"));
+                    kept = Some((path, whole));
+                    break;
+                }
+                std::fs::write(&path, whole).unwrap();
+            }
+            vec![kept.expect("no image of a later batch was met")]
+        };
+        for (path, whole) in mended {
+            std::fs::write(path, whole).unwrap();
+        }
+        run(dir.path(), &format!("train --resume {name}")).ok();
+        assert_eq!(metrics(&out), metrics(&dir.path().join("straight")));
+        assert!(bits(&out) == bits(&dir.path().join("straight")));
+    }
+}
+
+#[test]
+fn an_average_does_not_stay_in_the_network_when_a_test_image_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 8);
+    let train = format!("{TINY} --method ce --epochs 2 --set optimizer.ema_decay=0.9");
+    run(dir.path(), &format!("{train} --out straight")).ok();
+    let path = folder.join("val/cat/02.png");
+    let whole = cut(&path);
+    run(dir.path(), &format!("{train} --out kept")).refused(1, "cat/02.png", "--resume kept");
+    std::fs::write(path, whole).unwrap();
+    run(dir.path(), "train --resume kept").ok();
+    assert!(bits(&dir.path().join("kept")) == bits(&dir.path().join("straight")));
+}
+
+#[test]
+fn a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 8);
+    let train = format!("{TINY} --method ce");
+    run(dir.path(), &format!("{train} --epochs 2 --out straight")).ok();
+    run(dir.path(), &format!("{train} --epochs 2 --out moved")).ok();
+    // As if it had ended after its first epoch.
+    let moved = dir.path().join("moved");
+    std::fs::remove_file(moved.join("checkpoints/epoch-0002.safetensors")).unwrap();
+    std::fs::rename(&folder, dir.path().join("elsewhere")).unwrap();
+    run(dir.path(), "train --resume moved").refused(2, "there is no such folder", "--data");
+    let elsewhere = dir.path().join("elsewhere");
+    let go_on = "train --resume moved --data elsewhere";
+
+    let refused = |cause: &str| run(dir.path(), go_on).refused(2, cause, "--data");
+    save_image(&elsewhere.join("train/cat/99.png"), 8, 3);
+    refused("2 classes, 17 training and 8 test images, where there were 2 classes, 16 training");
+    std::fs::remove_file(elsewhere.join("train/cat/00.png")).unwrap();
+    refused("as many images as before, but others");
+    std::fs::rename(
+        elsewhere.join("train/cat/99.png"),
+        elsewhere.join("train/cat/00.png"),
+    )
+    .unwrap();
+    for split in ["train", "val"] {
+        std::fs::rename(
+            elsewhere.join(split).join("dog"),
+            elsewhere.join(split).join("ape"),
+        )
+        .unwrap();
+    }
+    refused("its classes have other names");
+    for split in ["train", "val"] {
+        std::fs::rename(
+            elsewhere.join(split).join("ape"),
+            elsewhere.join(split).join("dog"),
+        )
+        .unwrap();
+    }
+    save_image(&elsewhere.join("train/cat/00.png"), 8, 40);
+
+    run(dir.path(), go_on).ok();
+    assert!(bits(&moved) == bits(&dir.path().join("straight")));
+    // From now on it lies there.
+    let config = std::fs::read_to_string(moved.join("config.toml")).unwrap();
+    assert!(config.contains("elsewhere"), "{config}");
+    run(dir.path(), "train --resume moved").ok();
+}
+
+#[test]
+fn the_split_that_a_run_drew_is_the_one_that_its_next_command_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 16);
+    std::fs::rename(folder.join("train"), dir.path().join("flat")).unwrap();
+    let flags = "--data flat --val-fraction 0.25 --split-seed 3";
+    let train = TINY.replace("--data pets", flags);
+    let trained = run(
+        dir.path(),
+        &format!("{train} --method ce --epochs 1 --out r"),
+    )
+    .ok();
+    let next = trained
+        .stdout
+        .lines()
+        .find_map(|line| line.split_once("mixskd eval "));
+    let (_, next) = next.expect("the next command");
+    assert!(
+        next.contains("/flat --val-fraction 0.25 --split-seed 3"),
+        "{next}"
+    );
+    let report = std::fs::read_to_string(dir.path().join("r/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let again = run(dir.path(), &format!("eval {next} --json")).ok().json();
+    assert_eq!(again["top1"], report["top1"]);
+}
+
+#[test]
+fn folders_as_people_have_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 4);
+    std::fs::create_dir_all(folder.join("train/cat/more")).unwrap();
+    save_image(&folder.join("train/cat/more/x.png"), 8, 90);
+    std::fs::write(folder.join("train/dog/readme.txt"), "dogs").unwrap();
+    std::fs::create_dir_all(folder.join("train/eel")).unwrap();
+    save_image(&folder.join("train/eel/one.png"), 8, 20);
+    let train = run(
+        dir.path(),
+        &format!("{TINY} --method ce --epochs 1 --out r --set data.flip=false"),
+    )
+    .ok();
+    for told in [
+        "1 file is no image of a kind that is read",
+        "readme.txt",
+        "1 class has one training image alone: eel",
+        "1 class has no test image, and no part in the accuracy: eel",
+    ] {
+        assert!(train.stderr.contains(told), "{told}: {}", train.stderr);
+    }
+    let table = std::fs::read_to_string(dir.path().join("r/predictions.csv")).unwrap();
+    let mut lines = table.lines();
+    assert!(lines.next().unwrap().ends_with(",loss,file"), "{table}");
+    assert!(
+        lines.next().unwrap().ends_with(",val/cat/00.png"),
+        "{table}"
+    );
+
+    // All pictures of a folder, and a test folder that stands alone.
+    let predict = run(
+        dir.path(),
+        "predict --weights r/model.safetensors pets/train --json",
+    )
+    .ok();
+    assert_eq!(predict.json().as_array().unwrap().len(), 10);
+    let eval = "eval --weights r/model.safetensors --images";
+    let alone = run(dir.path(), &format!("{eval} pets/val --json"))
+        .ok()
+        .json();
+    let whole = run(
+        dir.path(),
+        "eval --weights r/model.safetensors --data pets --json",
+    )
+    .ok()
+    .json();
+    assert_eq!(
+        (&alone["images"], &alone["top1"], &alone["loss"]),
+        (&8.into(), &whole["top1"], &whole["loss"])
+    );
+    std::fs::create_dir(folder.join("val/fox")).unwrap();
+    run(dir.path(), &format!("{eval} pets/val")).refused(
+        2,
+        "fox: is a class that the network does not know",
+        "by name",
+    );
+    std::fs::create_dir(dir.path().join("none")).unwrap();
+    run(dir.path(), "predict --weights r/model.safetensors none").refused(
+        1,
+        "none: holds no picture",
+        "png",
+    );
+    run(dir.path(), &format!("{eval} none")).refused(2, "holds no class folder", "CLASS/IMAGE");
+}
