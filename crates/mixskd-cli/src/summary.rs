@@ -134,7 +134,7 @@ pub(crate) mod tests {
                 head("self-teacher", 0.82),
             ],
             best_backbone: best("backbone", 7, 0.815),
-            best_head: best("self-teacher", 6, 0.83),
+            best_head: best("branch 3", 6, 0.83),
             parameters_kept: 10,
             parameters_training: 40,
             seconds: 187.0,

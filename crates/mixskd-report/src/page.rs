@@ -199,7 +199,7 @@ fn origin(page: &mut Page, run: &Run) {
     }
     let mut rows = vec![
         [
-            "command", "from", "version", "started", "threads", "machine",
+            "command", "from", "version", "build", "started", "threads", "machine",
         ]
         .map(String::from)
         .to_vec(),
@@ -237,6 +237,7 @@ fn session(session: &Session) -> Vec<String> {
         session.command.clone(),
         from,
         session.version.clone(),
+        session.build.clone().unwrap_or_default(),
         session.started.clone(),
         session.threads.to_string(),
         parts.into_iter().flatten().collect::<Vec<_>>().join(", "),

@@ -113,8 +113,12 @@ impl Observer for Recorder<'_> {
         self.dir = start.dir.to_path_buf();
         self.session.first_epoch = start.first_epoch + 1;
         self.session.steps_before = start.first_step;
-        if let Err(error) = add_session(&self.dir, &self.session) {
-            self.give_up(&error);
+        match add_session(&self.dir, &self.session) {
+            Ok(false) => {}
+            Ok(true) => self.inner.notice(
+                "another build of mixskd began this run: what this one adds up may be rounded otherwise",
+            ),
+            Err(error) => self.give_up(&error),
         }
         if start.first_epoch > 0 {
             match read_records(start.dir) {

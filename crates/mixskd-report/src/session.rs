@@ -16,6 +16,9 @@ pub const RUN_JSON: &str = "run.json";
 pub struct Session {
     /// Version of mixskd.
     pub version: String,
+    /// Which build: the first twelve digits of the SHA-256 of the program's file. `None` where that was not recorded.
+    #[serde(default)]
+    pub build: Option<String>,
     /// The command, as it was typed.
     pub command: String,
     /// When it began, in UTC, as `YYYY-MM-DDThh:mm:ssZ`.
@@ -38,6 +41,7 @@ impl Session {
             .map_or(0, |time| time.as_secs());
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
+            build: mixskd_train::build().map(Into::into),
             command: command.into(),
             started: utc(seconds),
             first_epoch: 1,
@@ -67,17 +71,20 @@ pub fn read_sessions(dir: &Path) -> Result<Vec<Session>> {
     })
 }
 
-/// Adds `session` to those of `dir`. One whose work was lost, because the new one begins no later, is left out.
-pub(crate) fn add_session(dir: &Path, session: &Session) -> Result<()> {
+/// Adds `session` to those of `dir`. One whose work was lost, because the new one begins no later, is left out. Whether the last before it was another build's.
+pub(crate) fn add_session(dir: &Path, session: &Session) -> Result<bool> {
     let mut sessions = read_sessions(dir)?;
     sessions.retain(|earlier| earlier.place() < session.place());
+    let before = sessions.last().and_then(|earlier| earlier.build.as_ref());
+    let is_other = before.is_some_and(|before| Some(before) != session.build.as_ref());
     sessions.push(session.clone());
     let path = dir.join(RUN_JSON);
     let text = serde_json::to_string_pretty(&sessions).map_err(|error| Error::Damaged {
         path: path.clone(),
         message: error.to_string(),
     })?;
-    run_files::write(&path, format!("{text}\n").as_bytes())
+    run_files::write(&path, format!("{text}\n").as_bytes())?;
+    Ok(is_other)
 }
 
 /// Seconds since 1970 as a date and time of day in UTC (the civil-from-days arithmetic of the Gregorian calendar).

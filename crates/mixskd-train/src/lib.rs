@@ -61,7 +61,7 @@ pub use error::{Error, Result};
 pub use evaluate::evaluate;
 pub use gpu_step::Launching;
 pub use init::{InitConfig, Start};
-pub use machine::Machine;
+pub use machine::{Machine, build};
 pub use metrics::{EpochRecord, HeadScore};
 pub use observer::{Observer, RunStart, StepEvent, TestEvent};
 pub use optimizer::{OptimizerConfig, Sgd};

@@ -46,7 +46,8 @@ pub struct Report {
     pub heads: Vec<HeadScore>,
     /// The backbone's best epoch, chosen on the test images.
     pub best_backbone: Best,
-    /// The best of all heads at its best epoch, chosen on the test images: what the released MixSKD code reports.
+    /// The best of all heads at its best epoch, the self-teacher left out, chosen on the test images: what the released MixSKD code reports, which does not
+    /// evaluate its self-teacher.
     pub best_head: Best,
     /// Parameters of the backbone, all that remains after training.
     pub parameters_kept: usize,

@@ -15,7 +15,7 @@ use crate::evaluate::{FirstHead, evaluate_batches};
 use crate::feed::Feed;
 use crate::gpu_step::{GpuStepper, Launching};
 use crate::init;
-use crate::method::{self, BACKBONE, Method, MethodInputs, TrainBatch};
+use crate::method::{self, BACKBONE, Method, MethodInputs, SELF_TEACHER, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::report::best;
@@ -515,7 +515,7 @@ impl Trainer {
         let found = (
             records.last(),
             best(records, |head| head.name == BACKBONE),
-            best(records, |_| true),
+            best(records, |head| head.name != SELF_TEACHER),
         );
         let (Some(last), Some(best_backbone), Some(best_head)) = found else {
             return Err(Error::config(

@@ -24,6 +24,8 @@ pub(super) struct Done {
     pub(super) sessions: Option<usize>,
     /// Where they ran; `None` where that was not recorded. Several where it was taken to another machine.
     pub(super) conditions: Option<String>,
+    /// The builds that did them; `None` where that was not recorded of all.
+    pub(super) builds: Option<String>,
 }
 
 /// The run of `entry` in `dir`, where it is done, and was run with `expected`.
@@ -70,6 +72,7 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
         report,
         sessions: sessions.as_ref().map(Vec::len),
         conditions: sessions.as_deref().and_then(conditions),
+        builds: sessions.as_deref().and_then(builds),
     }))
 }
 
@@ -179,6 +182,8 @@ pub(super) fn report(dir: &Path) -> Result<Option<Report>> {
 /// What is read of a process that worked on a run.
 #[derive(Deserialize)]
 struct Session {
+    #[serde(default)]
+    build: Option<String>,
     threads: usize,
     machine: Machine,
 }
@@ -210,4 +215,11 @@ fn conditions(sessions: &[Session]) -> Option<String> {
     }
     let told: Vec<_> = seen.into_iter().collect();
     (!told.is_empty()).then(|| told.join(" and "))
+}
+
+/// The builds of the processes, each once.
+fn builds(sessions: &[Session]) -> Option<String> {
+    let all: Option<BTreeSet<&str>> = sessions.iter().map(|own| own.build.as_deref()).collect();
+    let all: Vec<_> = all?.into_iter().collect();
+    (!all.is_empty()).then(|| all.join(" and "))
 }

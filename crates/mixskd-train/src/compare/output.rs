@@ -102,6 +102,20 @@ impl Summary {
                 told.join("; ")
             ));
         }
+        let builds = self.builds();
+        if builds.len() > 1 {
+            let told: Vec<_> = builds
+                .iter()
+                .map(|(build, runs)| match *build {
+                    "" => format!("{} by one that was not recorded", counted(*runs, "run")),
+                    build => format!("{} by {build}", counted(*runs, "run")),
+                })
+                .collect();
+            notes.push(format!(
+                "Runs are of different builds of mixskd, which may round otherwise, as if by another seed: {}.",
+                told.join("; ")
+            ));
+        }
         match (self.missing, self.equal_time_missing) {
             (0, 0) => {}
             (0, left) => notes.push(format!(

@@ -48,6 +48,9 @@ pub struct RunRecord {
     pub sessions: Option<usize>,
     /// Processor, instruction set and threads that its costs belong to; `None` where that was not recorded.
     pub conditions: Option<String>,
+    /// The builds of mixskd that did it, by the SHA-256 of the program's file; `None` where that was not recorded.
+    #[serde(default)]
+    pub builds: Option<String>,
     /// Its run directory.
     pub dir: PathBuf,
 }
@@ -176,15 +179,29 @@ impl Summary {
 
     /// Every set of conditions that costs were measured under, with the number of runs; those that were not recorded are left out.
     pub(super) fn conditions(&self) -> Vec<(&str, usize)> {
-        let mut counts: Vec<(&str, usize)> = Vec::new();
-        for told in self.runs.iter().filter_map(|run| run.conditions.as_deref()) {
-            match counts.iter_mut().find(|(known, _)| *known == told) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((told, 1)),
-            }
-        }
-        counts
+        counts(self.runs.iter().filter_map(|run| run.conditions.as_deref()))
     }
+
+    /// Every build that did runs, with their number; those of which it was not recorded stand under an empty name.
+    pub(super) fn builds(&self) -> Vec<(&str, usize)> {
+        counts(
+            self.runs
+                .iter()
+                .map(|run| run.builds.as_deref().unwrap_or_default()),
+        )
+    }
+}
+
+/// How often each is there, in the order of their first.
+fn counts<'a>(all: impl Iterator<Item = &'a str>) -> Vec<(&'a str, usize)> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for one in all {
+        match counts.iter_mut().find(|(known, _)| *known == one) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((one, 1)),
+        }
+    }
+    counts
 }
 
 /// Of `all` runs of a table those that are neither done nor failed.
@@ -246,6 +263,7 @@ fn records(config: &CompareConfig, done: &[Done]) -> Vec<RunRecord> {
         peak_memory_bytes: run.report.peak_memory_bytes,
         sessions: run.sessions,
         conditions: run.conditions.clone(),
+        builds: run.builds.clone(),
         dir: run.report.dir.clone(),
     };
     let seed = |run: &Done| config.seeds.iter().position(|s| *s == run.report.seed);
@@ -294,7 +312,31 @@ mod tests {
             },
             sessions: Some(1),
             conditions: Some("a machine".into()),
+            builds: Some("a build".into()),
         }
+    }
+
+    #[test]
+    fn runs_of_several_builds_are_told() {
+        let told = |builds: [Option<&str>; 2]| {
+            let all = [0, 1].map(|entry| Done {
+                builds: builds[entry].map(Into::into),
+                ..done(entry, 0, 0.5)
+            });
+            let summary = summary(&all);
+            let told = summary.notes().join("\n");
+            let line = told.lines().find(|line| line.contains("builds"));
+            line.map(ToString::to_string)
+        };
+        assert_eq!(told([Some("a"), Some("a")]), None);
+        assert_eq!(told([None, None]), None);
+        let mixed = told([Some("a"), Some("b")]).unwrap();
+        assert!(mixed.contains("1 run by a; 1 run by b"), "{mixed}");
+        let partly = told([Some("a"), None]).unwrap();
+        assert!(
+            partly.contains("1 run by a; 1 run by one that was not recorded"),
+            "{partly}"
+        );
     }
 
     fn summary(done: &[Done]) -> Summary {

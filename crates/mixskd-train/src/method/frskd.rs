@@ -6,7 +6,9 @@ use mixskd_models::{Backbone, BiFpn, Cost, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::config::{self, Settings};
-use super::{BACKBONE, Method, MethodInputs, MethodSpec, SettingsSpec, StepOutput, TrainBatch};
+use super::{
+    BACKBONE, Method, MethodInputs, MethodSpec, SELF_TEACHER, SettingsSpec, StepOutput, TrainBatch,
+};
 use crate::Result;
 
 /// The table's row.
@@ -112,7 +114,7 @@ impl Method for Frskd {
         let (_, taught) = self.teacher.forward(&stages, Mode::Eval)?;
         Ok(vec![
             (BACKBONE.into(), logits),
-            ("self-teacher".into(), taught),
+            (SELF_TEACHER.into(), taught),
         ])
     }
 

@@ -13,7 +13,8 @@ use super::config::{self, Settings};
 use super::deep::Deep;
 use super::pairs::{MapMix, Mixer, Operator, PairTensors};
 use super::{
-    DrawSite, Method, MethodInputs, MethodSpec, Mixes, SettingsSpec, StepOutput, TrainBatch,
+    DrawSite, Method, MethodInputs, MethodSpec, Mixes, SELF_TEACHER, SettingsSpec, StepOutput,
+    TrainBatch,
 };
 use crate::{Error, Result};
 
@@ -343,10 +344,7 @@ impl Method for MixSkd {
         let features: Vec<Tensor> = outputs.iter().map(|head| head.features.clone()).collect();
         let mut named = self.network.named(outputs);
         if let Some(teacher) = &self.teacher {
-            named.push((
-                "self-teacher".into(),
-                teacher.forward(&features, Mode::Eval)?,
-            ));
+            named.push((SELF_TEACHER.into(), teacher.forward(&features, Mode::Eval)?));
         }
         Ok(named)
     }

@@ -38,6 +38,8 @@ use pairs::Mixing;
 
 /// Name of the head that survives training.
 pub const BACKBONE: &str = "backbone";
+/// Name of the head that teaches the others and is thrown away with them.
+pub const SELF_TEACHER: &str = "self-teacher";
 
 /// One training batch on the device: n anchors, then what the method's [`MethodSpec::batch`] asks for, in blocks of n rows.
 #[derive(Debug, Clone)]
