@@ -197,6 +197,11 @@ fn origin(page: &mut Page, run: &Run) {
         page.note("Who trained it is not recorded: the directory has no run.json.");
         return;
     }
+    if let Some(failure) = run.sessions.last().and_then(|last| last.failure.as_ref()) {
+        page.note(&format!(
+            "The last of these processes ended with: {failure}"
+        ));
+    }
     let mut rows = vec![
         [
             "command", "from", "version", "build", "started", "threads", "machine",

@@ -59,6 +59,17 @@ impl<'a> Recorder<'a> {
         self
     }
 
+    /// Has `run.json` and the page say what the run ended with.
+    pub fn failed(&mut self, cause: &str) {
+        if self.given_up || self.dir.as_os_str().is_empty() {
+            return;
+        }
+        self.session.failure = Some(cause.into());
+        if add_session(&self.dir, &self.session).is_ok() {
+            self.draw();
+        }
+    }
+
     fn give_up(&mut self, error: &Error) {
         self.given_up = true;
         self.inner.notice(&format!(

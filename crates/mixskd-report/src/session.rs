@@ -31,6 +31,9 @@ pub struct Session {
     pub threads: usize,
     /// Where.
     pub machine: Machine,
+    /// What it ended with, where it failed; `None` where it did not, goes on, or could not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 impl Session {
@@ -48,6 +51,7 @@ impl Session {
             steps_before: 0,
             threads: rayon::current_num_threads(),
             machine: Machine::detect(),
+            failure: None,
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Instant;
 use mixskd_models::StageShape;
 use serde::Serialize;
 
-use crate::machine::peak_resident_bytes;
+use crate::machine::{Machine, peak_resident_bytes};
 use crate::trainer::Trainer;
-use crate::{Result, method};
+use crate::{Error, Result, method};
 
 /// Steps timed after one of warm-up.
 const TIMED_STEPS: usize = 2;
@@ -78,7 +78,7 @@ impl Trainer {
     /// Counts and measures what the run would cost. Takes a few real steps and writes nothing; the trainer is spent.
     ///
     /// # Errors
-    /// When an image cannot be read or the image is too small for the network.
+    /// When an image cannot be read, the image is too small for the network, or a step takes more memory than is free.
     pub fn plan(mut self) -> Result<Plan> {
         let size = self.config.run.image_size;
         let backbone = self
@@ -89,6 +89,21 @@ impl Trainer {
         let images = (self.config.run.batch * self.method.images_per_sample()) as u64;
         let parameters_training = self.store.count("");
         let steps = self.steps_per_epoch();
+        let counted = 4 * (3 * parameters_training as u64 + training.activations * images);
+        // The system would end the process in the middle of a step.
+        let free = Machine::detect().memory_available_bytes;
+        if let Some(free) = free.filter(|free| counted > *free && self.device.is_cpu()) {
+            let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+            return Err(Error::Config {
+                place: "run.batch".into(),
+                message: format!(
+                    "a step takes about {:.1} GiB of memory, {:.1} GiB are free: no step was tried",
+                    gibibytes(counted),
+                    gibibytes(free)
+                ),
+                hint: Some("a smaller --batch, --width or run.image_size takes less".into()),
+            });
+        }
 
         let mut seconds = Vec::new();
         let feed = self.train_feed.clone();
@@ -104,7 +119,6 @@ impl Trainer {
         // A forward pass is about a third of a step; evaluation does it for every head.
         let evaluation = self.dataset.test.len() as f64 / images_per_epoch.max(1) as f64 / 3.0;
         let epochs = self.config.run.epochs;
-        let counted = 4 * (3 * parameters_training as u64 + training.activations * images);
         Ok(Plan {
             stages: backbone.stages,
             parameters_kept: self.store.count(method::BACKBONE),

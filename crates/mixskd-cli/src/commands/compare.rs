@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::{ArgAction, Parser, ValueHint};
+use mixskd_report::read_sessions;
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
 use mixskd_train::{TrainConfig, Trainer, method, next_free};
 
@@ -361,13 +362,19 @@ impl Runner for Processes {
         match status.code() {
             Some(0) => Ok(()),
             _ if stopped => Err(interrupted()),
-            Some(130 | 143) => Err(interrupted()),
-            Some(code) => Err(failed(format!(
-                "ended with exit status {code}; what it said stands above"
-            ))),
+            Some(129 | 130 | 143) => Err(interrupted()),
+            Some(code) => Err(failed(recorded_failure(dir).unwrap_or_else(|| {
+                format!("ended with exit status {code}; what it said stands above")
+            }))),
             None => Err(failed(format!("was ended by the system: {status}"))),
         }
     }
+}
+
+/// What the run in `dir` says that it ended with.
+fn recorded_failure(dir: &Path) -> Option<String> {
+    let sessions = read_sessions(dir).ok()?;
+    sessions.into_iter().next_back()?.failure
 }
 
 fn tell(event: &Event) {

@@ -177,7 +177,7 @@ impl Args {
         let run = RunDir::create(&out, trainer.config())?;
         listen(trainer.control(), Some(run.path()))?;
         let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
-        let report = trainer.run(&run, &mut recorder)?;
+        let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
         Ok(Some((report, DataArgs::of(&trainer.config().data))))
     }
 
@@ -341,8 +341,23 @@ fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
     }
     listen(trainer.control(), Some(dir))?;
     let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
-    let report = trainer.run(&run, &mut recorder)?;
+    let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
     Ok(Some((report, DataArgs::of(&trainer.config().data))))
+}
+
+/// `ended`, once the run's directory says what it failed with. Who was asked to stop has not failed.
+fn recorded(
+    ended: mixskd_train::Result<Report>,
+    recorder: &mut Recorder,
+) -> mixskd_train::Result<Report> {
+    use mixskd_train::Error::{Gone, Stopped, Stopping};
+
+    if let Err(error) = &ended
+        && !matches!(error, Stopped { .. } | Stopping | Gone { .. })
+    {
+        recorder.failed(&error.cause());
+    }
+    ended
 }
 
 /// Trains as any process but the first of a distributed run, whose directory it leaves to that one. It has nothing to say but what goes wrong.

@@ -217,3 +217,38 @@ fn folders_as_people_have_them() {
     );
     run(dir.path(), &format!("{eval} none")).refused(2, "holds no class folder", "CLASS/IMAGE");
 }
+
+#[test]
+fn a_comparison_tells_what_its_runs_failed_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 8);
+    let whole = cut(&folder.join("val/dog/03.png"));
+    let train = TINY.replacen("train", "compare", 1);
+    let failed = run(
+        dir.path(),
+        &format!("{train} --methods ce --seeds 1 --epochs 1 --out c --threads 1"),
+    );
+    assert_eq!(failed.status, 1, "{}", failed.stderr);
+    assert!(failed.stdout.contains("ce (failed)"), "{}", failed.stdout);
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("c").join(name)).unwrap();
+    for name in [
+        "compare.md",
+        "compare.json",
+        "runs/ce-seed-0/run.json",
+        "runs/ce-seed-0/report.html",
+    ] {
+        assert!(read(name).contains("dog/03.png"), "{name}: {}", read(name));
+    }
+    std::fs::write(folder.join("val/dog/03.png"), whole).unwrap();
+    run(dir.path(), "compare --out c --resume --threads 1").ok();
+    assert!(!read("compare.md").contains("dog/03.png"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_plan_that_wants_more_memory_than_there_is_tries_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    let plan = "train --data pets --batch 8 --set run.image_size=8000 --model resnet50 --dry-run";
+    run(dir.path(), plan).refused(2, "a step takes about", "run.image_size");
+}

@@ -44,7 +44,29 @@ const HEAD: [&str; 9] = [
 impl Summary {
     /// The first table as cells, head first.
     pub fn equal_epochs_table(&self) -> Vec<Vec<String>> {
-        table(&self.equal_epochs)
+        let mut cells = table(&self.equal_epochs);
+        // An entry all of whose runs failed has no figures, and is not to be missed for it.
+        let mut failed: Vec<(&str, usize)> = Vec::new();
+        for failure in &self.failures {
+            let known = failed.iter().any(|(entry, _)| *entry == failure.entry);
+            if !known
+                && failure.epochs == self.epochs
+                && !self
+                    .equal_epochs
+                    .iter()
+                    .any(|row| row.entry == failure.entry)
+            {
+                failed.push((&failure.entry, failure.epochs));
+            }
+        }
+        cells.extend(failed.into_iter().map(|(entry, epochs)| {
+            let mut row = vec!["–".to_string(); HEAD.len()];
+            row[0] = format!("{entry} (failed)");
+            row[1] = epochs.to_string();
+            row[2] = "0".into();
+            row
+        }));
+        cells
     }
 
     /// The second table as cells, head first; empty where it was not asked for.
