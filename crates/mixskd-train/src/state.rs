@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use mixskd_data::Identity;
 use mixskd_kernels::{cudnn_choices, recall_cudnn_choices};
-use mixskd_models::Strictness;
+use mixskd_models::{ModelConfig, Strictness};
 
 use crate::average::Average;
 use crate::checkpoint::Checkpoint;
@@ -14,6 +14,31 @@ use crate::trainer::{Trainer, not_finite};
 use crate::{Error, Observer, Result, RunDir};
 
 impl Trainer {
+    /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of
+    /// this size: lines for the user.
+    pub fn start_notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        if let Ok(Some(start)) = &self.start {
+            let data = &self.dataset;
+            notices.push(start.to_string());
+            notices.extend(start.other_normalisation(&data.mean, &data.std));
+        }
+        notices.extend(self.large_for_the_network());
+        notices
+    }
+
+    /// Networks for small images leave large ones their size for a whole stage, which takes long and serves nobody.
+    fn large_for_the_network(&self) -> Option<String> {
+        let model = &self.model;
+        let usual = ModelConfig::new(&model.name, 1).ok()?.input;
+        (usual < 64 && model.input > 96).then(|| {
+            format!(
+                "{} is made for images of about {usual} pixels and gets {}: one of `mixskd models` for photographs, such as resnet18, takes a fraction of the time; so does a smaller run.image_size",
+                model.name, model.input
+            )
+        })
+    }
+
     /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
     ///
     /// # Errors

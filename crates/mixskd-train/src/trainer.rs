@@ -46,7 +46,7 @@ pub struct Trainer {
     pub(crate) progress: Progress,
     pub(crate) control: Control,
     pub(crate) group: Group,
-    start: Result<Option<Start>>,
+    pub(crate) start: Result<Option<Start>>,
     /// Made when it is first asked for.
     pub(crate) identity: OnceLock<Identity>,
 }
@@ -261,20 +261,6 @@ impl Trainer {
     /// When `init.weights` is no file, no weights, or does not fit the network.
     pub fn require_start(&mut self) -> Result<()> {
         std::mem::replace(&mut self.start, Ok(None)).map(|start| self.start = Ok(start))
-    }
-
-    /// What became of the weights that the run starts from, and a word where they want other data: lines for the user. None where it
-    /// starts from random values.
-    pub fn start_notices(&self) -> Vec<String> {
-        let Ok(Some(start)) = &self.start else {
-            return Vec::new();
-        };
-        let data = &self.dataset;
-        let other = start.other_normalisation(&data.mean, &data.std);
-        [Some(start.to_string()), other]
-            .into_iter()
-            .flatten()
-            .collect()
     }
 
     /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint.

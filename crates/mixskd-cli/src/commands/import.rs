@@ -15,7 +15,7 @@ use crate::output;
 /// Flags of `mixskd import`.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// safetensors, or a state dict that PyTorch saved (.pt, .pth), with torchvision's or timm's names
+    /// safetensors, a checkpoint of a run, or a state dict that PyTorch saved (.pt, .pth), with torchvision's or timm's names
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: PathBuf,
     /// Network the weights belong to, one of `mixskd models`

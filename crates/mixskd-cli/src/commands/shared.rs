@@ -120,7 +120,7 @@ fn on_or_off(text: &str) -> std::result::Result<bool, String> {
 #[derive(Debug, Args)]
 pub(crate) struct ThreadArgs {
     /// Threads to compute with [default: all cores]; the results do not depend on it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 

@@ -152,3 +152,34 @@ fn weights_that_are_not_finite_are_refused_by_whoever_reads_them() {
     }
     assert!(!dir.path().join("net.onnx").exists() && !dir.path().join("out.safetensors").exists());
 }
+
+#[test]
+fn weights_of_an_earlier_epoch_come_from_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::support::image_folder(dir.path(), 8);
+    for (name, flags) in [
+        ("plain", "--method mixskd"),
+        ("mean", "--method ce --set optimizer.ema_decay=0.9"),
+    ] {
+        let train = format!("{} {flags} --epochs 2 --out {name}", crate::support::TINY);
+        run(dir.path(), &train).ok();
+        let checkpoint = format!("{name}/checkpoints/epoch-0002.safetensors");
+        let told = run(
+            dir.path(),
+            &format!("eval --weights {checkpoint} --data pets"),
+        );
+        told.refused(1, "a checkpoint of a run", "mixskd import CHECKPOINT");
+        let net = "--model cifar_resnet18 --width 0.03125 --input 8 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225";
+        std::fs::write(dir.path().join("names.txt"), "cat\ndog\n").unwrap();
+        let import =
+            format!("import {checkpoint} {net} --class-names names.txt -o {name}.safetensors");
+        run(dir.path(), &import).ok();
+        // The last epoch's are those that were kept.
+        let logits = |weights: &str| {
+            let predict = format!("predict --weights {weights} pets/val --logits --json");
+            run(dir.path(), &predict).ok().json()
+        };
+        let kept = format!("{name}/model.safetensors");
+        assert_eq!(logits(&format!("{name}.safetensors")), logits(&kept));
+    }
+}

@@ -10,7 +10,7 @@ use super::{Metadata, names, pytorch, read};
 use crate::store::shown;
 use crate::{Error, LoadReport, ModelConfig, ParamStore, Result, Strictness};
 
-/// The named tensors of a file: ours, other safetensors, or PyTorch's `.pt` and `.pth`.
+/// The named tensors of a file: ours, a checkpoint of a run of ours, other safetensors, or PyTorch's `.pt` and `.pth`.
 ///
 /// Prefixes that wrappers put before every name (`module.`, `model.`, `backbone.`, …) are gone. Of a checkpoint that holds
 /// modules beside the backbone, as the released MixSKD code's does, the backbone's tensors remain.

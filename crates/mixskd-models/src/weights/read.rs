@@ -24,6 +24,13 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
             hint: "`mixskd import` takes weights of other programs",
         });
     };
+    if strings.contains_key(CHECKPOINT) {
+        return Err(Error::Format {
+            path: path.into(),
+            message: "a checkpoint of a run, which also holds what training alone needs".into(),
+            hint: "the newest weights are the run's model.safetensors; `mixskd import CHECKPOINT --model NAME --width F -o FILE` makes weights of this one",
+        });
+    }
     let metadata = Metadata::from_strings(&strings).map_err(|message| Error::Format {
         path: path.into(),
         message,
@@ -72,12 +79,30 @@ pub(super) fn safetensors(
     path: &Path,
     bytes: &[u8],
 ) -> Result<(BTreeMap<String, Tensor>, Option<Metadata>)> {
-    let metadata = match strings(path, bytes)? {
-        Some(strings) => Metadata::from_strings(&strings).ok(),
-        None => None,
-    };
+    let strings = strings(path, bytes)?.unwrap_or_default();
+    let metadata = Metadata::from_strings(&strings).ok();
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
-    Ok((tensors.into_iter().collect(), metadata))
+    let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
+    if strings.contains_key(CHECKPOINT) {
+        return Ok((network_of(tensors), metadata));
+    }
+    Ok((tensors, metadata))
+}
+
+/// What a checkpoint of a run has in its metadata.
+const CHECKPOINT: &str = "mixskd.checkpoint";
+
+/// Of a checkpoint's tensors those of the network that would be kept: its moving average where it has one, and the rest as it trains.
+fn network_of(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let part = |prefix: &str| {
+        let of = |(name, tensor): (&String, &Tensor)| {
+            Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
+        };
+        tensors.iter().filter_map(of).collect::<BTreeMap<_, _>>()
+    };
+    let mut network = part("model/");
+    network.extend(part("average/"));
+    network
 }
 
 /// The metadata of a safetensors file, once the file is proved whole.
