@@ -132,12 +132,7 @@ impl Dataset {
                 images.update([0]);
             }
         }
-        let hex = |hash: Sha256| {
-            hash.finalize()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
+        let hex = |hash: Sha256| format!("{:x}", hash.finalize());
         Identity {
             classes: self.classes.len(),
             train: self.train.len(),

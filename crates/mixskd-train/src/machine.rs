@@ -40,13 +40,9 @@ pub fn build() -> Option<&'static str> {
         let mut file = File::open(std::env::current_exe().ok()?).ok()?;
         let mut hash = Sha256::new();
         std::io::copy(&mut file, &mut hash).ok()?;
-        let digits = hash.finalize();
-        Some(
-            digits[..6]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        let mut digits = format!("{:x}", hash.finalize());
+        digits.truncate(12);
+        Some(digits)
     });
     found.as_deref()
 }

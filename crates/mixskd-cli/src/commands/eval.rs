@@ -66,21 +66,18 @@ impl Args {
     pub(crate) fn run(&self) -> Result<()> {
         self.threads.apply()?;
         let network = Network::open(&self.weights)?;
-        let (data, test): (String, Arc<dyn Samples>) = match &self.images {
-            Some(dir) => {
-                let known = &network.metadata.model;
-                let classes: Vec<_> = (0..known.classes)
-                    .map(|label| network.class(label))
-                    .collect();
-                let name = dir.display().to_string();
-                (name, Arc::new(test_images(dir, &classes, known.channels)?))
-            }
-            None => {
-                let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
-                tell_of_data(&dataset, &mut Progress::new());
-                self.check_fit(&network, &dataset)?;
-                (dataset.name.clone(), dataset.test)
-            }
+        let (data, test): (String, Arc<dyn Samples>) = if let Some(dir) = &self.images {
+            let known = &network.metadata.model;
+            let classes: Vec<_> = (0..known.classes)
+                .map(|label| network.class(label))
+                .collect();
+            let name = dir.display().to_string();
+            (name, Arc::new(test_images(dir, &classes, known.channels)?))
+        } else {
+            let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
+            tell_of_data(&dataset, &mut Progress::new());
+            self.check_fit(&network, &dataset)?;
+            (dataset.name.clone(), dataset.test)
         };
         let config = LoaderConfig {
             batch: BATCH,
