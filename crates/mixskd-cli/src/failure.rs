@@ -89,11 +89,32 @@ impl Failure {
     pub(crate) fn print(&self) {
         let mut stderr = std::io::stderr().lock();
         // Nobody is left to be told when stderr is closed.
-        let _ = writeln!(stderr, "{} {}", style::stderr().red("error:"), self.cause);
+        let cause = plain(&self.cause);
+        let _ = writeln!(stderr, "{} {cause}", style::stderr().red("error:"));
         if let Some(hint) = &self.hint {
             let _ = writeln!(stderr, "{} {hint}", style::stderr().cyan("hint:"));
         }
     }
+}
+
+/// `cause` in words that mean something to whoever does not write Rust.
+fn plain(cause: &str) -> String {
+    const WORDS: [(&str, &str); 9] = [
+        ("expected usize", "expected a whole number of 0 or more"),
+        ("expected u64", "expected a whole number of 0 or more"),
+        ("expected u32", "expected a whole number of 0 or more"),
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        (
+            "invalid digit found in string",
+            "is no whole number of 0 or more",
+        ),
+        ("number too large to fit in target type", "is too large"),
+        ("invalid float literal", "is no number"),
+    ];
+    let replace = |text: String, (from, to): &(&str, &str)| text.replace(from, to);
+    WORDS.iter().fold(cause.to_string(), replace)
 }
 
 impl From<clap::Error> for Failure {

@@ -161,7 +161,7 @@ pub(crate) mod tests {
         );
         assert!(lines[start + 1].contains("epoch 7: 81.50 %"), "{text}");
         assert!(
-            lines[start + 4].contains("epoch 6: 83.00 %, self-teacher"),
+            lines[start + 4].contains("epoch 6: 83.00 %, branch 3"),
             "{text}"
         );
         assert!(

@@ -8,9 +8,9 @@ use mixskd_analyze::{
     ANALYSIS_HTML, ANALYSIS_JSON, Analysis, AnalyzeConfig, Classifier, Measure, Step, analyze,
     summary,
 };
-use mixskd_train::{DeviceKind, TrainConfig, next_free};
+use mixskd_train::{DeviceKind, Observer, TrainConfig, next_free};
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, tell_of_data};
+use super::shared::{DataArgs, ThreadArgs, existing_file, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -99,8 +99,18 @@ impl Args {
             let hint = "`mixskd train` writes model.safetensors into its run directory";
             networks.push(Classifier::open(existing_file(path, hint)?, &device)?);
         }
-        let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
-        tell_of_data(&dataset, &mut Progress::new());
+        let data = self.data.apply(TrainConfig::default())?.data;
+        let dataset = data.open()?;
+        let mut progress = Progress::new();
+        tell_of_data(&dataset, &mut progress);
+        for text in self
+            .weights
+            .iter()
+            .filter_map(|weights| other_split(weights, &data))
+        {
+            progress.notice(&text);
+        }
+        drop(progress);
         let out = self.directory(&networks)?;
         let bar = Bar::new();
         let analysis = analyze(&networks, &dataset, &config, &mut |step| bar.show(&step))?;

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use clap::{Parser, ValueHint};
 use mixskd_data::{Dataset, Loader, LoaderConfig, Samples, test_images};
-use mixskd_train::{TrainConfig, evaluate, method};
+use mixskd_train::{Observer, TrainConfig, evaluate, method};
 use serde::Serialize;
 
-use super::shared::{DataArgs, ThreadArgs, tell_of_data};
+use super::shared::{DataArgs, ThreadArgs, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::network::Network;
 use crate::output;
@@ -74,8 +74,13 @@ impl Args {
             let name = dir.display().to_string();
             (name, Arc::new(test_images(dir, &classes, known.channels)?))
         } else {
-            let dataset = self.data.apply(TrainConfig::default())?.data.open()?;
-            tell_of_data(&dataset, &mut Progress::new());
+            let data = self.data.apply(TrainConfig::default())?.data;
+            let dataset = data.open()?;
+            let mut progress = Progress::new();
+            tell_of_data(&dataset, &mut progress);
+            if let Some(text) = other_split(&self.weights, &data) {
+                progress.notice(&text);
+            }
             self.check_fit(&network, &dataset)?;
             (dataset.name.clone(), dataset.test)
         };

@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum, ValueHint};
 use mixskd_models::onnx::OnnxConfig;
 use mixskd_models::weights::{self, Metadata};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::shared::{existing_file, not_onto_itself};
 use crate::failure::{Failure, Result};
@@ -59,7 +60,7 @@ struct Exported {
     format: Format,
     bytes: usize,
     model: String,
-    input: [String; 4],
+    input: [Value; 4],
     output: &'static str,
 }
 
@@ -110,7 +111,7 @@ impl Args {
     }
 
     fn print(&self, bytes: usize, metadata: &Metadata) -> Result<()> {
-        let side = metadata.model.input.to_string();
+        let side = Value::from(metadata.model.input);
         let exported = Exported {
             file: self.output.clone(),
             format: self.format,
@@ -118,7 +119,7 @@ impl Args {
             model: metadata.model.name.clone(),
             input: [
                 "batch".into(),
-                metadata.model.channels.to_string(),
+                metadata.model.channels.into(),
                 side.clone(),
                 side,
             ],
@@ -149,7 +150,10 @@ impl Exported {
             ("model", self.model.clone()),
             (
                 "input",
-                format!("image [{}], {pixels}", self.input.join(", ")),
+                format!(
+                    "image [batch, {}, {}, {}], {pixels}",
+                    self.input[1], self.input[2], self.input[3]
+                ),
             ),
             ("output", self.output.to_string()),
         ];

@@ -160,6 +160,23 @@ pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
     }
 }
 
+/// A word where the run that `weights` lie in held out other images of the same folder than `data` asks for.
+pub(crate) fn other_split(weights: &Path, data: &DataConfig) -> Option<String> {
+    let own = TrainConfig::from_file(&weights.parent()?.join("config.toml"))
+        .ok()?
+        .data;
+    let fraction = own.val_fraction?;
+    let place = |source: &str| Path::new(source).canonicalize().ok();
+    let same = place(&own.source)? == place(&data.source)?;
+    (same && (Some(fraction), own.seed) != (data.val_fraction, data.seed)).then(|| {
+        format!(
+            "{} is of a run that held out other images of this folder (--val-fraction {fraction} --split-seed {}): it was trained on some of those that it is tested on",
+            weights.display(),
+            own.seed
+        )
+    })
+}
+
 /// A file named on the command line, or a usage error.
 pub(crate) fn existing_file<'a>(path: &'a Path, hint: &str) -> Result<&'a Path> {
     let what = match path {

@@ -63,10 +63,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
     /// Passes over the training images
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     epochs: Option<u32>,
     /// Original images per step; methods that mix put as many mixes on top
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     batch: Option<u32>,
     /// Peak learning rate per step at this batch
     #[arg(long, value_name = "F", allow_negative_numbers = true)]

@@ -150,6 +150,22 @@ fn the_split_that_a_run_drew_is_the_one_that_its_next_command_names() {
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let again = run(dir.path(), &format!("eval {next} --json")).ok().json();
     assert_eq!(again["top1"], report["top1"]);
+
+    // Another draw tests images that the run was trained on, which is told; so are wrong numbers in plain words.
+    let told = |flags: &str| {
+        let eval = format!("eval --weights r/model.safetensors --data flat {flags}");
+        run(dir.path(), &eval).ok().stderr
+    };
+    let other = "held out other images of this folder (--val-fraction 0.25 --split-seed 3)";
+    assert!(told("--val-fraction 0.25").contains(other));
+    assert!(told("--val-fraction 0.5 --split-seed 3").contains(other));
+    assert!(!told("--val-fraction 0.25 --split-seed 3").contains("held out"));
+    run(dir.path(), "train --epochs few").refused(2, "is no whole number of 0 or more", "--help");
+    run(dir.path(), "train --set run.batch=many").refused(
+        2,
+        "expected a whole number of 0 or more",
+        "",
+    );
 }
 
 #[test]

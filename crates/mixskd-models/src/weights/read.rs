@@ -149,4 +149,4 @@ fn explain(path: &Path, error: &SafeTensorError) -> Error {
     }
 }
 
-const NOT_SAFETENSORS: &str = "`model.safetensors` in a run directory is such a file";
+const NOT_SAFETENSORS: &str = "`model.safetensors` in a run directory is such a file; `mixskd import` takes .pt and .pth files of PyTorch, too";
