@@ -42,6 +42,10 @@ KERNEL void faulty_neighbour(const float *x, float *y) {
 }
 REGISTER(faulty_neighbour)
 
+// One element more than there is.
+KERNEL void faulty_end(const float *x, float *y) { y[threadIdx.x] = x[threadIdx.x + 1]; }
+REGISTER(faulty_end)
+
 // Shared memory taken up again behind barriers, and an element that two threads use in turn.
 KERNEL void sound(const float *x, float *y) {
     float total = block_sum(x[threadIdx.x]), top = block_max(x[threadIdx.x]);

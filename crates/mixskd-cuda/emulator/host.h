@@ -14,6 +14,8 @@
 #define __grid_constant__
 // Blocks run one after the other, so that one copy serves them all.
 #define __shared__ static
+// No part of a kernel: what it reads is not told.
+#define ITSELF __attribute__((no_sanitize("thread")))
 // What goes before the names of kernels that are compiled once more.
 #ifndef VARIANT
 #define VARIANT ""
@@ -61,10 +63,10 @@ namespace {
 
 // Calls a kernel with the arguments that CUDA's launch takes: pointers to the values.
 template <class... A> struct Call {
-    template <size_t... I> static void spread(void (*kernel)(A...), void **a, std::index_sequence<I...>) {
+    template <size_t... I> ITSELF static void spread(void (*kernel)(A...), void **a, std::index_sequence<I...>) {
         kernel(*(A *)a[I]...);
     }
-    static void run(void (*kernel)(), void **a) {
+    ITSELF static void run(void (*kernel)(), void **a) {
         spread((void (*)(A...))kernel, a, std::index_sequence_for<A...>());
     }
 };

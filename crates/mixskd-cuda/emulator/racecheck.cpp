@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <unordered_map>
 
@@ -40,6 +41,20 @@ std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 constexpr size_t MOST_PAGES = 16384;
 uintptr_t last_number;
 Page *last_page;
+
+// Arrays that somebody told of, by their first address. While there are any, no kernel may use other memory.
+std::multimap<uintptr_t, size_t> arrays;
+
+bool is_known(uintptr_t from, size_t size) {
+    auto after = arrays.upper_bound(from);
+    if (after == arrays.begin()) return false;
+    auto own = std::prev(after);
+    for (uintptr_t first = own->first; own->first == first; own--) {
+        if (from + size <= first + own->second) return true;
+        if (own == arrays.begin()) break;
+    }
+    return false;
+}
 
 uint64_t launch;
 uintptr_t stacks_from, stacks_to;
@@ -87,6 +102,9 @@ void touch(const void *at, size_t size, bool writes) {
     if (!watch.on || (from >= stacks_from && from < stacks_to)) return;
     if (at == &threadIdx.x || at == &blockIdx.x || at == &blockIdx.y || at == &gridDim.x || at == &gridDim.y) return;
     bool shared = at >= __bss_start && at < _end;
+    if (!shared && !arrays.empty() && !is_known(from, size) && !found[0])
+        snprintf(found, sizeof found, "block %u, thread %u %s %zu bytes outside of all arrays", watch.block - 1, watch.thread,
+                 writes ? "writes" : "reads", size);
     const char *memory = shared ? "shared" : "global";
     for (uintptr_t grain = from / GRAIN; grain * GRAIN < from + size; grain++) {
         Cell &own = cell(grain * GRAIN);
@@ -124,6 +142,18 @@ bool watch_end() {
 extern "C" {
 
 const char *mixskd_race() { return found; }
+
+void mixskd_array(const void *from, size_t size, int is_there) {
+    uintptr_t first = (uintptr_t)from;
+    if (is_there) {
+        // Who lies in the new one's place is gone, whoever was told.
+        for (auto one = arrays.begin(); one != arrays.end();) {
+            bool overlaps = one->first < first + size && first < one->first + one->second;
+            one = overlaps && one->first != first ? arrays.erase(one) : std::next(one);
+        }
+        arrays.emplace(first, size);
+    } else if (auto one = arrays.find(first); one != arrays.end()) arrays.erase(one);
+}
 
 #define USES(size)                                                                                                    \
     void __tsan_read##size(void *at) { touch(at, size, false); }                                                      \

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::{Arg, Engine, Error, Lanes, Place, Result, races};
+use crate::{Address, Arg, Engine, Error, Lanes, Place, Result, races};
 
 unsafe extern "C" {
     fn mixskd_emulate(
@@ -16,6 +16,7 @@ unsafe extern "C" {
         racecheck: c_int,
     ) -> c_int;
     fn mixskd_race() -> *const c_char;
+    fn mixskd_array(from: *const c_void, size: usize, is_there: c_int);
 }
 
 /// The emulator has one set of fibers and shared memory.
@@ -27,10 +28,33 @@ static RACECHECK: LazyLock<AtomicBool> = LazyLock::new(|| {
 });
 
 /// Whether each use of memory by a kernel is looked at, some twenty times as slowly: a launch in which two threads use the same bytes, one of them writing, with
-/// no barrier between, or two blocks at all, is an error, and so is one that reads shared memory that its block has not written. Off, unless the
+/// no barrier between, or two blocks at all, is an error, and so is one that reads shared memory that its block has not written, or uses memory outside of
+/// all [`Known`] arrays. Off, unless the
 /// environment has `MIXSKD_RACECHECK=1`. On Linux.
 pub fn racecheck(on: bool) {
     RACECHECK.store(on, Ordering::Relaxed);
+}
+
+/// An array that kernels may use: while there are any, a launch that uses memory outside of all of them is an error, where [`racecheck`] is on.
+#[derive(Debug)]
+pub struct Known(Address);
+
+impl Known {
+    /// `bytes` from `from` on, until this is dropped.
+    pub fn new(from: Address, bytes: usize) -> Self {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the address is noted, and never read through.
+        unsafe { mixskd_array(from as *const c_void, bytes, 1) };
+        Self(from)
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: as above.
+        unsafe { mixskd_array(self.0 as *const c_void, 0, 0) };
+    }
 }
 
 /// Runs kernels on the processor: addresses are those of host memory.
@@ -102,13 +126,15 @@ impl Lanes for Emulator {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Address;
 
     /// The sum of what `kernel` writes, or what was found of it.
     fn run(kernel: &str, blocks: u32) -> std::result::Result<f32, String> {
         let x: Vec<f32> = (0..256).map(|i| i as f32).collect();
         let mut y = vec![0.0f32; 256];
         racecheck(true);
+        let bytes = size_of_val(x.as_slice());
+        let _known =
+            [x.as_ptr() as Address, y.as_mut_ptr() as Address].map(|at| Known::new(at, bytes));
         let args = [x.as_ptr() as Address, y.as_mut_ptr() as Address].map(Arg::Address);
         // SAFETY: both arrays are as long as a block has threads.
         let done = unsafe { Emulator.launch(kernel, (blocks, 1), &args) };
@@ -147,6 +173,11 @@ mod tests {
             "faulty_neighbour",
             3,
             "one writes and one reads the same global memory",
+        );
+        found(
+            "faulty_end",
+            1,
+            "block 0, thread 255 reads 4 bytes outside of all arrays",
         );
     }
 

@@ -32,7 +32,7 @@ mod stream;
 mod watch;
 
 #[cfg(feature = "emulator")]
-pub use emulator::{Emulator, racecheck};
+pub use emulator::{Emulator, Known, racecheck};
 pub use engine::{Address, Arg, Element, Engine, NULL};
 pub use error::{Error, Result};
 pub use lanes::{Lanes, Place, SIDE_LANES};

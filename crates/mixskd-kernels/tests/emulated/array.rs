@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor, Var};
 use half::bf16;
 use mixskd_cuda::loss::Gradient;
-use mixskd_cuda::{Address, Element};
+use mixskd_cuda::{Address, Element, Known};
 
 use crate::common::{self, random, relative};
 
@@ -18,6 +18,7 @@ pub(crate) fn bound(element: Element) -> f64 {
 /// Memory of the emulated GPU, on a boundary of 16 bytes as CUDA's is.
 pub(crate) struct Array {
     data: Vec<u128>,
+    _known: Known,
     pub(crate) len: usize,
     pub(crate) element: Element,
 }
@@ -26,7 +27,13 @@ impl Array {
     pub(crate) fn empty(len: usize, element: Element) -> Self {
         // Not zero: a kernel that leaves something unwritten is to be found out.
         let data = vec![u128::MAX; (len * element.size()).div_ceil(16)];
-        Self { data, len, element }
+        let _known = Known::new(data.as_ptr() as Address, len * element.size());
+        Self {
+            data,
+            _known,
+            len,
+            element,
+        }
     }
 
     pub(crate) fn of(tensor: &Tensor, element: Element) -> Self {
@@ -69,6 +76,13 @@ impl Array {
         let values: Vec<f64> = (0..self.len).map(value).collect();
         Tensor::from_vec(values, like.dims(), &Device::Cpu).unwrap()
     }
+}
+
+/// The address of what kernels may use from now on.
+pub(crate) fn lent<T>(values: &[T]) -> Address {
+    let address = values.as_ptr() as Address;
+    std::mem::forget(Known::new(address, size_of_val(values)));
+    address
 }
 
 /// Random numbers that `element` represents exactly, so that both sides begin with the same.

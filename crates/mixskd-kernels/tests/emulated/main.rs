@@ -10,7 +10,7 @@ mod norm;
 mod optim;
 mod sum;
 
-use array::{Array, INCOMING, check, float, incoming, of_one, one, rounded, var};
+use array::{Array, INCOMING, check, float, incoming, lent, of_one, one, rounded, var};
 use candle_core::{Device, Tensor, Var};
 use common::random;
 use mixskd_cuda::loss::{Gradient, Logits, MeanSquare, Target};
@@ -104,7 +104,7 @@ fn pools() {
 
 fn u32s(values: &[u32]) -> (Tensor, Address) {
     let tensor = Tensor::new(values, &Device::Cpu).unwrap();
-    (tensor, values.as_ptr() as Address)
+    (tensor, lent(values))
 }
 
 fn loss_case(z: &Var, logits: Logits, target: Target, loss: &Tensor, what: &str) {
@@ -355,7 +355,7 @@ fn batches_of_images() {
         }
         let want = Tensor::from_vec(want, (3, h, w, c), &Device::Cpu).unwrap();
         let images = Images {
-            pixels: pixels.as_ptr() as Address,
+            pixels: lent(&pixels),
             size: (h, w),
             channels: c,
             mean: means.at(),
@@ -363,10 +363,10 @@ fn batches_of_images() {
         };
         let draws = Draws {
             batch: 3,
-            index: index.as_ptr() as Address,
-            top: top.as_ptr() as Address,
-            left: left.as_ptr() as Address,
-            flip: flip.as_ptr() as Address,
+            index: lent(&index),
+            top: lent(&top),
+            left: lent(&left),
+            flip: lent(&flip),
             black,
         };
         let got = Array::empty(3 * h * w * c, element);

@@ -5,7 +5,7 @@ use mixskd_cuda::optim::{self, Sgd, Slot, TurnedSlot, View};
 use mixskd_cuda::{Element, Emulator, NULL};
 use mixskd_kernels::{SgdConfig, sgd_step};
 
-use super::array::{Array, check, float, rounded, var};
+use super::array::{Array, check, float, lent, rounded, var};
 
 /// More parameters than a launch has room for, some shorter than a block, some longer than what a block takes.
 fn lengths() -> Vec<usize> {
@@ -229,7 +229,7 @@ fn hits_are_counted_and_the_first_of_equals_wins() {
     );
     // SAFETY: the arrays have the sizes given.
     unsafe {
-        let targets = targets.as_ptr() as u64;
+        let targets = lent(&targets);
         optim::count_hits(
             &Emulator,
             [rows, 7],
