@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use mixskd_train::Report;
+use mixskd_train::method::SELF_TEACHER;
 
 use crate::output;
 use crate::progress::{duration, percent};
@@ -38,7 +39,9 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
             best,
         ]);
     }
-    if report.heads.len() > 1 {
+    // The self-teacher is none of those that published figures choose from.
+    let chosen_from = report.heads.iter().filter(|head| head.name != SELF_TEACHER);
+    if chosen_from.count() > 1 {
         let best = &report.best_head;
         let cell = format!(
             "epoch {}: {}, {}",
@@ -47,7 +50,7 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
             best.head
         );
         rows.push(vec![
-            "best of all heads".into(),
+            "best of backbone and branches".into(),
             String::new(),
             String::new(),
             String::new(),

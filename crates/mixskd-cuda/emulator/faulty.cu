@@ -42,6 +42,24 @@ KERNEL void faulty_neighbour(const float *x, float *y) {
 }
 REGISTER(faulty_neighbour)
 
+// Two read what the second of them then writes.
+KERNEL void faulty_readers(const float *x, float *y) {
+    __shared__ float part[BLOCK];
+    part[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x < 2) y[threadIdx.x] = part[5];
+    if (threadIdx.x == 1) part[5] = 0;
+}
+REGISTER(faulty_readers)
+
+// The last block writes what all have read.
+KERNEL void faulty_last(const float *x, float *y) {
+    if (threadIdx.x > 0) return;
+    y[1 + blockIdx.x] = y[0];
+    if (blockIdx.x == gridDim.x - 1) y[0] = x[0];
+}
+REGISTER(faulty_last)
+
 // One element more than there is.
 KERNEL void faulty_end(const float *x, float *y) { y[threadIdx.x] = x[threadIdx.x + 1]; }
 REGISTER(faulty_end)

@@ -175,6 +175,16 @@ mod tests {
             "one writes and one reads the same global memory",
         );
         found(
+            "faulty_readers",
+            1,
+            "one reads and one writes the same shared memory: block 0, thread 1",
+        );
+        found(
+            "faulty_last",
+            3,
+            "one reads and one writes the same global memory: block 2, thread 0",
+        );
+        found(
             "faulty_end",
             1,
             "block 0, thread 255 reads 4 bytes outside of all arrays",
@@ -185,6 +195,8 @@ mod tests {
     fn racecheck_leaves_alone_what_barriers_order() {
         // Sum and greatest of 0 to 255, of each block.
         assert_eq!(run("sound", 2).unwrap(), 2.0 * (255.0 * 128.0 + 255.0));
+        // Another launch has nothing to do with the first, though it may lie in the same memory.
+        assert_eq!(run("sound", 2), run("sound", 2));
         // One block has nobody to race with.
         run("faulty_blocks", 1).unwrap();
     }

@@ -261,6 +261,7 @@ mod tests {
         for (text, told) in [
             (String::new(), "does not begin"),
             (table.replace("epoch,", "step,"), "does not begin"),
+            (table.replace(",loss", ",loss,place"), "does not begin"),
             (table[..table.len() - 4].into(), "not whole"),
             (table.replace("7,0,0", "7,0,x"), "line 2: `x` is no count"),
             (table.replace("7,0,0", "7,0,999999999999"), "no class"),

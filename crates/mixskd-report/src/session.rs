@@ -148,4 +148,34 @@ mod tests {
         assert_eq!(places, [(1, 0), (1, 40), (3, 10), (5, 0)]);
         assert!(sessions[0].machine.threads >= 1);
     }
+
+    #[test]
+    fn another_build_before_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let by = |build: Option<&str>, first_epoch| Session {
+            build: build.map(Into::into),
+            first_epoch,
+            ..Session::now("mixskd train")
+        };
+        assert!(
+            Session::now("")
+                .build
+                .is_some_and(|build| build.len() == 12)
+        );
+        for (session, is_other) in [
+            (by(Some("a"), 1), false),
+            (by(Some("a"), 2), false),
+            (by(Some("b"), 3), true),
+            (by(Some("b"), 4), false),
+            (by(None, 5), true),
+            // What is not known may be the same.
+            (by(Some("b"), 6), false),
+        ] {
+            assert_eq!(
+                add_session(dir.path(), &session).unwrap(),
+                is_other,
+                "{session:?}"
+            );
+        }
+    }
 }

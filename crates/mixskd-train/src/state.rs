@@ -56,7 +56,12 @@ impl Trainer {
             run.forget_after(checkpoint.as_ref())?;
         }
         match checkpoint {
-            Some(checkpoint) => self.take_up(checkpoint)?,
+            Some(checkpoint) => {
+                if checkpoint.data.is_none() {
+                    observer.notice("the checkpoint does not say which data it is of, and those that are there are taken: an earlier version wrote it");
+                }
+                self.take_up(checkpoint)?;
+            }
             // Of a run that was prepared and never begun there is nothing to tell.
             None if passed_over.is_empty() && !run.metrics_path().exists() => {}
             None => observer.notice("no whole checkpoint found: the run begins anew"),
@@ -93,7 +98,7 @@ impl Trainer {
     }
 
     /// What makes the data set the one it is.
-    fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         self.identity.get_or_init(|| self.dataset.identity())
     }
 
@@ -139,7 +144,9 @@ impl Trainer {
         };
         let steps = self.progress.steps_done;
         let alone = self.place().world == 1 && !self.gpu.is_ahead();
-        if !alone || steps == 0 || !steps.is_multiple_of(self.config.optimizer.accumulate) {
+        let between = steps.is_multiple_of(self.config.optimizer.accumulate)
+            || steps == self.steps_per_epoch();
+        if !alone || steps == 0 || !between {
             return error;
         }
         let cause = data.to_string();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clap::{ArgAction, Parser, ValueHint};
-use mixskd_report::read_sessions;
+use mixskd_report::{Session, read_sessions};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
 use mixskd_train::{TrainConfig, Trainer, method, next_free};
 
@@ -351,6 +351,7 @@ impl Runner for Processes {
         // The report is read from the run directory; progress goes to this process's stderr.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         signals::end_with_parent(&mut command);
+        let before = read_sessions(dir).unwrap_or_default();
         let mut process = self.start(&mut command)?;
         let status = process.wait();
         let stopped = {
@@ -363,17 +364,19 @@ impl Runner for Processes {
             Some(0) => Ok(()),
             _ if stopped => Err(interrupted()),
             Some(129 | 130 | 143) => Err(interrupted()),
-            Some(code) => Err(failed(recorded_failure(dir).unwrap_or_else(|| {
-                format!("ended with exit status {code}; what it said stands above")
-            }))),
+            Some(code) => Err(failed(recorded_failure(dir, &before).unwrap_or_else(
+                || format!("ended with exit status {code}; what it said stands above"),
+            ))),
             None => Err(failed(format!("was ended by the system: {status}"))),
         }
     }
 }
 
-/// What the run in `dir` says that it ended with.
-fn recorded_failure(dir: &Path) -> Option<String> {
-    let sessions = read_sessions(dir).ok()?;
+/// What the run in `dir` says that it ended with, which had these sessions `before`.
+fn recorded_failure(dir: &Path, before: &[Session]) -> Option<String> {
+    let sessions = read_sessions(dir)
+        .ok()
+        .filter(|sessions| sessions != before)?;
     sessions.into_iter().next_back()?.failure
 }
 

@@ -72,7 +72,11 @@ impl Args {
                 .map(|label| network.class(label))
                 .collect();
             let name = dir.display().to_string();
-            (name, Arc::new(test_images(dir, &classes, known.channels)?))
+            let (samples, note) = test_images(dir, &classes, known.channels)?;
+            if let Some(note) = note {
+                Progress::new().notice(&note);
+            }
+            (name, Arc::new(samples))
         } else {
             let data = self.data.apply(TrainConfig::default())?.data;
             let dataset = data.open()?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Parser, ValueHint};
+use mixskd_data::recipe;
 use mixskd_losses::ObjectiveConfig;
 use mixskd_report::Recorder;
 use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
@@ -228,6 +229,7 @@ impl Args {
     fn show_plan(&self) -> Result<()> {
         let trainer = self.trainer(&self.config()?)?;
         let mut progress = Progress::new();
+        tell_of_data(trainer.dataset(), &mut progress);
         for text in trainer.start_notices() {
             progress.notice(&text);
         }
@@ -322,12 +324,13 @@ fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
     if let Some(source) = source {
         config.data.source = source.into();
     }
-    let mut trainer = Trainer::for_resume(&config).map_err(|error| match (source, error) {
-        (None, error @ mixskd_train::Error::Data(mixskd_data::Error::Source { .. })) => {
+    let is_gone = recipe(&config.data.source).is_none() && !Path::new(&config.data.source).exists();
+    let mut trainer = Trainer::for_resume(&config).map_err(|error| match error {
+        error @ mixskd_train::Error::Data(_) if is_gone && source.is_none() => {
             let hint = "say where the same data lie now with --data DIR";
             Failure::usage(error.cause(), hint)
         }
-        (_, error) => error.into(),
+        error => error.into(),
     })?;
     if !trainer.place().is_first() {
         return follow(&mut trainer, dir);

@@ -66,8 +66,8 @@ pub(crate) fn status() -> u8 {
 /// top of it changes nothing, while a second of the same kind would end the child at once.
 pub(crate) fn pass_on(child: u32, request: Request) {
     let signal = match request {
-        Request::Stop if RECEIVED.load(Ordering::SeqCst) == SIGTERM => SIGINT,
-        Request::Stop => SIGTERM,
+        Request::Stop if RECEIVED.load(Ordering::SeqCst) == SIGINT => SIGTERM,
+        Request::Stop => SIGINT,
         Request::Now => SIGKILL,
         Request::Checkpoint => SIGUSR1,
     };

@@ -62,6 +62,39 @@ fn an_image_that_cannot_be_read_costs_nothing_that_was_done_before() {
 }
 
 #[test]
+fn between_updates_alone_there_is_a_checkpoint_of_steps_before_an_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 16);
+    let train = format!("{TINY} --method ce --epochs 2 --set optimizer.accumulate=3");
+    run(dir.path(), &format!("{train} --out straight")).ok();
+    // Eight steps: the last group of an epoch is a short one.
+    let path = folder.join("val/dog/03.png");
+    let whole = cut(&path);
+    run(dir.path(), &format!("{train} --out kept")).refused(1, "dog/03.png", "--resume kept");
+    std::fs::write(path, whole).unwrap();
+    run(dir.path(), "train --resume kept").ok();
+    assert!(bits(&dir.path().join("kept")) == bits(&dir.path().join("straight")));
+    // Inside a group there is none, and an earlier one is gone on with.
+    let mut kept = Vec::new();
+    for k in 0..16 {
+        let path = folder.join(format!("train/cat/{k:02}.png"));
+        let whole = cut(&path);
+        let out = dir.path().join("inside");
+        let _ = std::fs::remove_dir_all(&out);
+        assert_eq!(run(dir.path(), &format!("{train} --out inside")).status, 1);
+        std::fs::write(path, whole).unwrap();
+        // The first image is read before anything is begun.
+        let names = std::fs::read_dir(out.join("checkpoints"))
+            .into_iter()
+            .flatten();
+        kept.extend(names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()));
+    }
+    assert!(!kept.is_empty(), "no image of a later batch was met");
+    let group = |name: &String| name.contains("step-000003") || name.contains("step-000006");
+    assert!(kept.iter().all(group), "{kept:?}");
+}
+
+#[test]
 fn an_average_does_not_stay_in_the_network_when_a_test_image_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let folder = image_folder(dir.path(), 8);
@@ -190,6 +223,20 @@ fn folders_as_people_have_them() {
     ] {
         assert!(train.stderr.contains(told), "{told}: {}", train.stderr);
     }
+    let large = "train --data pets --method ce --batch 4 --set run.image_size=128 --dry-run";
+    let told = run(dir.path(), large).ok().stderr;
+    for part in [
+        "made for images of about 32 pixels and gets 128",
+        "readme.txt",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    run(dir.path(), &format!("{TINY} --out file")).refused(
+        2,
+        "file: is a file",
+        "name a directory",
+    );
     let table = std::fs::read_to_string(dir.path().join("r/predictions.csv")).unwrap();
     let mut lines = table.lines();
     assert!(lines.next().unwrap().ends_with(",loss,file"), "{table}");
@@ -255,7 +302,23 @@ fn a_comparison_tells_what_its_runs_failed_with() {
     ] {
         assert!(read(name).contains("dog/03.png"), "{name}: {}", read(name));
     }
-    std::fs::write(folder.join("val/dog/03.png"), whole).unwrap();
+    // What it fails with before it begins anything is another thing.
+    save_image(&folder.join("val/dog/04.png"), 8, 1);
+    std::fs::write(folder.join("val/dog/03.png"), &whole).unwrap();
+    let again = run(dir.path(), "compare --out c --resume --threads 1");
+    assert!(
+        again
+            .stderr
+            .contains("is not the data that the run began with"),
+        "{}",
+        again.stderr
+    );
+    assert!(
+        !read("compare.md").contains("03.png"),
+        "{}",
+        read("compare.md")
+    );
+    std::fs::remove_file(folder.join("val/dog/04.png")).unwrap();
     run(dir.path(), "compare --out c --resume --threads 1").ok();
     assert!(!read("compare.md").contains("dog/03.png"));
 }

@@ -92,6 +92,35 @@ fn a_signal_stops_after_the_step_and_the_run_goes_on_with_the_same_bits() {
     }
 }
 
+#[test]
+fn a_terminal_that_is_gone_ends_a_run_once_and_not_one_that_was_begun_with_nohup() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let out = dir.path().join("twice");
+    let child = start(dir.path(), &format!("{TINY} {RUN} --out twice"));
+    wait_for("checkpoint", || !checkpoints(&out).is_empty());
+    // As a shell and the system may both say it.
+    signal(child.id(), "HUP");
+    signal(child.id(), "HUP");
+    end(child).refused(129, "stopped after step", "mixskd train --resume twice");
+
+    let out = dir.path().join("nohup");
+    let command = format!(
+        "trap '' HUP; exec {} {TINY} {RUN} --out nohup",
+        env!("CARGO_BIN_EXE_mixskd")
+    );
+    let mut child = Command::new("sh");
+    child
+        .args(["-c", &command])
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = child.spawn().unwrap();
+    wait_for("checkpoint", || !checkpoints(&out).is_empty());
+    signal(child.id(), "HUP");
+    assert!(child.wait().unwrap().success());
+}
+
 /// Steps of a second or so: time to signal twice within one.
 const SLOW: &str = "train --data pets --method ce --width 1 --batch 16 --set run.image_size=64 --set schedule.warmup_epochs=0";
 

@@ -32,10 +32,10 @@ pub(super) fn assemble(
     let classes: Vec<String> = train.keys().cloned().collect();
     let (train, test) = (label(&classes, train), label(&classes, test));
     let uniform = uniform_size(&train, &test);
-    if uniform.is_none() {
-        notes.extend(almost_uniform(&train));
-    }
     let recommended = recipe.map_or((INPUT, INPUT), |recipe| (recipe.size[0], recipe.size[1]));
+    if uniform.is_none() {
+        notes.extend(almost_uniform(&train, &test, recommended));
+    }
     let folder = dir.file_name().map_or_else(
         || dir.display().to_string(),
         |name| name.to_string_lossy().into_owned(),
@@ -91,17 +91,30 @@ pub(super) fn first(names: &[&str]) -> String {
 }
 
 /// What to say of small images that would be taken as they are if all had one size.
-fn almost_uniform(train: &[(PathBuf, u32)]) -> Option<String> {
-    let mut sizes = train
-        .iter()
-        .filter_map(|(path, _)| Some((path, read_size(path).ok()?)));
-    let (_, size) = sizes.next()?;
-    let (other, its) = sizes.find(|(_, its)| *its != size)?;
+fn almost_uniform(
+    train: &[(PathBuf, u32)],
+    test: &[(PathBuf, u32)],
+    (height, width): (usize, usize),
+) -> Option<String> {
     let small = |(height, width): (usize, usize)| height.max(width) <= SMALL;
-    (small(size) && small(its)).then(|| {
+    let size = train.iter().find_map(|(path, _)| read_size(path).ok())?;
+    if !small(size) {
+        return None;
+    }
+    let of = |(path, _): &(PathBuf, u32)| {
+        let its = read_size(path).ok()?;
+        (its != size).then(|| (path.clone(), its))
+    };
+    let (other, its) = train.par_iter().chain(test).find_map_first(of)?;
+    small(its).then(|| {
         format!(
-            "the images are small and not all of one size ({}×{}, but {} is {}×{}): they are scaled to {INPUT} pixels unless run.image_size says another size",
-            size.1, size.0, other.display(), its.1, its.0
+            "the images are small and not all of one size ({}×{}, but {} is {}×{}): they are scaled to {} pixels unless run.image_size says another size",
+            size.1,
+            size.0,
+            other.display(),
+            its.1,
+            its.0,
+            height.min(width)
         )
     })
 }

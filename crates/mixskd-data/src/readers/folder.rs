@@ -93,22 +93,26 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// The images in `dir` and all folders below it, sorted; hidden ones are left out.
+/// The images in `dir` and all folders below it, sorted; hidden ones are left out, and links to folders not followed.
 ///
 /// # Errors
 /// When a folder cannot be listed.
 pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    images_below(dir, &mut Vec::new(), &mut Vec::new())
+    images_below(dir, &mut Vec::new())
 }
 
 /// The images of `dir/CLASS/*` and below as test images for a network that knows `classes`, which folders are matched with by name; not
-/// every class needs one. Colour images where `channels` is 3, grey ones where it is 1.
+/// every class needs one. Colour images where `channels` is 3, grey ones where it is 1. With a word on what was passed over, where anything was.
 ///
 /// # Errors
 /// When a folder cannot be listed, is no class, or there is no image.
-pub fn test_images(dir: &Path, classes: &[String], channels: usize) -> Result<FileSamples> {
-    let mut files = Vec::new();
-    for (class, images) in classes_of(dir, &mut Vec::new())? {
+pub fn test_images(
+    dir: &Path,
+    classes: &[String],
+    channels: usize,
+) -> Result<(FileSamples, Option<String>)> {
+    let (mut files, mut others) = (Vec::new(), Vec::new());
+    for (class, images) in classes_of(dir, &mut others)? {
         let Some(label) = classes.iter().position(|known| *known == class) else {
             return Err(Error::layout(
                 &dir.join(&class),
@@ -122,10 +126,11 @@ pub fn test_images(dir: &Path, classes: &[String], channels: usize) -> Result<Fi
         let hint = format!("wanted is CLASS/IMAGE ({})", EXTENSIONS.join(", "));
         return Err(Error::layout(dir, "holds no image", hint));
     }
-    Ok(FileSamples::new(files, channels).below(dir.into()))
+    let samples = FileSamples::new(files, channels).below(dir.into());
+    Ok((samples, passed_over(dir, &others)))
 }
 
-/// What to say of files in class folders that are no images.
+/// What to say of what lies in class folders and is no image.
 fn passed_over(dir: &Path, others: &[PathBuf]) -> Option<String> {
     let names: Vec<String> = others
         .iter()
@@ -139,7 +144,7 @@ fn passed_over(dir: &Path, others: &[PathBuf]) -> Option<String> {
     };
     (!names.is_empty()).then(|| {
         format!(
-            "{} {s} no image of a kind that is read ({}) and passed over: {}",
+            "{} {s} no image of a kind that is read ({}), or a link to a folder, and passed over: {}",
             names.len(),
             EXTENSIONS.join(", "),
             files::first(&names)
@@ -163,34 +168,47 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn is_image(path: &Path) -> bool {
+/// Whether its name is an image's.
+fn is_named_image(path: &Path) -> bool {
     let extension = path
         .extension()
         .map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) && path.is_file()
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// The images in `dir` and below, a folder's own before those of the folders in it; what is no image goes to `others`. `above` are the folders on the way, without
-/// links: one that leads back to them is not followed.
-fn images_below(
-    dir: &Path,
-    above: &mut Vec<PathBuf>,
-    others: &mut Vec<PathBuf>,
-) -> Result<Vec<PathBuf>> {
-    let own = dir.canonicalize().map_err(Error::io(dir, "list"))?;
-    if above.contains(&own) {
-        return Ok(Vec::new());
+/// Folders that other systems leave among pictures, with thumbnails in them.
+const OF_OTHERS: [&str; 2] = ["@eaDir", "__MACOSX"];
+
+/// The images in `dir` and below, a folder's own before those of the folders in it; what is no image goes to `others`. A link to a folder may lead anywhere, to another
+/// class or back to where it lies, and is not followed; one to a file is.
+fn images_below(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
+        let entry = entry.map_err(Error::io(dir, "list"))?;
+        let (path, kind) = (
+            entry.path(),
+            entry.file_type().map_err(Error::io(dir, "list"))?,
+        );
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with('.') && !OF_OTHERS.iter().any(|other| name == *other)
+        {
+            found.push((path, kind));
+        }
     }
-    above.push(own);
-    let (folders, files): (Vec<_>, Vec<_>) =
-        entries(dir)?.into_iter().partition(|path| path.is_dir());
-    let (mut images, no_images): (Vec<_>, Vec<_>) =
-        files.into_iter().partition(|path| is_image(path));
-    others.extend(no_images);
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let (mut images, mut folders) = (Vec::new(), Vec::new());
+    for (path, kind) in found {
+        if kind.is_dir() {
+            folders.push(path);
+        } else if is_named_image(&path) && (kind.is_file() || path.is_file()) {
+            images.push(path);
+        } else {
+            others.push(path);
+        }
+    }
     for folder in folders {
-        images.extend(images_below(&folder, above, others)?);
+        images.extend(images_below(&folder, others)?);
     }
-    above.pop();
     Ok(images)
 }
 
@@ -201,7 +219,7 @@ fn classes_of(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Classes> {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let images = images_below(&path, &mut Vec::new(), others)?;
+        let images = images_below(&path, others)?;
         if classes.insert(name, images).is_some() {
             return Err(Error::layout(
                 &path,

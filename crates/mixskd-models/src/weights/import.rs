@@ -50,8 +50,8 @@ impl StateDict {
         } else {
             read::safetensors(path, &bytes)?
         };
-        read::check_finite(path, &tensors)?;
         let (tensors, left_out) = names::unwrap(tensors);
+        read::check_finite(path, &tensors)?;
         Ok(Self {
             path: path.into(),
             tensors,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use sha2::{Digest, Sha256};
 
 use super::{Group, Place};
 use crate::checkpoint::Checkpoint;
@@ -54,18 +53,13 @@ impl Trainer {
 
     /// What has to be the same for all processes, a line each.
     fn description(&self) -> Result<String> {
-        let mut labels = Sha256::new();
-        for samples in [&self.dataset.train, &self.dataset.test] {
-            labels.update((samples.len() as u64).to_le_bytes());
-            for index in 0..samples.len() {
-                labels.update(samples.label(index).to_le_bytes());
-            }
-        }
+        let data = self.identity();
         let device = if self.device.is_cpu() { "CPU" } else { "GPU" };
         Ok(format!(
-            "version: {}\ndevice: {device}\nlabels: {:x}\n{}",
+            "version: {}\ndevice: {device}\nclasses: {}\nimages: {}\n{}",
             env!("CARGO_PKG_VERSION"),
-            labels.finalize(),
+            data.names,
+            data.images,
             self.config.to_toml()?
         ))
     }

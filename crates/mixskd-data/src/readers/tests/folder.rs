@@ -300,10 +300,50 @@ fn images_of_folders_below_a_class_are_its_own() {
     assert_eq!(files, own.map(|name| format!("train/ant/{name}")));
     assert_eq!(dataset.train.len(), 14);
     let notes = dataset.notes.join("\n");
+    let passed = if cfg!(unix) {
+        "train/ant/far/film.gif, train/ant/far/round"
+    } else {
+        "train/ant/far/film.gif"
+    };
+    assert!(notes.contains(passed), "{notes}");
+}
+
+#[test]
+fn small_images_that_are_not_all_of_one_size_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "test"] {
+        for class in ["ant", "bee"] {
+            for n in 0..2 {
+                picture(
+                    &dir.path().join(split).join(class).join(format!("{n}.png")),
+                    16,
+                    16,
+                );
+            }
+        }
+    }
+    assert_eq!(open(dir.path()).unwrap().notes, [""; 0]);
+    picture(&dir.path().join("test/bee/1.png"), 17, 16);
+    let notes = open(dir.path()).unwrap().notes;
     assert!(
-        notes.contains("1 file is no image") && notes.contains("train/ant/far/film.gif"),
-        "{notes}"
+        notes.len() == 1
+            && notes[0].contains("16×16, but")
+            && notes[0].contains("bee/1.png is 17×16"),
+        "{notes:?}"
     );
+    // A photograph among them is no slip.
+    picture(&dir.path().join("test/bee/1.png"), 400, 300);
+    assert_eq!(open(dir.path()).unwrap().notes, [""; 0]);
+    // Nor are classes of two images, but a class of one, and one without a test image.
+    std::fs::remove_dir_all(dir.path().join("test/bee")).unwrap();
+    std::fs::create_dir(dir.path().join("test/bee")).unwrap();
+    std::fs::remove_file(dir.path().join("train/ant/1.png")).unwrap();
+    let notes = open(dir.path()).unwrap().notes;
+    let told = [
+        "1 class has one training image alone: ant",
+        "1 class has no test image, and no part in the accuracy: bee",
+    ];
+    assert_eq!(notes, told);
 }
 
 #[test]
