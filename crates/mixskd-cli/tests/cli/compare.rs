@@ -25,6 +25,8 @@ fn a_comparison_is_written_taken_up_and_extended() {
         (&2.into(), &serde_json::Value::Null)
     );
     assert_eq!(row(1)["gain"]["pairs"], 2);
+    let builds = summary["runs"][0]["builds"].as_str().unwrap().len();
+    assert_eq!(builds, 12, "one build");
     assert!(row(1)["gain"]["half_width"].is_number());
     let out = dir.path().join("c");
     for file in [
