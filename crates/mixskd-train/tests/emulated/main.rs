@@ -53,15 +53,16 @@ fn batch(side: usize, rows: usize, dtype: DType) -> TrainBatch {
         images: images.to_dtype(dtype).unwrap(),
         labels: Tensor::new(labels, &Device::Cpu).unwrap(),
         indices: (0..rows as u32).map(|i| i % ANCHORS as u32).collect(),
-        epoch: 1,
+        epoch: 0,
         step: 0,
         draws: vec![],
     }
 }
 
-/// A method in its second epoch: what it remembers of each image is there.
-fn remembering(mut method: Box<dyn Method>) -> Box<dyn Method> {
+/// Puts a method that remembers something of each image into its second epoch: what it remembers is there.
+fn remember(method: &mut dyn Method, batch: &mut TrainBatch) {
     let mut state = method.state().unwrap();
+    batch.epoch = usize::from(!state.is_empty());
     for tensor in state.values_mut() {
         let values: Vec<f32> = (0..tensor.elem_count())
             .map(|i| (i as f32 * 0.7).sin())
@@ -70,7 +71,6 @@ fn remembering(mut method: Box<dyn Method>) -> Box<dyn Method> {
         *tensor = candle_nn::ops::softmax(&values, candle_core::D::Minus1).unwrap();
     }
     method.load_state(&state).unwrap();
-    method
 }
 
 /// What one step comes to: its terms, and all gradients; then the parameters after the update.
@@ -98,9 +98,10 @@ fn step_with(network: &str, method: &str, objective: &ObjectiveConfig, dtype: DT
         train_images: ANCHORS,
         freeze_backbone: false,
     };
-    let mut method = remembering((spec.build)(&inputs).unwrap());
+    let mut method = (spec.build)(&inputs).unwrap();
     let rows = ANCHORS * (spec.batch)(&config).unwrap().blocks();
-    let batch = batch(if model.input > 32 { 64 } else { 16 }, rows, dtype);
+    let mut batch = batch(if model.input > 32 { 64 } else { 16 }, rows, dtype);
+    remember(method.as_mut(), &mut batch);
     let parameters = store.parameters();
     let weights = ConvWeights::new(parameters.iter().map(|(_, w)| w.as_tensor()), dtype).unwrap();
     let tape = Tape::start();
