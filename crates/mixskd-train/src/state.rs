@@ -139,18 +139,14 @@ impl Trainer {
 
     /// `error`, and where it is one image's, a checkpoint of all steps before.
     pub(crate) fn keep(&mut self, run: &RunDir, error: Error) -> Error {
-        let Error::Data(data) = &error else {
-            return error;
-        };
         let steps = self.progress.steps_done;
         let alone = self.place().world == 1 && !self.gpu.is_ahead();
         let between = steps.is_multiple_of(self.config.optimizer.accumulate)
             || steps == self.steps_per_epoch();
-        if !alone || steps == 0 || !between {
+        if !matches!(error, Error::Data(_)) || !alone || steps == 0 || !between {
             return error;
         }
-        let cause = data.to_string();
-        let cause = cause.split("\nhint: ").next().unwrap_or_default().into();
+        let cause = error.cause();
         let written = self.write_checkpoint(run).and_then(|()| run.settle());
         match (written, run.newest_checkpoint_path()) {
             (Ok(()), Some(checkpoint)) => Error::Kept {

@@ -1,5 +1,6 @@
 //! Image folders: one folder per class.
 
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
@@ -20,7 +21,7 @@ pub(super) const READER: Reader = Reader {
 };
 
 fn detect(source: &Source) -> bool {
-    matches!(source, Source::Folder { dir, .. } if entries(dir).is_ok_and(|found| found.iter().any(|path| path.is_dir())))
+    matches!(source, Source::Folder { dir, .. } if folders(dir).is_ok_and(|mut found| found.next().is_some()))
 }
 
 /// Reads `train/CLASS/*` with `val/CLASS/*` or `test/CLASS/*`; a single folder of classes (or a lone `train`) is split by
@@ -152,20 +153,29 @@ fn passed_over(dir: &Path, others: &[PathBuf]) -> Option<String> {
     })
 }
 
-/// What a folder holds, sorted, hidden entries left out.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Folders that other systems leave among pictures, with thumbnails in them.
+const OF_OTHERS: [&str; 2] = ["@eaDir", "__MACOSX"];
+
+/// What a folder holds and of what kind it is, links as such; sorted, hidden entries and other systems' left out.
+fn listing(dir: &Path) -> Result<Vec<(PathBuf, FileType)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
-        let path = entry.map_err(Error::io(dir, "list"))?.path();
-        if path
-            .file_name()
-            .is_some_and(|name| !name.to_string_lossy().starts_with('.'))
+        let entry = entry.map_err(Error::io(dir, "list"))?;
+        let name = entry.file_name();
+        if !name.to_string_lossy().starts_with('.') && !OF_OTHERS.iter().any(|other| name == *other)
         {
-            found.push(path);
+            let kind = entry.file_type().map_err(Error::io(dir, "list"))?;
+            found.push((entry.path(), kind));
         }
     }
-    found.sort();
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(found)
+}
+
+/// The folders in a folder; here links to folders are some.
+fn folders(dir: &Path) -> Result<impl Iterator<Item = PathBuf>> {
+    let all = listing(dir)?.into_iter().map(|(path, _)| path);
+    Ok(all.filter(|path| path.is_dir()))
 }
 
 /// Whether its name is an image's.
@@ -176,28 +186,11 @@ fn is_named_image(path: &Path) -> bool {
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// Folders that other systems leave among pictures, with thumbnails in them.
-const OF_OTHERS: [&str; 2] = ["@eaDir", "__MACOSX"];
-
 /// The images in `dir` and below, a folder's own before those of the folders in it; what is no image goes to `others`. A link to a folder may lead anywhere, to another
 /// class or back to where it lies, and is not followed; one to a file is.
 fn images_below(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
-        let entry = entry.map_err(Error::io(dir, "list"))?;
-        let (path, kind) = (
-            entry.path(),
-            entry.file_type().map_err(Error::io(dir, "list"))?,
-        );
-        let name = entry.file_name();
-        if !name.to_string_lossy().starts_with('.') && !OF_OTHERS.iter().any(|other| name == *other)
-        {
-            found.push((path, kind));
-        }
-    }
-    found.sort_by(|(one, _), (other, _)| one.cmp(other));
     let (mut images, mut folders) = (Vec::new(), Vec::new());
-    for (path, kind) in found {
+    for (path, kind) in listing(dir)? {
         if kind.is_dir() {
             folders.push(path);
         } else if is_named_image(&path) && (kind.is_file() || path.is_file()) {
@@ -214,7 +207,7 @@ fn images_below(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
 
 fn classes_of(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Classes> {
     let mut classes = Classes::new();
-    for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
+    for path in folders(dir)? {
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())

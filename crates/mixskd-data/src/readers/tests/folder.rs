@@ -286,6 +286,9 @@ fn images_of_folders_below_a_class_are_its_own() {
     picture(&dir.path().join("train/ant/far/below/x.png"), 8, 8);
     picture(&dir.path().join("train/ant/far/a.png"), 8, 8);
     write(dir.path(), "train/ant/far/film.gif", b"no image of ours");
+    // Thumbnails of a network drive are no images of a class, and its folder is no class.
+    picture(&dir.path().join("train/@eaDir/ant.png"), 8, 8);
+    picture(&dir.path().join("train/ant/@eaDir/0.png"), 8, 8);
     #[cfg(unix)]
     std::os::unix::fs::symlink(
         dir.path().join("train/ant"),
