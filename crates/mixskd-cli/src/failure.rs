@@ -72,6 +72,11 @@ impl Failure {
         })
     }
 
+    /// What went wrong, without the hint.
+    pub(crate) fn cause(&self) -> &str {
+        &self.cause
+    }
+
     /// The same as one of several processes says it.
     pub(crate) fn of_rank(self, rank: usize) -> Self {
         Self {

@@ -164,6 +164,15 @@ impl Error {
         }
     }
 
+    /// What became of another process before the run was under way.
+    pub(crate) fn absent(rank: usize, message: impl Into<String>) -> Self {
+        Self::Peer {
+            rank,
+            message: message.into(),
+            hint: "see to that, and start every rank again".into(),
+        }
+    }
+
     /// A file error, as a closure for `map_err`.
     pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();

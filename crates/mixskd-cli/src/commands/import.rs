@@ -6,6 +6,7 @@ use candle_core::{DType, Device};
 use clap::{Parser, ValueHint};
 use mixskd_models::weights::{self, ImportReport, Metadata, StateDict};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
+use mixskd_train::verify_checkpoint;
 use serde_json::json;
 
 use super::shared::{existing_file, not_onto_itself};
@@ -18,9 +19,9 @@ pub(crate) struct Args {
     /// safetensors, a checkpoint of a run, or a state dict that PyTorch saved (.pt, .pth), with torchvision's or timm's names
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: PathBuf,
-    /// Network the weights belong to, one of `mixskd models`
+    /// Network the weights belong to, one of `mixskd models` [default: what the file says, or the run of a checkpoint]
     #[arg(long, value_name = "NAME")]
-    model: String,
+    model: Option<String>,
     /// File to write; one of that name is replaced
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: PathBuf,
@@ -30,12 +31,12 @@ pub(crate) struct Args {
     /// Text file with the name of one class on each line, in logit order
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     class_names: Option<PathBuf>,
-    /// Width multiplier of every layer
-    #[arg(long, value_name = "F", default_value_t = 1.0)]
-    width: f64,
-    /// Channels of the image
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    channels: u16,
+    /// Width multiplier of every layer [default: what the file says, or 1]
+    #[arg(long, value_name = "F")]
+    width: Option<f64>,
+    /// Channels of the image [default: what the file says, or 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    channels: Option<u16>,
     /// Side of the input in pixels [default: what the file says, or what suits the network]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     input: Option<u16>,
@@ -60,30 +61,27 @@ impl Args {
     /// Reads, fits, writes.
     pub(crate) fn run(&self) -> Result<()> {
         let path = existing_file(&self.file, "a .pth, .pt or .safetensors file")?;
-        let mut model = ModelConfig {
-            width: self.width,
-            channels: self.channels.into(),
-            stem_relu: !self.no_stem_relu,
-            ..ModelConfig::new(&self.model, 1)?
-        };
+        if let Some(name) = &self.model {
+            ModelConfig::new(name, 1)?;
+        }
         let names = self.class_names.as_deref().map(class_names).transpose()?;
         not_onto_itself(&self.output, path)?;
         let state = StateDict::read(path)?;
-        let own = state.metadata().map(|own| &own.model);
-        let own = own
-            .filter(|own| own.name == model.name)
-            .map(|own| own.input);
-        if let Some(input) = self.input.map(usize::from).or(own) {
-            model.input = input;
-        }
+        let own = if state.is_checkpoint() {
+            verify_checkpoint(path)?;
+            of_run(path)
+        } else {
+            state.metadata().cloned()
+        };
+        let mut model = self.model(path, own.as_ref())?;
         let asked = self.classes.map(|classes| classes as usize);
         let named = names.as_ref().map(Vec::len);
         let Some(classes) = asked.or(state.classes(&model)?).or(named) else {
-            let cause = format!("{}: it has no class head of {}", path.display(), self.model);
+            let cause = format!("{}: it has no class head of {}", path.display(), model.name);
             return Err(Failure::usage(cause, "say how many classes with --classes"));
         };
         model.classes = classes;
-        let metadata = self.metadata(&model, names, state.metadata());
+        let metadata = self.metadata(&model, names, own.as_ref());
 
         let store = ParamStore::new(0, DType::F32, &Device::Cpu);
         model.build(store.builder())?;
@@ -95,6 +93,33 @@ impl Args {
         let report = state.load_into(&store, "", &model, strictness)?;
         weights::save(&self.output, &store.tensors(), &metadata)?;
         self.print(&report, &metadata)
+    }
+
+    /// The network, but for its classes: what the flags say, then what the file says, then what is usual.
+    fn model(&self, path: &Path, own: Option<&Metadata>) -> Result<ModelConfig> {
+        let own = own.map(|own| own.model.clone());
+        let mut model = match (&self.model, own) {
+            (None, None) => {
+                return Err(Failure::usage(
+                    format!("{}: does not say which network it is of", path.display()),
+                    "say so with --model NAME, one of `mixskd models`",
+                ));
+            }
+            (Some(name), Some(own)) if own.name == *name => own,
+            (Some(name), _) => ModelConfig::new(name, 1)?,
+            (None, Some(own)) => own,
+        };
+        if let Some(width) = self.width {
+            model.width = width;
+        }
+        if let Some(channels) = self.channels {
+            model.channels = channels.into();
+        }
+        if let Some(input) = self.input {
+            model.input = input.into();
+        }
+        model.stem_relu &= !self.no_stem_relu;
+        Ok(model)
     }
 
     /// What the flags say, then what the file says, then what is usual.
@@ -157,6 +182,14 @@ impl Args {
         ];
         output::line(&output::columns(&rows))
     }
+}
+
+/// What the weights say that the run of a checkpoint has kept: nothing of this changes from epoch to epoch.
+fn of_run(checkpoint: &Path) -> Option<Metadata> {
+    let checkpoint = checkpoint.canonicalize().ok()?;
+    let run = checkpoint.parent()?.parent()?;
+    let kept = StateDict::read(&run.join("model.safetensors")).ok()?;
+    kept.metadata().cloned()
 }
 
 /// The lines of a file.

@@ -168,15 +168,22 @@ impl Args {
 impl Args {
     /// A new run, see [`Done`].
     fn start(&self) -> Result<Option<Done>> {
-        let mut trainer = self.trainer(&self.config()?)?;
-        if !trainer.place().is_first() {
+        let config = self.config()?;
+        let (mut trainer, ready) = prepared(&config, || {
+            let trainer = self.trainer(&config)?;
+            if !trainer.place().is_first() {
+                return Ok((trainer, None));
+            }
+            let mut progress = Progress::new();
+            tell_of_data(trainer.dataset(), &mut progress);
+            let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
+            let run = RunDir::create(&out, trainer.config())?;
+            listen(trainer.control(), Some(run.path()))?;
+            Ok((trainer, Some((run, progress))))
+        })?;
+        let Some((run, mut progress)) = ready else {
             return follow(&mut trainer, Path::new(""));
-        }
-        let mut progress = Progress::new();
-        tell_of_data(trainer.dataset(), &mut progress);
-        let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
-        let run = RunDir::create(&out, trainer.config())?;
-        listen(trainer.control(), Some(run.path()))?;
+        };
         let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
         let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
         Ok(Some((report, DataArgs::of(&trainer.config().data))))
@@ -197,7 +204,7 @@ impl Args {
         config.run.epochs = 1;
         config.run.max_batches = 2;
         config.schedule.warmup_epochs = config.schedule.warmup_epochs.min(1);
-        let mut trainer = self.trainer(&config)?;
+        let mut trainer = prepared(&config, || self.trainer(&config))?;
         if !trainer.place().is_first() {
             return follow(&mut trainer, Path::new("")).map(|_| ());
         }
@@ -325,27 +332,39 @@ fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
         config.data.source = source.into();
     }
     let is_gone = recipe(&config.data.source).is_none() && !Path::new(&config.data.source).exists();
-    let mut trainer = Trainer::for_resume(&config).map_err(|error| match error {
-        error @ mixskd_train::Error::Data(_) if is_gone && source.is_none() => {
-            let hint = "say where the same data lie now with --data DIR";
-            Failure::usage(error.cause(), hint)
+    let (mut trainer, progress) = prepared(&config, || {
+        let mut trainer = Trainer::for_resume(&config).map_err(|error| match error {
+            error @ mixskd_train::Error::Data(_) if is_gone && source.is_none() => {
+                let hint = "say where the same data lie now with --data DIR";
+                Failure::usage(error.cause(), hint)
+            }
+            error => error.into(),
+        })?;
+        if !trainer.place().is_first() {
+            return Ok((trainer, None));
         }
-        error => error.into(),
+        let mut progress = Progress::new();
+        tell_of_data(trainer.dataset(), &mut progress);
+        trainer.resume(&run, &mut progress)?;
+        if source.is_some() {
+            let mut moved = config.clone();
+            moved.data.source.clone_from(&trainer.config().data.source);
+            run.set_config(&moved)?;
+        }
+        listen(trainer.control(), Some(dir))?;
+        Ok((trainer, Some(progress)))
     })?;
-    if !trainer.place().is_first() {
+    let Some(mut progress) = progress else {
         return follow(&mut trainer, dir);
-    }
-    let mut progress = Progress::new();
-    tell_of_data(trainer.dataset(), &mut progress);
-    trainer.resume(&run, &mut progress)?;
-    if source.is_some() {
-        config.data.source.clone_from(&trainer.config().data.source);
-        run.set_config(&config)?;
-    }
-    listen(trainer.control(), Some(dir))?;
+    };
     let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
     let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
     Ok(Some((report, DataArgs::of(&trainer.config().data))))
+}
+
+/// What `prepare` makes. Where it fails, the other processes of a distributed run are told, since this one will not meet them.
+fn prepared<T>(config: &TrainConfig, prepare: impl FnOnce() -> Result<T>) -> Result<T> {
+    prepare().inspect_err(|failure| config.distribution.decline(failure.cause()))
 }
 
 /// `ended`, once the run's directory says what it failed with. Who was asked to stop has not failed.

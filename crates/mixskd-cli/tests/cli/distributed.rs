@@ -192,6 +192,31 @@ fn a_process_that_is_killed_ends_the_other_and_the_run_goes_on_with_the_same_bit
     end(start(dir.path(), "", "report straight")).ok();
 }
 
+#[test]
+fn who_fails_before_the_others_are_met_tells_them() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let run = format!("{TINY} {RUN} --set distribution.timeout_s=300");
+    let again = "start every rank again";
+    std::fs::create_dir_all(dir.path().join("taken")).unwrap();
+    std::fs::write(dir.path().join("taken/notes"), "mine").unwrap();
+    let [first, second] = two(dir.path(), &format!("{run} --out taken")).map(end);
+    first.refused(2, "taken: ", "--out");
+    let cause = "on rank 1: rank 0 failed: taken: ";
+    second.refused(1, cause, again);
+
+    // The second's data are not there; the first waits for it.
+    let port = free_port();
+    let start_at = |rank: usize, args: &str| {
+        let variables = format!("RANK={rank} WORLD_SIZE=2 MASTER_PORT={port}");
+        start(dir.path(), &variables, args)
+    };
+    let first = start_at(0, &format!("{run} --out r"));
+    let second = start_at(1, &format!("{} --out r", run.replace("pets", "nowhere")));
+    end(second).refused(2, "nowhere", "");
+    end(first).refused(1, "rank 1 failed: nowhere", again);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_signal_to_one_stops_both() {

@@ -91,7 +91,7 @@ fn weights_go_out_under_timms_names() {
 fn what_cannot_be_imported_is_told_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let weights = trained(dir.path());
-    let other = format!("import {weights} --model cifar_resnet18 -o out.safetensors");
+    let other = format!("import {weights} --model cifar_resnet18 --width 1 -o out.safetensors");
     run(dir.path(), &other).refused(2, "of another shape", "--partial");
     run(
         dir.path(),
@@ -169,17 +169,32 @@ fn weights_of_an_earlier_epoch_come_from_its_checkpoint() {
             &format!("eval --weights {checkpoint} --data pets"),
         );
         told.refused(1, "a checkpoint of a run", "mixskd import CHECKPOINT");
-        let net = "--model cifar_resnet18 --width 0.03125 --input 8 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225";
-        std::fs::write(dir.path().join("names.txt"), "cat\ndog\n").unwrap();
-        let import =
-            format!("import {checkpoint} {net} --class-names names.txt -o {name}.safetensors");
-        run(dir.path(), &import).ok();
-        // The last epoch's are those that were kept.
+        // The last epoch's are those that were kept; what the run says of its network need not be said again.
+        run(
+            dir.path(),
+            &format!("import {checkpoint} -o {name}.safetensors"),
+        )
+        .ok();
         let logits = |weights: &str| {
             let predict = format!("predict --weights {weights} pets/val --logits --json");
             run(dir.path(), &predict).ok().json()
         };
         let kept = format!("{name}/model.safetensors");
         assert_eq!(logits(&format!("{name}.safetensors")), logits(&kept));
+
+        // A checkpoint alone says nothing of its network, and is looked at as a whole.
+        let away = dir.path().join("away.safetensors");
+        std::fs::copy(dir.path().join(&checkpoint), &away).unwrap();
+        let import = "import away.safetensors -o out.safetensors";
+        run(dir.path(), import).refused(2, "which network", "--model NAME");
+        let net = "--model cifar_resnet18 --width 0.03125 --input 8 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225";
+        std::fs::write(dir.path().join("names.txt"), "cat\ndog\n").unwrap();
+        let import = format!("{import} {net} --class-names names.txt");
+        run(dir.path(), &import).ok();
+        assert_eq!(logits("out.safetensors"), logits(&kept));
+        let mut bytes = std::fs::read(&away).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&away, bytes).unwrap();
+        run(dir.path(), &import).refused(1, "checksum does not match", "");
     }
 }

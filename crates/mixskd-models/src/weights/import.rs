@@ -19,6 +19,7 @@ pub struct StateDict {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
     metadata: Option<Metadata>,
+    is_checkpoint: bool,
     left_out: Vec<String>,
 }
 
@@ -40,13 +41,13 @@ impl StateDict {
     /// When it cannot be read, is damaged, holds no tensors or a number that is not finite, or is a pickle that asks for code to be run.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read::file(path)?;
-        let (tensors, metadata) = if pytorch::is_pytorch(&bytes) {
+        let (tensors, metadata, is_checkpoint) = if pytorch::is_pytorch(&bytes) {
             let tensors = pytorch::read(&bytes).map_err(|cause| Error::Format {
                 path: path.into(),
                 message: format!("cannot be imported: {cause}"),
                 hint: "a file of `torch.save(model.state_dict(), FILE)` can",
             })?;
-            (tensors, None)
+            (tensors, None, false)
         } else {
             read::safetensors(path, &bytes)?
         };
@@ -56,8 +57,14 @@ impl StateDict {
             path: path.into(),
             tensors,
             metadata,
+            is_checkpoint,
             left_out,
         })
+    }
+
+    /// Whether the file is a checkpoint of a run, which does not say what network it is of.
+    pub fn is_checkpoint(&self) -> bool {
+        self.is_checkpoint
     }
 
     /// What the file says about its network, where mixskd wrote it.

@@ -28,7 +28,7 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
         return Err(Error::Format {
             path: path.into(),
             message: "a checkpoint of a run, which also holds what training alone needs".into(),
-            hint: "the newest weights are the run's model.safetensors; `mixskd import CHECKPOINT --model NAME --width F -o FILE` makes weights of this one",
+            hint: "the newest weights are the run's model.safetensors; `mixskd import CHECKPOINT -o FILE` makes weights of this one",
         });
     }
     let metadata = Metadata::from_strings(&strings).map_err(|message| Error::Format {
@@ -74,19 +74,19 @@ pub(super) fn file(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// The tensors of any safetensors file, and its metadata where mixskd wrote it.
+/// The tensors of any safetensors file, its metadata where mixskd wrote it, and whether it is a checkpoint of a run.
 pub(super) fn safetensors(
     path: &Path,
     bytes: &[u8],
-) -> Result<(BTreeMap<String, Tensor>, Option<Metadata>)> {
+) -> Result<(BTreeMap<String, Tensor>, Option<Metadata>, bool)> {
     let strings = strings(path, bytes)?.unwrap_or_default();
     let metadata = Metadata::from_strings(&strings).ok();
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
     let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
     if strings.contains_key(CHECKPOINT) {
-        return Ok((network_of(tensors), metadata));
+        return Ok((network_of(tensors), metadata, true));
     }
-    Ok((tensors, metadata))
+    Ok((tensors, metadata, false))
 }
 
 /// What a checkpoint of a run has in its metadata.

@@ -1,8 +1,10 @@
 //! Whether a run is one of several processes.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::Place;
+use super::{Meeting, Place};
 use crate::{Error, Result};
 
 /// Settings of a run that several processes share.
@@ -68,6 +70,18 @@ impl DistributionConfig {
         Place {
             world,
             ..Place::alone()
+        }
+    }
+
+    /// For a process that fails before it has met the others ([`Trainer::run`](crate::Trainer::run)): tells them so and why, so that they end
+    /// too, and do not wait for it for `timeout_s`. It waits for those that have not come yet, though for 15 s at most. Does nothing where the
+    /// run is not distributed.
+    pub fn decline(&self, cause: &str) {
+        if let Ok(place) = self.place()
+            && place.world > 1
+        {
+            let patience = Duration::from_secs_f64(self.timeout_s.clamp(1.0, 15.0));
+            Meeting::decline(&place, cause, patience);
         }
     }
 

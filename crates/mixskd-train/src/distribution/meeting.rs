@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use super::peer::{Peer, farewell};
+use super::peer::{Peer, farewell, part};
 use super::place::Place;
 use crate::{Control, Error, Result};
 
@@ -13,6 +13,9 @@ const GREETING: &[u8; 8] = b"mixskd-1";
 
 /// Patience with somebody who connects and says nothing.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// How a description begins that says why a process will not come.
+const DECLINES: &str = "failed: ";
 
 /// Bytes of a description; more is no description.
 const MOST: usize = 1 << 20;
@@ -34,6 +37,46 @@ impl Meeting<'_> {
             self.wait(until)
         } else {
             Ok(vec![self.call(until)?])
+        }
+    }
+
+    /// Tells the others that this process will not come, as many of them as can be met in the time: the first waits for them, the others tell
+    /// the first. That somebody was not there is no error of a process that ends anyway.
+    pub(super) fn decline(place: &Place, cause: &str, timeout: Duration) {
+        let words = cause.replace('\n', " ");
+        let meeting = Meeting {
+            place,
+            description: &format!("{DECLINES}{words}"),
+            timeout,
+            control: &Control::default(),
+        };
+        let until = Instant::now() + timeout;
+        if place.is_first() {
+            meeting.turn_away(until, &Error::absent(0, meeting.description));
+        } else if let Ok(first) = meeting.call(until) {
+            part([first].iter());
+        }
+    }
+
+    /// The first process: tells whoever comes that there is nothing to come for.
+    fn turn_away(&self, until: Instant, error: &Error) {
+        let Ok(listener) = self.listen() else {
+            return;
+        };
+        if listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut missing = self.place.world - 1;
+        while missing > 0 && Instant::now() < until {
+            if let Ok((stream, _)) = listener.accept()
+                && let Ok(Some((rank, _))) = Self::greeted(&stream)
+                && let Ok(peer) = Peer::new(rank, stream, self.timeout)
+            {
+                farewell([peer].iter(), 0, error);
+                missing -= 1;
+            } else {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 
@@ -126,6 +169,11 @@ impl Meeting<'_> {
             message,
             hint: Some(hint.into()),
         };
+        if let Some((_, there)) = description.split_once('\n')
+            && there.starts_with(DECLINES)
+        {
+            return Some(Error::absent(rank, there));
+        }
         let own = format!("processes: {}\n{}", self.place.world, self.description);
         let differ = own.lines().zip(description.lines()).find(|(a, b)| a != b);
         if let Some((here, there)) = differ {

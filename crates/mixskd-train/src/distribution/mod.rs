@@ -106,7 +106,10 @@ impl Group {
         };
         self.collective = link;
         // Everybody is there once everybody has been heard.
-        self.collective.gather(&[])?;
+        self.collective.gather(&[]).map_err(|error| match error {
+            Error::Peer { rank, message, .. } => Error::absent(rank, message),
+            other => other,
+        })?;
         let link = std::mem::replace(&mut self.collective, Box::new(Alone));
         self.collective = nccl::over(link, &self.place, device, timeout)?;
         Ok(())
