@@ -54,8 +54,8 @@ pub(crate) fn table(records: &[EpochRecord]) -> String {
     text
 }
 
-/// `text`, quoted where a comma, a quote or a line's end would break the table.
-pub(crate) fn cell(text: &str) -> String {
+/// `text` as a cell of comma-separated values: quoted where a comma, a quote or a line's end would break the table (RFC 4180).
+pub fn cell(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

@@ -39,6 +39,7 @@ mod run_files;
 mod session;
 pub mod tensorboard;
 
+pub use csv::cell;
 pub use error::{Error, Result};
 pub use page::{REPORT_HTML, page, write_page, write_page_of};
 pub use pictures::preview;

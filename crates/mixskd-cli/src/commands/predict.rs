@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use clap::{Parser, ValueHint};
+use indicatif::{ProgressBar, ProgressStyle};
 use mixskd_data::{EXTENSIONS, Pipeline, image_files, read_image};
+use mixskd_report::cell;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::shared::{ThreadArgs, existing_file};
@@ -19,7 +22,7 @@ pub(crate) struct Args {
     /// Weights file that `mixskd train` wrote; it says how pictures are prepared
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     weights: PathBuf,
-    /// Most probable classes to print [default: 5, or all where there are fewer]
+    /// Most probable classes to print [default: 5, or all where there are fewer; 1 with --csv]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     topk: Option<u32>,
     /// Print the logits, too
@@ -28,8 +31,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     /// Print one JSON document on stdout and nothing else there
-    #[arg(long)]
+    #[arg(long, conflicts_with = "csv")]
     json: bool,
+    /// Print a table of comma-separated values: file, rank, label, class, probability, error
+    #[arg(long, conflicts_with = "logits")]
+    csv: bool,
     /// Picture files: JPEG, PNG, WebP or BMP, grey or colour, of any size; of a folder all in it and below
     #[arg(value_name = "IMAGE|DIR", required = true, value_hint = ValueHint::FilePath)]
     images: Vec<PathBuf>,
@@ -58,6 +64,27 @@ pub(crate) struct Guess {
     probability: f64,
 }
 
+/// What is said of a picture that could not be used.
+#[derive(Debug, Serialize)]
+struct Unused {
+    file: PathBuf,
+    error: String,
+}
+
+/// An element of the JSON document.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Entry {
+    Seen(Prediction),
+    Unused(Unused),
+}
+
+/// Pictures that are read at once, and that the network sees at once.
+const BATCH: usize = 64;
+
+/// The first line of a table.
+const COLUMNS: &str = "file,rank,label,class,probability,error";
+
 impl Args {
     /// Classifies every picture that can be read; the others are named at the end.
     pub(crate) fn run(&self) -> Result<()> {
@@ -65,24 +92,57 @@ impl Args {
         let network = Network::open(&self.weights)?;
         let topk = self.topk(network.metadata.model.classes)?;
         let pipeline = network.pipeline()?;
-        let mut predictions = Vec::new();
-        let (images, mut failures) = self.files();
-        let tried = images.len() + failures.len();
-        for file in &images {
-            match self.predict(file, &network, &pipeline, topk) {
-                Ok(prediction) if self.json => predictions.push(prediction),
-                Ok(prediction) => output::line(&prediction.text())?,
-                Err(failure) => failures.push(failure),
-            }
+        let (images, unlisted) = self.files();
+        let tried = images.len() + unlisted.len();
+        if self.csv {
+            output::line(COLUMNS)?;
         }
+        let (mut entries, mut failures) = (Vec::new(), Vec::new());
+        let bar = bar(images.len());
+        for files in images.chunks(BATCH) {
+            let seen = self.predict(files, &network, &pipeline, topk)?;
+            bar.suspend(|| self.tell(files.iter().cloned().zip(seen), &mut entries, &mut failures))?;
+            bar.inc(files.len() as u64);
+        }
+        bar.finish_and_clear();
+        let unlisted = unlisted
+            .into_iter()
+            .map(|(path, failure)| (path, Err(failure)));
+        self.tell(unlisted, &mut entries, &mut failures)?;
         if self.json {
-            output::json(&predictions)?;
+            output::json(&entries)?;
         }
         Failure::of_many(failures, tried, "images")
     }
 
-    /// The files that are named, and those of folders that are; and what is wrong with the other folders.
-    fn files(&self) -> (Vec<PathBuf>, Vec<Failure>) {
+    /// Prints what was seen in each file, or keeps it for the JSON document.
+    fn tell(
+        &self,
+        seen: impl Iterator<Item = (PathBuf, Result<Prediction>)>,
+        entries: &mut Vec<Entry>,
+        failures: &mut Vec<Failure>,
+    ) -> Result<()> {
+        for (file, seen) in seen {
+            let entry = match seen {
+                Ok(prediction) => Entry::Seen(prediction),
+                Err(failure) => {
+                    let error = failure.cause().into();
+                    failures.push(failure);
+                    Entry::Unused(Unused { file, error })
+                }
+            };
+            match entry {
+                entry if self.json => entries.push(entry),
+                entry if self.csv => output::bytes(entry.rows().as_bytes())?,
+                Entry::Seen(prediction) => output::line(&prediction.text())?,
+                Entry::Unused(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The files that are named, and those of folders that are; and the other folders with what is wrong with them.
+    fn files(&self) -> (Vec<PathBuf>, Vec<(PathBuf, Failure)>) {
         let (mut files, mut failures) = (Vec::new(), Vec::new());
         for path in &self.images {
             if !path.is_dir() {
@@ -93,10 +153,10 @@ impl Args {
                 Ok(found) if found.is_empty() => {
                     let cause = format!("{}: holds no picture", path.display());
                     let hint = format!("{} files are pictures", EXTENSIONS.join(", "));
-                    failures.push(Failure::usage(cause, hint));
+                    failures.push((path.clone(), Failure::usage(cause, hint)));
                 }
                 Ok(found) => files.extend(found),
-                Err(error) => failures.push(error.into()),
+                Err(error) => failures.push((path.clone(), error.into())),
             }
         }
         (files, failures)
@@ -104,6 +164,7 @@ impl Args {
 
     fn topk(&self, classes: usize) -> Result<usize> {
         match self.topk {
+            None if self.csv => Ok(1),
             None => Ok(classes.min(5)),
             Some(topk) if topk as usize <= classes => Ok(topk as usize),
             Some(topk) => {
@@ -119,30 +180,42 @@ impl Args {
         }
     }
 
+    /// What is seen in each of `files`, or why it could not be used.
     fn predict(
         &self,
-        file: &Path,
+        files: &[PathBuf],
         network: &Network,
         pipeline: &Pipeline,
         topk: usize,
+    ) -> Result<Vec<Result<Prediction>>> {
+        let inputs: Vec<Result<Tensor>> = files
+            .par_iter()
+            .map(|file| input(file, pipeline))
+            .collect();
+        let read: Vec<&Tensor> = inputs.iter().flatten().collect();
+        let mut logits = Vec::new();
+        if !read.is_empty() {
+            let images = Tensor::cat(&read, 0)?.to_device(&network.device)?;
+            logits = network
+                .logits(&images)?
+                .to_dtype(DType::F32)?
+                .to_vec2::<f32>()?;
+        }
+        let mut logits = logits.into_iter();
+        let seen = files.iter().zip(inputs).map(|(file, input)| {
+            input?;
+            self.prediction(file, logits.next().unwrap_or_default(), network, topk)
+        });
+        Ok(seen.collect())
+    }
+
+    fn prediction(
+        &self,
+        file: &Path,
+        logits: Vec<f32>,
+        network: &Network,
+        topk: usize,
     ) -> Result<Prediction> {
-        let file = existing_file(file, "name picture files, such as photos/*.jpg")?;
-        // The data crate's hint is for sets of images: there is no --skip-unreadable here.
-        let image = read_image(file, pipeline.channels()).map_err(|error| match error {
-            mixskd_data::Error::Image {
-                origin, message, ..
-            } => Failure::failed(
-                format!("{origin}: {message}"),
-                Some(
-                    "JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it"
-                        .into(),
-                ),
-            ),
-            error => error.into(),
-        })?;
-        let images = pipeline.tensor(&image)?.to_device(&network.device)?;
-        let logits: Tensor = network.logits(&images)?.squeeze(0)?.to_dtype(DType::F32)?;
-        let logits = logits.to_vec1::<f32>()?;
         if logits.iter().any(|logit| !logit.is_finite()) {
             let cause = format!(
                 "{}: the network answers with numbers that are not finite",
@@ -165,6 +238,22 @@ impl Args {
             logits: self.logits.then_some(logits),
         })
     }
+}
+
+/// The picture in `file` as the network takes it, `[1, height, width, channels]`.
+fn input(file: &Path, pipeline: &Pipeline) -> Result<Tensor> {
+    let file = existing_file(file, "name picture files, such as photos/*.jpg")?;
+    // The data crate's hint is for sets of images: there is no --skip-unreadable here.
+    let image = read_image(file, pipeline.channels()).map_err(|error| match error {
+        mixskd_data::Error::Image {
+            origin, message, ..
+        } => Failure::failed(
+            format!("{origin}: {message}"),
+            Some("JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it".into()),
+        ),
+        error => error.into(),
+    })?;
+    Ok(pipeline.tensor(&image)?)
 }
 
 /// Index and softmax probability of the `topk` largest logits, largest first, the smaller index first among equals.
@@ -204,6 +293,40 @@ impl Prediction {
         let mut text = self.file.display().to_string();
         let _ = write!(text, "\n{}", output::table(&rows.collect::<Vec<_>>()));
         text
+    }
+}
+
+impl Entry {
+    /// Its lines of the table.
+    fn rows(&self) -> String {
+        let mut rows = String::new();
+        let _ = match self {
+            Self::Seen(Prediction { file, top, .. }) => {
+                let file = cell(&file.display().to_string());
+                top.iter().enumerate().try_for_each(|(rank, guess)| {
+                    let class = cell(&guess.class);
+                    let (rank, label, probability) = (rank + 1, guess.label, guess.probability);
+                    writeln!(rows, "{file},{rank},{label},{class},{probability},")
+                })
+            }
+            Self::Unused(Unused { file, error }) => {
+                let file = cell(&file.display().to_string());
+                writeln!(rows, "{file},,,,,{}", cell(error))
+            }
+        };
+        rows
+    }
+}
+
+/// How many pictures are done, on a terminal and where there are more than are read at once.
+fn bar(images: usize) -> ProgressBar {
+    if images <= BATCH {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(images as u64);
+    match ProgressStyle::with_template("{bar:24} {pos} of {len} images, {eta} left") {
+        Ok(style) => bar.with_style(style.progress_chars("━╸─")),
+        Err(_) => bar,
     }
 }
 

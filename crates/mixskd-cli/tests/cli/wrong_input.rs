@@ -220,4 +220,31 @@ fn weights_that_are_none_or_do_not_fit_are_refused() {
             mixed.stderr
         );
     }
+    let mixed = format!("predict {weights} gone.png pets/val/cat/00.png bare");
+    let listed = run(dir.path(), &format!("{mixed} --json"));
+    assert_eq!(listed.status, 1);
+    let listed = listed.json();
+    let error = |at: usize| listed[at]["error"].as_str().unwrap_or("").to_string();
+    assert!(error(0).contains("gone.png") && error(2).contains("no picture"));
+    assert!(listed[1]["top"].is_array() && listed[1]["error"].is_null());
+    let table = run(dir.path(), &format!("{mixed} --csv --topk 2"));
+    assert_eq!(table.status, 1);
+    let rows: Vec<Vec<&str>> = table
+        .stdout
+        .lines()
+        .map(|line| line.splitn(6, ',').collect())
+        .collect();
+    assert_eq!(
+        rows[0].join(" "),
+        "file rank label class probability error"
+    );
+    let firsts: Vec<_> = rows[1..].iter().map(|row| (row[0], row[1])).collect();
+    let cat = "pets/val/cat/00.png";
+    assert_eq!(
+        firsts,
+        [("gone.png", ""), (cat, "1"), (cat, "2"), ("bare", "")]
+    );
+    assert!(rows[1][5].contains("gone.png"), "{:?}", rows[1]);
+    let sum = |at: usize| rows[at][4].parse::<f64>().unwrap();
+    assert!((sum(2) + sum(3) - 1.0).abs() < 1e-6);
 }
