@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use mixskd_train::compare::CompareConfig;
 use mixskd_train::{Plan, TrainConfig};
 use serde_json::json;
 
@@ -78,6 +79,70 @@ fn text(config: &str, plan: &Plan) -> String {
     ];
     text.push_str(&output::columns(&rows));
     text
+}
+
+/// Prints what the runs of a comparison would take: `plans` has an entry's name and one run of it.
+pub(crate) fn print_comparison(
+    config: &CompareConfig,
+    plans: &[(String, Plan)],
+    as_json: bool,
+) -> Result<()> {
+    let seeds = config.seeds.len();
+    let of_a_seed: f64 = plans.iter().map(|(_, plan)| plan.seconds_total).sum();
+    // At equal time every entry but the costliest is trained once more, for as long as that one.
+    let times = plans.iter().map(|(_, plan)| plan.seconds_total);
+    let longest = times.fold(0.0, f64::max);
+    let again = if config.equal_time {
+        longest * plans.len().saturating_sub(1) as f64
+    } else {
+        0.0
+    };
+    let total = (of_a_seed + again) * seeds as f64;
+    if as_json {
+        let entries = plans
+            .iter()
+            .map(|(name, plan)| json!({ "entry": name, "plan": plan }));
+        return output::json(&json!({
+            "entries": entries.collect::<Vec<_>>(),
+            "seeds": config.seeds,
+            "seconds_total": total,
+        }));
+    }
+    let time = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let mut rows = vec![
+        ["entry", "parameters in training", "s per step", "a run"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for (name, plan) in plans {
+        rows.push(vec![
+            name.clone(),
+            grouped(plan.parameters_training as u64),
+            format!("{:.3}", plan.seconds_per_step),
+            time(plan.seconds_total),
+        ]);
+    }
+    let Some((_, first)) = plans.first() else {
+        return Ok(());
+    };
+    output::line(&format!(
+        "{} epoch{} of {} steps, {} training and {} test images\n{}\n\n{} runs, {} entries by {seeds} seed{}{}: about {}\nNothing was written.",
+        first.epochs,
+        if first.epochs == 1 { "" } else { "s" },
+        grouped(first.steps_per_epoch as u64),
+        grouped(first.train_images as u64),
+        grouped(first.test_images as u64),
+        output::table(&rows),
+        plans.len() * seeds,
+        plans.len(),
+        if seeds == 1 { "" } else { "s" },
+        if config.equal_time {
+            ", and again at equal time"
+        } else {
+            ""
+        },
+        time(total),
+    ))
 }
 
 /// A count in groups of three digits.

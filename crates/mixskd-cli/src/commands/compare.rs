@@ -11,9 +11,9 @@ use mixskd_train::{TrainConfig, Trainer, method, next_free};
 
 use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
-use crate::output;
 use crate::signals::{self, Request};
 use crate::summary::shell_word;
+use crate::{output, plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// Set any common key of the configuration; may be repeated
     #[arg(long, value_name = "KEY=VALUE", action = ArgAction::Append)]
     set: Vec<String>,
+    /// Print what each run and all of them would take, by a few steps of each entry, and write nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
     /// Print one JSON document on stdout and nothing else there
     #[arg(long)]
     json: bool,
@@ -83,6 +86,9 @@ impl Args {
     pub(crate) fn run(&self) -> Result<()> {
         // Steps are timed in this process.
         self.threads.apply()?;
+        if self.dry_run {
+            return self.show_plan();
+        }
         let mut comparison = match (&self.out, self.resume) {
             (Some(out), true) => self.resume(out)?,
             _ => self.create()?,
@@ -113,6 +119,27 @@ impl Args {
     }
 
     fn create(&self) -> Result<Comparison> {
+        let config = self.config()?;
+        let out = self.out.clone().unwrap_or_else(|| {
+            let model = &config.settings.model.name;
+            next_free(Path::new("runs"), &format!("compare-{model}"))
+        });
+        Ok(Comparison::create(&out, &config)?)
+    }
+
+    fn show_plan(&self) -> Result<()> {
+        let config = self.config()?;
+        let mut plans = Vec::new();
+        for entry in &config.entries {
+            let run = entry.apply(&config.settings)?;
+            let place = run.distribution.first_place();
+            plans.push((entry.name.clone(), Trainer::at(&run, place)?.plan()?));
+        }
+        plan::print_comparison(&config, &plans, self.json)
+    }
+
+    /// What a new comparison compares.
+    fn config(&self) -> Result<CompareConfig> {
         let base = match &self.config {
             Some(path) => TrainConfig::from_file(existing_file(path, "recipes lie in configs/")?)?,
             None => TrainConfig::default(),
@@ -129,11 +156,7 @@ impl Args {
         }
         config.validate()?;
         self.check_objective(&config)?;
-        let out = self.out.clone().unwrap_or_else(|| {
-            let model = &config.settings.model.name;
-            next_free(Path::new("runs"), &format!("compare-{model}"))
-        });
-        Ok(Comparison::create(&out, &config)?)
+        Ok(config)
     }
 
     /// Goes on, with what the flags ask for on top. Where nothing is left to train, the data need not be there.

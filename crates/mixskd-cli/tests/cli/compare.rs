@@ -166,6 +166,26 @@ fn an_interrupted_run_keeps_the_memory_of_its_first_process() {
     assert_eq!(again.json()["equal_epochs"][0]["peak_memory_bytes"], held);
 }
 
+#[test]
+fn a_dry_run_tells_what_all_would_take_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 8);
+    let args = format!("{TINY} --methods ce,mixskd --seeds 2 --out c --dry-run");
+    let said = run(dir.path(), &args).ok().stdout;
+    for wanted in ["1 epoch of ", "mixskd", "4 runs, 2 entries by 2 seeds: about "] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    let plan = run(dir.path(), &format!("{args} --json --equal-time")).ok();
+    let plan = plan.json();
+    let seconds = |at: usize| plan["entries"][at]["plan"]["seconds_total"].as_f64();
+    let (ce, mixskd) = (seconds(0).unwrap(), seconds(1).unwrap());
+    let wanted = 2.0 * (ce + mixskd + ce.max(mixskd));
+    let total = plan["seconds_total"].as_f64().unwrap();
+    assert!((total - wanted).abs() < 1e-9 * wanted, "{plan}");
+    assert_eq!(plan["entries"][1]["entry"], "mixskd");
+    assert!(!dir.path().join("c").exists() && !dir.path().join("runs").exists());
+}
+
 /// Copies what a comparison's `runs` hold into another's.
 fn bring(from: &Path, into: &Path, only: &[&str]) {
     for run in std::fs::read_dir(from.join("runs")).unwrap() {
