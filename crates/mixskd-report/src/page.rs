@@ -99,7 +99,7 @@ pub(crate) fn write_own(dir: &Path, source: Option<&Source>) -> Result<()> {
     run_files::write(&dir.join(REPORT_HTML), page(&[run]).as_bytes())
 }
 
-/// Writes the page of the runs in `dirs` to `file`, and gives what it lacks, in words that stand on it, too.
+/// Writes the page of the runs in `dirs` to `file`, and gives what it lacks and what runs do not share, in words that stand on it, too.
 ///
 /// The page of a single run has pictures, for which its data are opened; where a run did not write down what its network says of the
 /// held-out images, its weights are asked again.
@@ -117,7 +117,9 @@ pub fn write_page_of<P: AsRef<Path>>(dirs: &[P], file: &Path) -> Result<Vec<Stri
         pictures::look(run, dir.as_ref(), dirs.len() == 1);
     }
     run_files::write(file, page(&runs).as_bytes())?;
-    Ok(runs.into_iter().flat_map(|run| run.missing).collect())
+    let unlike = unlike(&runs, &names(&runs));
+    let missing = runs.into_iter().flat_map(|run| run.missing);
+    Ok(unlike.into_iter().chain(missing).collect())
 }
 
 /// What curves are called; runs whose directories have one name are numbered.
@@ -176,6 +178,42 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
     page.note(
         "Accuracies are of the held-out images after the last finished epoch. The backbone is what is kept; which head is best is read off the held-out images themselves, so that it flatters.",
     );
+    if let Some(unlike) = unlike(runs, names) {
+        page.note(&unlike);
+    }
+}
+
+/// What is said where runs are, by all that is known, not evaluated on the same images.
+fn unlike(runs: &[Run], names: &[String]) -> Option<String> {
+    let (first, first_name) = (runs.first()?, names.first()?);
+    let classes = |run: &Run| run.report.as_ref().map(|report| report.classes);
+    let differs = |run: &Run| {
+        // Runs that did not come to their end do not say how many.
+        let (own, wanted) = (classes(run), classes(first));
+        let counts = own.is_some() && wanted.is_some() && own != wanted;
+        counts || images_of(run) != images_of(first)
+    };
+    let (other, name) = runs.iter().zip(names).find(|(run, _)| differs(run))?;
+    let told = |run: &Run| match classes(run) {
+        Some(classes) => format!("{}, {classes} classes", images_of(run)),
+        None => images_of(run),
+    };
+    Some(format!(
+        "These runs may not be evaluated on the same images, and then do not compare: {first_name} is of {}, {name} of {}.",
+        told(first),
+        told(other)
+    ))
+}
+
+/// Where a run's held-out images come from; of a folder its name, since the same may lie elsewhere on another machine.
+fn images_of(run: &Run) -> String {
+    let data = &run.config.data;
+    let source = Path::new(&data.source).file_name();
+    let source = source.map_or_else(|| data.source.as_str().into(), |name| name.to_string_lossy());
+    match data.val_fraction {
+        Some(fraction) => format!("{source} ({fraction} held out, seed {})", data.seed),
+        None => source.into_owned(),
+    }
 }
 
 fn state(run: &Run) -> String {

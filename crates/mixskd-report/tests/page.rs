@@ -109,13 +109,40 @@ fn several_runs_lie_over_each_other() {
         run(dir, epochs);
     }
     let out = dir.path().join("all.html");
-    write_page_of(&dirs, &out).unwrap();
+    assert!(write_page_of(&dirs, &out).unwrap().is_empty());
     let text = std::fs::read_to_string(&out).unwrap();
     check_page(&text);
     assert_eq!(text.matches("<polyline").count(), 3 * (4 + 1 + 3 + 3 + 3));
     for name in ["1: x", "2: x", "Configuration of c"] {
         assert!(text.contains(name), "{name}");
     }
+}
+
+#[test]
+fn runs_of_other_images_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = ["one", "two"].map(|name| dir.path().join(name));
+    for dir in &dirs {
+        run(dir, 2);
+    }
+    let out = dir.path().join("both.html");
+    let change = |from: &str, to: &str| {
+        let path = dirs[1].join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let changed = text.replacen(from, to, 1);
+        assert!(changed != text);
+        std::fs::write(&path, changed).unwrap();
+        write_page_of(&dirs, &out).unwrap()
+    };
+    let source = "source = \"";
+    let told = change(source, "source = \"/elsewhere/");
+    assert!(!told[0].contains("the same images"), "{told:?}");
+    let told = change("fashion-mnist-mini\"", "other-images\"");
+    assert!(told[0].contains("one is of ") && told[0].contains("two of "));
+    let page = std::fs::read_to_string(&out).unwrap();
+    assert!(page.contains("may not be evaluated on the same images"));
+    let told = change("[data]", "[data]\nval_fraction = 0.25");
+    assert!(told[0].contains("0.25 held out"), "{told:?}");
 }
 
 #[test]
