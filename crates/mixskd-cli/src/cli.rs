@@ -1,12 +1,14 @@
 //! What can be typed.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     analyze, bench, compare, completions, data, datasets, doctor, eval, export, import, methods,
     models, predict, report, train,
 };
-use crate::failure::Result;
+use crate::failure;
 
 /// Train image classifiers that teach themselves (MixSKD and its peers), on the CPU or a GPU.
 ///
@@ -25,6 +27,29 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// What is asked for by `words`, the first of which is the program's name.
+    ///
+    /// # Errors
+    /// clap's word for what it cannot read, and for help and version.
+    pub(crate) fn read(
+        words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        // A number below 0 is a value out of range, and not a flag that nobody knows.
+        let command = Self::command().mut_subcommands(with_negative_numbers);
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let takes_a_number = arg.get_action().takes_values() && !arg.is_positional();
+            arg.allow_negative_numbers(takes_a_number)
+        })
+        .mut_subcommands(with_negative_numbers)
 }
 
 /// The commands.
@@ -66,7 +91,7 @@ pub(crate) enum Command {
 
 impl Command {
     /// Does it.
-    pub(crate) fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> failure::Result<()> {
         match self {
             Self::Train(args) => args.run(),
             Self::Compare(args) => args.run(),
@@ -90,9 +115,19 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn a_number_below_0_is_a_value() {
+        for words in [
+            "mixskd train --split-seed -2",
+            "mixskd compare --epochs -1",
+            "mixskd bench step --steps -3",
+        ] {
+            let text = Cli::read(words.split(' ')).unwrap_err().to_string();
+            assert!(text.contains("invalid value '-"), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

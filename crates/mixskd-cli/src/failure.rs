@@ -276,9 +276,8 @@ mod tests {
 
     #[test]
     fn what_clap_refuses_has_one_hint() {
-        use clap::Parser;
         let check = |line: &str, cause: &str, hint: &str| {
-            let error = crate::cli::Cli::try_parse_from(line.split(' ')).unwrap_err();
+            let error = crate::cli::Cli::read(line.split(' ')).unwrap_err();
             let failure = Failure::from(error);
             let advice = failure.hint.clone().unwrap();
             assert!(failure.cause.contains(cause), "{}", failure.cause);

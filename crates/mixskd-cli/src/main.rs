@@ -18,12 +18,10 @@ mod summary;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     runtime::prepare();
     std::panic::set_hook(Box::new(failure::report_panic));
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         // Help and version are no mistakes, and go to stdout.
         Err(asked) if !asked.use_stderr() => asked.exit(),

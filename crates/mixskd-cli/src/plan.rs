@@ -108,7 +108,8 @@ pub(crate) fn print_comparison(
             "seconds_total": total,
         }));
     }
-    let time = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let time =
+        |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     let mut rows = vec![
         ["entry", "parameters in training", "s per step", "a run"]
             .map(String::from)

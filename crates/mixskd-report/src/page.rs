@@ -209,7 +209,10 @@ fn unlike(runs: &[Run], names: &[String]) -> Option<String> {
 fn images_of(run: &Run) -> String {
     let data = &run.config.data;
     let source = Path::new(&data.source).file_name();
-    let source = source.map_or_else(|| data.source.as_str().into(), |name| name.to_string_lossy());
+    let source = source.map_or_else(
+        || data.source.as_str().into(),
+        |name| name.to_string_lossy(),
+    );
     match data.val_fraction {
         Some(fraction) => format!("{source} ({fraction} held out, seed {})", data.seed),
         None => source.into_owned(),

@@ -48,26 +48,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     bins: Option<u32>,
     /// Share of the images that the temperature is fitted on [default: 0.5]
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     fit_fraction: Option<f64>,
     /// Shares of the first image in the mixes [default: 0,0.1,...,1]
-    #[arg(
-        long,
-        value_name = "F,...",
-        value_delimiter = ',',
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "F,...", value_delimiter = ',')]
     lambdas: Vec<f64>,
     /// Steps of the attack, in 1/255 of a pixel's range [default: 0,0.5,1,2,4,8]
-    #[arg(
-        long,
-        value_name = "F,...",
-        value_delimiter = ',',
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "F,...", value_delimiter = ',')]
     epsilons: Vec<f64>,
     /// α of the mixing that test-time rescaling undoes [default: 0.4]
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     alpha: Option<f64>,
     /// Take at most so many training images for the mean image, 0 for all [default: 10000]
     #[arg(long, value_name = "N")]

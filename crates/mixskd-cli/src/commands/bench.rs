@@ -32,12 +32,7 @@ struct ModelArgs {
     #[arg(long, value_name = "NAME", default_value = "cifar_resnet18")]
     model: String,
     /// Width multiplier of every layer
-    #[arg(
-        long,
-        value_name = "F",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "F", default_value_t = 1.0)]
     width: f64,
     /// Number of classes
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Width multiplier of every layer
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     width: Option<f64>,
     /// Passes over the training images
     #[arg(long, value_name = "N")]
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     batch: Option<u32>,
     /// Peak learning rate per step at this batch
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     lr: Option<f64>,
     #[command(flatten)]
     gpu: GpuArgs,

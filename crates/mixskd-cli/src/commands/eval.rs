@@ -67,6 +67,12 @@ impl Args {
         self.threads.apply()?;
         let network = Network::open(&self.weights)?;
         let (data, test): (String, Arc<dyn Samples>) = if let Some(dir) = &self.images {
+            if !dir.is_dir() {
+                return Err(Failure::usage(
+                    format!("{}: there is no such folder", dir.display()),
+                    "name a folder of class folders: CLASS/IMAGE",
+                ));
+            }
             let known = &network.metadata.model;
             let classes: Vec<_> = (0..known.classes)
                 .map(|label| network.class(label))

@@ -101,7 +101,9 @@ impl Args {
         let bar = bar(images.len());
         for files in images.chunks(BATCH) {
             let seen = self.predict(files, &network, &pipeline, topk)?;
-            bar.suspend(|| self.tell(files.iter().cloned().zip(seen), &mut entries, &mut failures))?;
+            bar.suspend(|| {
+                self.tell(files.iter().cloned().zip(seen), &mut entries, &mut failures)
+            })?;
             bar.inc(files.len() as u64);
         }
         bar.finish_and_clear();
@@ -188,10 +190,8 @@ impl Args {
         pipeline: &Pipeline,
         topk: usize,
     ) -> Result<Vec<Result<Prediction>>> {
-        let inputs: Vec<Result<Tensor>> = files
-            .par_iter()
-            .map(|file| input(file, pipeline))
-            .collect();
+        let inputs: Vec<Result<Tensor>> =
+            files.par_iter().map(|file| input(file, pipeline)).collect();
         let read: Vec<&Tensor> = inputs.iter().flatten().collect();
         let mut logits = Vec::new();
         if !read.is_empty() {
@@ -249,7 +249,9 @@ fn input(file: &Path, pipeline: &Pipeline) -> Result<Tensor> {
             origin, message, ..
         } => Failure::failed(
             format!("{origin}: {message}"),
-            Some("JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it".into()),
+            Some(
+                "JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it".into(),
+            ),
         ),
         error => error.into(),
     })?;

@@ -17,7 +17,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
     /// Share of each class that becomes the test set, for a folder without one
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     val_fraction: Option<f64>,
     /// Seed of the draw that --val-fraction makes, below 2^63 [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Width multiplier of every layer
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     width: Option<f64>,
     /// Start from these weights of the same network: fine-tuning. Ours, safetensors, or PyTorch's (.pt, .pth)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long)]
     freeze_backbone: bool,
     /// Times the learning rate, for the class head and whatever the method adds
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     head_lr_factor: Option<f64>,
     /// Method, one of `mixskd methods`
     #[arg(long, value_name = "NAME")]
@@ -64,13 +64,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     objective: Option<String>,
     /// Passes over the training images
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// Original images per step; methods that mix put as many mixes on top
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     batch: Option<u32>,
     /// Peak learning rate per step at this batch
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     lr: Option<f64>,
     /// Seed of every random draw, below 2^63
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]

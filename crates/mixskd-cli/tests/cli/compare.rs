@@ -172,7 +172,11 @@ fn a_dry_run_tells_what_all_would_take_and_writes_nothing() {
     image_folder(dir.path(), 8);
     let args = format!("{TINY} --methods ce,mixskd --seeds 2 --out c --dry-run");
     let said = run(dir.path(), &args).ok().stdout;
-    for wanted in ["1 epoch of ", "mixskd", "4 runs, 2 entries by 2 seeds: about "] {
+    for wanted in [
+        "1 epoch of ",
+        "mixskd",
+        "4 runs, 2 entries by 2 seeds: about ",
+    ] {
         assert!(said.contains(wanted), "{said}");
     }
     let plan = run(dir.path(), &format!("{args} --json --equal-time")).ok();

@@ -234,10 +234,7 @@ fn weights_that_are_none_or_do_not_fit_are_refused() {
         .lines()
         .map(|line| line.splitn(6, ',').collect())
         .collect();
-    assert_eq!(
-        rows[0].join(" "),
-        "file rank label class probability error"
-    );
+    assert_eq!(rows[0].join(" "), "file rank label class probability error");
     let firsts: Vec<_> = rows[1..].iter().map(|row| (row[0], row[1])).collect();
     let cat = "pets/val/cat/00.png";
     assert_eq!(
