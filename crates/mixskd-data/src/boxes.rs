@@ -89,6 +89,12 @@ impl PairSampler {
         Ok((pairs, boxes))
     }
 
+    /// Whether batch `step` of `epoch` is mixed, where `probability` of all are (CutMix's code).
+    pub fn is_mixed(&self, epoch: u64, step: u64, probability: f64) -> bool {
+        // At 1 always: what is drawn is below it.
+        stream(self.seed, epoch, step, Purpose::Whether).random::<f64>() < probability
+    }
+
     /// How deep batch `step` of `epoch` is mixed: uniform from 0 to `deepest`, both included (Manifold Mixup, Verma et al., 2019).
     pub fn draw_depth(&self, epoch: u64, step: u64, deepest: usize) -> usize {
         stream(self.seed, epoch, step, Purpose::Depth).random_range(0..=deepest)
@@ -151,6 +157,16 @@ mod tests {
         assert_ne!(boxes, draw(LambdaPer::Batch, 4).1);
         let (_, boxes) = draw(LambdaPer::Sample, 3);
         assert!(boxes.iter().any(|b| *b != boxes[0]));
+    }
+
+    #[test]
+    fn as_many_batches_are_mixed_as_asked_for() {
+        let mixed = |probability: f64| {
+            let is_mixed = |step: &u64| sampler(LambdaPer::Batch).is_mixed(2, *step, probability);
+            (0..4000).filter(is_mixed).count()
+        };
+        assert_eq!((mixed(0.0), mixed(1.0)), (0, 4000));
+        assert!((1800..2200).contains(&mixed(0.5)), "{}", mixed(0.5));
     }
 
     #[test]

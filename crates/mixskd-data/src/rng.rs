@@ -27,6 +27,8 @@ pub enum Purpose {
     Split,
     /// Whatever a training method draws of its own; the index is the step.
     Method,
+    /// Whether one batch is mixed at all; the index is the step.
+    Whether,
     /// The order in which an analysis takes its images; the index is 0 for test images, 1 for training images.
     Analysis,
 }
@@ -57,6 +59,7 @@ pub fn stream(seed: u64, epoch: u64, index: u64, purpose: Purpose) -> ChaCha8Rng
         Purpose::Box => 8,
         Purpose::Depth => 9,
         Purpose::Analysis => 10,
+        Purpose::Whether => 11,
         // Above every other purpose, whatever the block.
         Purpose::Block(block) => (1 << 32) + u64::from(block),
     };

@@ -141,6 +141,29 @@ fn what_remains_of_mixskd_is_the_simpler_method() {
             other("cutmix", &["method.alpha=0.4", per])
         );
     }
+    // Never cut, CutMix is cross-entropy; and so is what has no teacher's weight.
+    for (method, setting) in [
+        ("cutmix", "method.probability=0"),
+        ("tf-kd", "method.weight=0"),
+    ] {
+        assert_eq!(other(method, &[setting]), other("ce", &[]), "{method}");
+    }
+    // Branches that learn nothing teach the backbone nothing.
+    let silent = [
+        "method.branch_task_weight=0",
+        "method.weight=0",
+        "method.feature_weight=0",
+    ];
+    assert_eq!(other("byot", &silent), other("ce", &[]));
+    assert_ne!(other("byot", &silent[1..]), other("ce", &[]));
+    assert_ne!(
+        other("cutmix", &["method.probability=0.5"]),
+        other("cutmix", &[])
+    );
+    assert_ne!(
+        other("tf-kd", &["method.task_weight=0.5"]),
+        other("tf-kd", &[])
+    );
     // Mixed before the first stage only, manifold mixup is mixup.
     assert_eq!(
         other("manifold-mixup", &["method.alpha=0.4", "method.deepest=0"]),

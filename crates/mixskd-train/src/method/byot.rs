@@ -29,6 +29,8 @@ struct OwnTeacher {
     weight: f64,
     /// Weight of the feature maps' mean squared differences.
     feature_weight: f64,
+    /// Weight of the branches' cross-entropies; the authors weigh them by 1 − α, and the divergences by α.
+    branch_task_weight: f64,
 }
 
 impl Default for OwnTeacher {
@@ -37,6 +39,7 @@ impl Default for OwnTeacher {
             temperature: 4.0,
             weight: 1.0,
             feature_weight: 0.05,
+            branch_task_weight: 1.0,
         }
     }
 }
@@ -45,11 +48,12 @@ impl Settings for OwnTeacher {
     fn validate(&self) -> Result<()> {
         config::temperature(self.temperature)?;
         config::weight("weight", self.weight)?;
-        config::weight("feature_weight", self.feature_weight)
+        config::weight("feature_weight", self.feature_weight)?;
+        config::weight("branch_task_weight", self.branch_task_weight)
     }
 }
 
-/// `Σ_k CE(z_k, y) + weight·Σ_{k<K} KL_T(z_k ‖ sg z_K) + feature_weight·Σ_{k<K} mean((F_k − sg F_K)²)`, k over the branches on
+/// `CE(z_K, y) + branch_task_weight·Σ_{k<K} CE(z_k, y) + weight·Σ_{k<K} KL_T(z_k ‖ sg z_K) + feature_weight·Σ_{k<K} mean((F_k − sg F_K)²)`, k over the branches on
 /// every shallow stage and the backbone K.
 struct Byot {
     network: Deep,
@@ -76,7 +80,7 @@ impl Method for Byot {
 
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let outputs = self.network.outputs(&batch.images, Mode::Train)?;
-        let task = deep::task(&outputs, &batch.labels)?;
+        let task = deep::task(&outputs, self.settings.branch_task_weight, &batch.labels)?;
         let (mut probability, mut feature) = (task.zeros_like()?, task.zeros_like()?);
         let (branches, deepest) = outputs.split_at(outputs.len() - 1);
         let teacher = &deepest[0];

@@ -29,6 +29,8 @@ struct Cutting {
     alpha: f64,
     /// One box per `batch` or per `sample`.
     lambda_per: LambdaPer,
+    /// Share of the batches that are cut; the others are trained on as they are. The authors' CIFAR recipe takes 0.5.
+    probability: f64,
 }
 
 impl Default for Cutting {
@@ -36,13 +38,15 @@ impl Default for Cutting {
         Self {
             alpha: 1.0,
             lambda_per: LambdaPer::Batch,
+            probability: 1.0,
         }
     }
 }
 
 impl Settings for Cutting {
     fn validate(&self) -> Result<()> {
-        config::alpha(self.alpha)
+        config::alpha(self.alpha)?;
+        config::within("probability", self.probability, 0.0, 1.0)
     }
 }
 
@@ -65,6 +69,7 @@ impl CutMix {
                 },
                 operator: Operator::Cutmix,
                 maps: MapMix::Lambda,
+                probability: settings.probability,
             },
         })
     }

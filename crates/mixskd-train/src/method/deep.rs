@@ -60,11 +60,15 @@ impl Deep {
     }
 }
 
-/// `Σ_k CE(z_k, y)` over every head.
-pub(super) fn task(heads: &[HeadOutput], labels: &Tensor) -> Result<Tensor> {
+/// `branches·Σ_{k<K} CE(z_k, y) + CE(z_K, y)` over every head, the backbone K last.
+pub(super) fn task(heads: &[HeadOutput], branches: f64, labels: &Tensor) -> Result<Tensor> {
     let mut total = Tensor::zeros((), heads[0].logits.dtype(), labels.device())?;
-    for head in heads {
-        total = (total + mixskd_losses::cross_entropy(&head.logits, labels)?)?;
+    for (k, head) in heads.iter().enumerate() {
+        let mut task = mixskd_losses::cross_entropy(&head.logits, labels)?;
+        if k + 1 < heads.len() && branches != 1.0 {
+            task = (task * branches)?;
+        }
+        total = (total + task)?;
     }
     Ok(total)
 }

@@ -78,7 +78,7 @@ impl Method for Dks {
         let logits: Vec<Tensor> = outputs.iter().map(|head| head.logits.clone()).collect();
         let synergy = mutual_kl(&logits, self.settings.temperature)?;
         let terms = [
-            ("task", 1.0, deep::task(&outputs, &batch.labels)?),
+            ("task", 1.0, deep::task(&outputs, 1.0, &batch.labels)?),
             ("synergy", self.settings.weight, synergy),
         ];
         StepOutput::of(&terms, &logits[logits.len() - 1], &batch.labels)

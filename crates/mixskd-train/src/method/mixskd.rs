@@ -165,6 +165,7 @@ impl MixSkd {
                 },
                 operator: parts.mixing,
                 maps: parts.map_mixing,
+                probability: 1.0,
             },
             objective,
         })

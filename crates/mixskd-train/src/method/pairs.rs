@@ -70,6 +70,8 @@ pub(super) struct Mixer {
     pub(super) sampler: PairSampler,
     pub(super) operator: Operator,
     pub(super) maps: MapMix,
+    /// Share of the batches that are mixed; the others stay as they are.
+    pub(super) probability: f64,
 }
 
 impl Mixer {
@@ -79,6 +81,7 @@ impl Mixer {
             sampler,
             operator: Operator::Mixup,
             maps: MapMix::Lambda,
+            probability: 1.0,
         }
     }
 
@@ -106,10 +109,18 @@ impl Mixer {
 
     fn draw(&self, site: &DrawSite) -> Result<(mixskd_data::Pairs, Vec<PixelBox>)> {
         let (epoch, step, batch) = (site.epoch as u64, site.step as u64, site.labels.len());
-        Ok(match self.operator {
+        let (mut pairs, mut boxes) = match self.operator {
             Operator::Mixup => (self.sampler.draw(epoch, step, batch)?, Vec::new()),
             Operator::Cutmix => self.sampler.draw_boxes(epoch, step, batch, site.size)?,
-        })
+        };
+        if !self.sampler.is_mixed(epoch, step, self.probability) {
+            pairs.partner = (0..batch as u32).collect();
+            pairs.lambda.fill(1.0);
+            boxes
+                .iter_mut()
+                .for_each(|cut| (cut.height, cut.width) = (0, 0));
+        }
+        Ok((pairs, boxes))
     }
 
     /// Whether a step with these draws reads nothing else that is drawn: boxes at the maps' own resolution are made on the way.

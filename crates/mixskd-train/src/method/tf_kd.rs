@@ -27,6 +27,8 @@ struct Teacher {
     temperature: f64,
     /// Weight of the divergence.
     weight: f64,
+    /// Weight of the cross-entropy; the paper's loss weighs it by 1 − α, and the divergence by α.
+    task_weight: f64,
 }
 
 impl Default for Teacher {
@@ -35,6 +37,7 @@ impl Default for Teacher {
             epsilon: 0.1,
             temperature: 20.0,
             weight: 1.0,
+            task_weight: 1.0,
         }
     }
 }
@@ -43,11 +46,12 @@ impl Settings for Teacher {
     fn validate(&self) -> Result<()> {
         config::within("epsilon", self.epsilon, 1e-6, 1.0 - 1e-6)?;
         config::temperature(self.temperature)?;
-        config::weight("weight", self.weight)
+        config::weight("weight", self.weight)?;
+        config::weight("task_weight", self.task_weight)
     }
 }
 
-/// `CE(z(x), y) + weight·KL_T(z(x) ‖ t_y)`: [`mixskd_losses::hand_made_teacher`].
+/// `task_weight·CE(z(x), y) + weight·KL_T(z(x) ‖ t_y)`: [`mixskd_losses::hand_made_teacher`].
 struct TfKd {
     backbone: Box<dyn Backbone>,
     settings: Teacher,
@@ -72,11 +76,12 @@ impl Method for TfKd {
             epsilon,
             temperature,
             weight,
+            task_weight,
         } = self.settings;
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
         let taught = hand_made_teacher(&logits, &batch.labels, epsilon, temperature)?;
         let terms = [
-            ("task", 1.0, cross_entropy(&logits, &batch.labels)?),
+            ("task", task_weight, cross_entropy(&logits, &batch.labels)?),
             ("teacher", weight, taught),
         ];
         StepOutput::of(&terms, &logits, &batch.labels)
