@@ -41,6 +41,7 @@ fn dataset() -> Dataset {
         test: samples(21),
         uniform: true,
         mirror: true,
+        crop: true,
         augment: Vec::new(),
         skipped: Vec::new(),
         notes: Vec::new(),

@@ -46,13 +46,14 @@ impl Observer for Progress {
             self.say("every epoch of this run is done already");
             return;
         }
+        let input = start.input;
         let from = match (start.first_epoch, start.first_step) {
             (0, 0) => String::new(),
             (done, 0) => format!(" on from epoch {}", done + 1),
             (done, step) => format!(" on from epoch {}, step {}", done + 1, step + 1),
         };
         self.say(&format!(
-            "training{from}: {} epoch{} of {} step{}, {} image{} each, into {}",
+            "training{from}: {} epoch{} of {} step{}, {} image{} each of {input} × {input} pixels, into {}",
             start.epochs,
             if start.epochs == 1 { "" } else { "s" },
             start.steps,

@@ -51,6 +51,9 @@ pub struct DataConfig {
     pub seed: u64,
     /// Whether training images are mirrored at random; without it as suits the data: photographs are, digits are not.
     pub flip: Option<bool>,
+    /// Whether training images are cropped at random: small ones padded by an eighth of their side first, others to between 8 and 100 % of their
+    /// area. Without it they are prepared as those of evaluation are.
+    pub crop: bool,
     /// Training augmentation beyond the crop and flip that suit the data, applied after them in this order: names of
     /// [`augment::ALL`](crate::augment::ALL), or tables `{ op = "NAME", … }` with options.
     pub augment: Vec<AugmentConfig>,
@@ -65,6 +68,7 @@ impl Default for DataConfig {
             skip_unreadable: false,
             seed: 0,
             flip: None,
+            crop: true,
             augment: Vec::new(),
         }
     }
@@ -130,6 +134,7 @@ impl DataConfig {
         Ok(Dataset {
             augment,
             mirror: self.flip.unwrap_or(dataset.mirror),
+            crop: self.crop,
             ..dataset
         })
     }

@@ -32,6 +32,8 @@ pub struct Dataset {
     pub uniform: bool,
     /// Whether the mirror image of a thing is still that thing: not so for digits and letters.
     pub mirror: bool,
+    /// Whether training images are cropped at random as suits the data; without it they are prepared as those of evaluation are.
+    pub crop: bool,
     /// Training augmentation beyond what suits the data anyway, applied after it.
     pub augment: Vec<Arc<dyn Augment>>,
     /// Unreadable files that were left out, each with the reason.
@@ -103,7 +105,12 @@ impl Dataset {
     /// When `size` is 0 or above 8,192.
     pub fn train_pipeline(&self, size: usize) -> Result<Pipeline> {
         check_size(size)?;
-        let mut ops = self.preset().train(size, self.size, self.mirror);
+        let preset = self.preset();
+        let mut ops = if self.crop {
+            preset.train(size, self.size, self.mirror)
+        } else {
+            preset.train_whole(size, self.size, self.mirror)
+        };
         ops.extend_from_slice(&self.augment);
         Pipeline::new(ops, &self.mean, &self.std)
     }

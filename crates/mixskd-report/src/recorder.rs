@@ -195,6 +195,7 @@ mod tests {
             epochs: 4,
             steps: 10,
             batch: 8,
+            input: 32,
         }
     }
 

@@ -19,6 +19,8 @@ pub struct RunStart<'a> {
     pub steps: usize,
     /// Original images of one step.
     pub batch: usize,
+    /// Side of the network's input in pixels.
+    pub input: usize,
 }
 
 /// What is known after a step.

@@ -289,6 +289,7 @@ impl Trainer {
             epochs: self.config.run.epochs,
             steps,
             batch: world * self.config.run.batch,
+            input: self.config.run.image_size,
         });
         if self.progress == Progress::default() {
             self.require_start()?;

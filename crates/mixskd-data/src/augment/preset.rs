@@ -40,9 +40,19 @@ impl Preset {
                 ..Default::default()
             })],
         };
-        if mirror {
-            ops.push(Arc::new(Flip::default()));
-        }
+        ops.extend(flip(mirror));
+        ops
+    }
+
+    /// The same without the random crop: the image as evaluation takes it, and the flip.
+    pub fn train_whole(
+        self,
+        size: usize,
+        natural: (usize, usize),
+        mirror: bool,
+    ) -> Vec<Arc<dyn Augment>> {
+        let mut ops = self.eval(size, natural);
+        ops.extend(flip(mirror));
         ops
     }
 
@@ -56,6 +66,10 @@ impl Preset {
             ],
         }
     }
+}
+
+fn flip(mirror: bool) -> Option<Arc<dyn Augment>> {
+    mirror.then(|| Arc::new(Flip::default()) as _)
 }
 
 /// What brings images of `natural` size to `size × size`: nothing when they have it.

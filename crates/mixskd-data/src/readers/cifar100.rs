@@ -63,6 +63,7 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         test: Arc::new(test),
         uniform: true,
         mirror: true,
+        crop: true,
         augment: Vec::new(),
         skipped: Vec::new(),
         notes: Vec::new(),

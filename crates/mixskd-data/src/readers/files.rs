@@ -51,6 +51,7 @@ pub(super) fn assemble(
         test: Arc::new(FileSamples::new(test, 3).below(dir.into())),
         uniform: uniform.is_some(),
         mirror: true,
+        crop: true,
         augment: Vec::new(),
         skipped,
         notes,

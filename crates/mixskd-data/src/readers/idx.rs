@@ -135,6 +135,7 @@ pub(super) fn assemble(
         uniform: true,
         // An unknown grey set of this format is most likely one of digits or letters.
         mirror: recipe.is_some_and(|recipe| recipe.mirror),
+        crop: true,
         augment: Vec::new(),
         skipped: Vec::new(),
         notes: Vec::new(),

@@ -75,6 +75,7 @@ pub(super) fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         test: Arc::new(test),
         uniform: true,
         mirror: recipe.mirror,
+        crop: true,
         augment: Vec::new(),
         skipped: Vec::new(),
         notes: Vec::new(),

@@ -1,6 +1,7 @@
 //! Folders of pictures.
 
 use super::*;
+use crate::rng::{Purpose, stream};
 
 #[test]
 fn a_folder_splits_by_class_with_its_seed() {
@@ -482,5 +483,31 @@ fn mirroring_suits_the_data_unless_it_is_said() {
             ..config(dir.path())
         };
         assert_eq!(config.open().unwrap().mirror, mirror);
+    }
+}
+
+#[test]
+fn without_crop_and_flip_training_images_are_prepared_as_for_evaluation() {
+    let dir = tempfile::tempdir().unwrap();
+    example("folder", dir.path());
+    for crop in [true, false] {
+        let config = DataConfig {
+            crop,
+            flip: Some(false),
+            ..config(dir.path())
+        };
+        let dataset = config.open().unwrap();
+        let image = dataset.train.image(0).unwrap();
+        let pipeline = dataset.train_pipeline(6).unwrap();
+        let plain = dataset.eval_pipeline(6).unwrap().tensor(&image).unwrap();
+        let plain = plain.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let is_plain = |epoch: u64| {
+            let rng = &mut stream(0, epoch, 0, Purpose::Augment);
+            let mut out = vec![0.0; plain.len()];
+            pipeline.apply(image.view(), (6, 6), rng, &mut out).unwrap();
+            out == plain
+        };
+        let same = (0..8).filter(|epoch| is_plain(*epoch)).count();
+        assert_eq!(same == 8, !crop, "{same} of 8");
     }
 }
