@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::RunDir;
+
 /// Shorthand for a result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -161,6 +163,22 @@ impl Error {
             rank,
             message: message.into(),
             hint: "rank 0 says where the run stands; start every rank again with --resume".into(),
+        }
+    }
+
+    /// Where the run stands that another process ended, to whoever holds its directory.
+    pub(crate) fn with_place_of(self, run: &RunDir) -> Self {
+        match (self, run.newest_checkpoint_path()) {
+            (Self::Peer { rank, message, .. }, Some(checkpoint)) => Self::Peer {
+                rank,
+                message,
+                hint: format!(
+                    "see to that, and start every rank again with `mixskd train --resume {}`, which goes on from {}",
+                    word(run.path()),
+                    checkpoint.display()
+                ),
+            },
+            (other, _) => other,
         }
     }
 

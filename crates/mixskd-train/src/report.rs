@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EpochRecord, HeadScore};
+use crate::method::{BACKBONE, SELF_TEACHER};
+use crate::{EpochRecord, Error, HeadScore, Result, RunDir, Trainer};
 
 /// The best score that some head reached at some epoch, chosen on the test images and so no honest headline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +67,7 @@ pub struct Report {
 }
 
 /// The best of `heads` over all epochs; the earlier epoch and the earlier head win a tie.
-pub(crate) fn best(records: &[EpochRecord], heads: impl Fn(&HeadScore) -> bool) -> Option<Best> {
+fn best(records: &[EpochRecord], heads: impl Fn(&HeadScore) -> bool) -> Option<Best> {
     let mut best: Option<Best> = None;
     for record in records {
         for head in record.heads.iter().filter(|head| heads(head)) {
@@ -82,4 +83,108 @@ pub(crate) fn best(records: &[EpochRecord], heads: impl Fn(&HeadScore) -> bool) 
         }
     }
     best
+}
+
+/// The best of all heads that the published figures choose from: the backbone's and the branches', and not the self-teacher's, which sees the maps of
+/// all of them.
+fn best_head(records: &[EpochRecord]) -> Option<Best> {
+    best(records, |head| head.name != SELF_TEACHER)
+}
+
+impl Trainer {
+    /// What became of a run with these `records`.
+    pub(crate) fn report(&self, records: &[EpochRecord], run: &RunDir) -> Result<Report> {
+        let found = (
+            records.last(),
+            best(records, |head| head.name == BACKBONE),
+            best_head(records),
+        );
+        let (Some(last), Some(best_backbone), Some(best_head)) = found else {
+            return Err(Error::config(
+                "run.epochs",
+                "the run has no finished epoch to report",
+            ));
+        };
+        let training_seconds: f64 = records
+            .iter()
+            .map(|r| self.samples_per_epoch() as f64 / r.samples_per_s.max(f64::MIN_POSITIVE))
+            .sum();
+        Ok(Report {
+            method: self.config.method.name().into(),
+            model: self.model.name.clone(),
+            width: self.model.width,
+            data: self.dataset.name.clone(),
+            classes: self.dataset.classes.len(),
+            epochs: records.len(),
+            seed: self.config.run.seed,
+            top1: last.top1,
+            top5: last.top5,
+            test_loss: last.test_loss,
+            heads: last.heads.clone(),
+            best_backbone,
+            best_head,
+            parameters_kept: self.store.count(BACKBONE),
+            parameters_training: self.store.count(""),
+            seconds: records.iter().map(|record| record.seconds).sum(),
+            samples_per_s: (records.len() * self.samples_per_epoch()) as f64 / training_seconds,
+            // Of every process that worked on the run, and not of the last alone.
+            peak_memory_bytes: records
+                .iter()
+                .map(|record| record.peak_memory_bytes)
+                .fold(crate::machine::peak_resident_bytes(), Option::max),
+            dir: run.path().to_path_buf(),
+            weights: run.weights(),
+        })
+    }
+
+    fn samples_per_epoch(&self) -> usize {
+        self.steps_per_epoch() * self.config.run.batch * self.place().world
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_head_is_no_self_teacher_and_the_earlier_wins_a_tie() {
+        let record = |epoch: usize, scores: &[(&str, f64)]| {
+            let heads = scores.iter().map(|(name, top1)| HeadScore {
+                name: (*name).into(),
+                top1: *top1,
+                top5: 1.0,
+                loss: 0.5,
+            });
+            let heads: Vec<_> = heads.collect();
+            EpochRecord {
+                epoch,
+                lr: 0.1,
+                loss: 1.0,
+                terms: std::collections::BTreeMap::new(),
+                train_top1: 0.5,
+                top1: 0.5,
+                top5: 1.0,
+                test_loss: 0.5,
+                heads,
+                samples_per_s: 100.0,
+                seconds: 1.0,
+                peak_memory_bytes: None,
+            }
+        };
+        let records = [
+            record(
+                1,
+                &[(BACKBONE, 0.5), ("branch 1", 0.6), (SELF_TEACHER, 0.9)],
+            ),
+            record(
+                2,
+                &[(BACKBONE, 0.55), ("branch 1", 0.6), (SELF_TEACHER, 0.95)],
+            ),
+        ];
+        let of = |best: Option<Best>| best.map(|best| (best.epoch, best.head));
+        assert_eq!(of(best_head(&records)), Some((1, "branch 1".into())));
+        let backbone = best(&records, |head| head.name == BACKBONE);
+        assert_eq!(of(backbone), Some((2, BACKBONE.into())));
+        assert_eq!(of(best_head(&[])), None);
+    }
 }

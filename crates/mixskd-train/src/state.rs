@@ -137,17 +137,23 @@ impl Trainer {
         run.begin_checkpoint(&self.checkpoint(method)?, &self.to_host, keep)
     }
 
-    /// `error`, and where it is one image's, a checkpoint of all steps before.
+    /// `error`, and where it is one image's, a checkpoint of all steps before. Several processes have written it together, where they could.
     pub(crate) fn keep(&mut self, run: &RunDir, error: Error) -> Error {
         let steps = self.progress.steps_done;
         let alone = self.place().world == 1 && !self.gpu.is_ahead();
         let between = steps.is_multiple_of(self.config.optimizer.accumulate)
             || steps == self.steps_per_epoch();
-        if !matches!(error, Error::Data(_)) || !alone || steps == 0 || !between {
+        let may_write = alone && steps > 0 && between;
+        if !matches!(error, Error::Data(_)) || !(may_write || self.kept) {
             return error;
         }
         let cause = error.cause();
-        let written = self.write_checkpoint(run).and_then(|()| run.settle());
+        let written = if self.kept {
+            Ok(())
+        } else {
+            self.write_checkpoint(run)
+        };
+        let written = written.and_then(|()| run.settle());
         match (written, run.newest_checkpoint_path()) {
             (Ok(()), Some(checkpoint)) => Error::Kept {
                 cause,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use mixskd_data::{BatchNeeds, Dataset, Identity, Loader, LoaderConfig, Shard, recipe};
 use mixskd_models::{ModelConfig, ParamStore};
+use serde::{Deserialize, Serialize};
 
 use crate::average::Average;
 use crate::cadence::Cadence;
@@ -15,10 +16,9 @@ use crate::evaluate::{FirstHead, evaluate_batches};
 use crate::feed::Feed;
 use crate::gpu_step::{GpuStepper, Launching};
 use crate::init;
-use crate::method::{self, BACKBONE, Method, MethodInputs, SELF_TEACHER, TrainBatch};
+use crate::method::{self, Method, MethodInputs, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
-use crate::report::best;
 use crate::step::{Broken, Outcome, Updater};
 use crate::to_host::ToHost;
 use crate::{
@@ -47,6 +47,8 @@ pub struct Trainer {
     pub(crate) control: Control,
     pub(crate) group: Group,
     pub(crate) start: Result<Option<Start>>,
+    /// A checkpoint was written because of an image that cannot be read, whose error is on its way.
+    pub(crate) kept: bool,
     /// Made when it is first asked for.
     pub(crate) identity: OnceLock<Identity>,
 }
@@ -229,6 +231,7 @@ impl Trainer {
             control: Control::default(),
             group: Group::apart(place),
             start,
+            kept: false,
             identity: OnceLock::new(),
         })
     }
@@ -270,7 +273,7 @@ impl Trainer {
     /// what was written before stays.
     pub fn run(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
         self.train(run, observer).map_err(|error| {
-            let error = run.explain(self.keep(run, error));
+            let error = run.explain(self.keep(run, error)).with_place_of(run);
             self.group.farewell(&error);
             error
         })
@@ -342,11 +345,16 @@ impl Trainer {
                 if self.gpu.is_ahead() {
                     continue;
                 }
+                if !self.group.is_alone() && ahead.is_none() {
+                    // Whether everybody has a next batch is found out while all can still write a checkpoint together.
+                    ahead = (batches.next()).map(|next| self.prepare(next?, epoch));
+                }
                 let asked = self.group.wishes(Wishes {
                     checkpoint: self.control.take_checkpoint() || cadence.is_due(place),
                     stop: self.control.is_stopped(),
+                    keep: matches!(ahead, Some(Err(Error::Data(_)))) && !self.group.is_alone(),
                 })?;
-                due |= asked.checkpoint;
+                due |= asked.checkpoint || asked.keep;
                 if update && asked.stop {
                     return Err(self.stopped(run)?);
                 }
@@ -354,6 +362,7 @@ impl Trainer {
                     self.write_checkpoint(run)?;
                     cadence.written();
                     due = false;
+                    self.kept = asked.keep;
                 }
             }
             drop(batches);
@@ -361,9 +370,29 @@ impl Trainer {
             let training = self.progress.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());
             let samples_per_s = meter.samples() as f64 / training;
-            let evaluate = || self.evaluate_and_save(run, epoch, observer);
-            let Some(heads) = self.group.firsts(evaluate)? else {
-                return Err(self.stopped(run)?);
+            let mut unread = None;
+            let evaluate = || match self.evaluate_and_save(run, epoch, observer) {
+                Ok(Some(heads)) => Ok(Evaluated::Heads(heads)),
+                Ok(None) => Ok(Evaluated::Stopped),
+                Err(error @ Error::Data(_)) if !self.group.is_alone() => {
+                    unread = Some(error);
+                    Ok(Evaluated::Unread)
+                }
+                Err(error) => Err(error),
+            };
+            let heads = match self.group.firsts(evaluate)? {
+                Evaluated::Heads(heads) => heads,
+                Evaluated::Stopped => return Err(self.stopped(run)?),
+                Evaluated::Unread => {
+                    self.write_checkpoint(run)?;
+                    self.kept = true;
+                    if let Some(error) = unread {
+                        return Err(error);
+                    }
+                    // Its words are on their way.
+                    self.group.wishes(Wishes::default())?;
+                    return Err(Error::peer(0, "could not read an image"));
+                }
             };
             let backbone = &heads[0];
             let record = EpochRecord {
@@ -497,54 +526,16 @@ impl Trainer {
         };
         Err(not_finite(broken, epoch, self.steps_per_epoch() - 1, run))
     }
+}
 
-    fn report(&self, records: &[EpochRecord], run: &RunDir) -> Result<Report> {
-        let found = (
-            records.last(),
-            best(records, |head| head.name == BACKBONE),
-            best(records, |head| head.name != SELF_TEACHER),
-        );
-        let (Some(last), Some(best_backbone), Some(best_head)) = found else {
-            return Err(Error::config(
-                "run.epochs",
-                "the run has no finished epoch to report",
-            ));
-        };
-        let training_seconds: f64 = records
-            .iter()
-            .map(|r| self.samples_per_epoch() as f64 / r.samples_per_s.max(f64::MIN_POSITIVE))
-            .sum();
-        Ok(Report {
-            method: self.config.method.name().into(),
-            model: self.model.name.clone(),
-            width: self.model.width,
-            data: self.dataset.name.clone(),
-            classes: self.dataset.classes.len(),
-            epochs: records.len(),
-            seed: self.config.run.seed,
-            top1: last.top1,
-            top5: last.top5,
-            test_loss: last.test_loss,
-            heads: last.heads.clone(),
-            best_backbone,
-            best_head,
-            parameters_kept: self.store.count(BACKBONE),
-            parameters_training: self.store.count(""),
-            seconds: records.iter().map(|record| record.seconds).sum(),
-            samples_per_s: (records.len() * self.samples_per_epoch()) as f64 / training_seconds,
-            // Of every process that worked on the run, and not of the last alone.
-            peak_memory_bytes: records
-                .iter()
-                .map(|record| record.peak_memory_bytes)
-                .fold(crate::machine::peak_resident_bytes(), Option::max),
-            dir: run.path().to_path_buf(),
-            weights: run.weights(),
-        })
-    }
-
-    fn samples_per_epoch(&self) -> usize {
-        self.steps_per_epoch() * self.config.run.batch * self.place().world
-    }
+/// How an evaluation ended.
+#[derive(Serialize, Deserialize)]
+enum Evaluated {
+    Heads(Vec<HeadScore>),
+    /// The run is to stop.
+    Stopped,
+    /// An image cannot be read.
+    Unread,
 }
 
 /// `limit` where it is above 0 and below `count`.

@@ -217,6 +217,57 @@ fn who_fails_before_the_others_are_met_tells_them() {
     end(first).refused(1, "rank 1 failed: nowhere", again);
 }
 
+#[test]
+fn an_image_that_cannot_be_read_costs_no_process_the_steps_before() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 32);
+    let run = format!("{TINY} {RUN}").replace("--checkpoint-every 1", "");
+    let [first, second] = two(dir.path(), &format!("{run} --out straight")).map(end);
+    (first.ok(), second.ok());
+    let straight = dir.path().join("straight");
+
+    // Where in an epoch a training image comes up its number decides; an image of the test set comes up after the first epoch.
+    let mut kept = [0, 0];
+    let images = [3, 5, 9, 14, 20, 27].map(|n| format!("pets/train/cat/{n:02}.png"));
+    for (k, image) in images
+        .iter()
+        .map(String::as_str)
+        .chain(["pets/val/dog/03.png"])
+        .enumerate()
+    {
+        let path = dir.path().join(image);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let out = format!("r{k}");
+        let [first, second] = two(dir.path(), &format!("{run} --out {out}")).map(end);
+        let (first_said, second_said) = (&first.stderr, &second.stderr);
+        assert_eq!(
+            (first.status, second.status),
+            (1, 1),
+            "{first_said}{second_said}"
+        );
+        let own = first_said.contains("the steps before are in ");
+        assert!(first_said.contains(image) && second_said.contains(image));
+        let name = dir.path().join(&out);
+        if has_checkpoint(&name) {
+            kept[usize::from(own)] += 1;
+            assert!(
+                first_said.contains(&format!("--resume {out}")),
+                "{first_said}"
+            );
+            let step = std::fs::read_dir(name.join("checkpoints")).unwrap().count();
+            assert_eq!(step, 1);
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let [first, second] =
+            two(dir.path(), &format!("train --resume {out} --threads 1")).map(end);
+        (first.ok(), second.ok());
+        assert_eq!(metrics(&name), metrics(&straight), "{image}");
+        assert!(weights(&name) == weights(&straight), "{image}");
+    }
+    assert!(kept[0] > 0 && kept[1] > 1, "{kept:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_signal_to_one_stops_both() {

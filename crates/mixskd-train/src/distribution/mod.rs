@@ -70,6 +70,8 @@ pub(crate) struct Wishes {
     pub(crate) checkpoint: bool,
     /// To stop.
     pub(crate) stop: bool,
+    /// To keep what there is: a process will not get its next batch.
+    pub(crate) keep: bool,
 }
 
 impl Group {
@@ -165,12 +167,18 @@ impl Group {
 
     /// What any of them was asked for.
     pub(crate) fn wishes(&self, own: Wishes) -> Result<Wishes> {
-        let Wishes { checkpoint, stop } = own;
-        let all = self.collective.gather(&[checkpoint.into(), stop.into()])?;
+        let Wishes {
+            checkpoint,
+            stop,
+            keep,
+        } = own;
+        let own = [checkpoint, stop, keep].map(u8::from);
+        let all = self.collective.gather(&own)?;
         let any = |at: usize| all.iter().any(|wishes| wishes.get(at) == Some(&1));
         Ok(Wishes {
             checkpoint: any(0),
             stop: any(1),
+            keep: any(2),
         })
     }
 
