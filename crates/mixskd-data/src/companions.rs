@@ -1,5 +1,7 @@
 //! What a batch holds beside one view of each of its images.
 
+use std::collections::BTreeMap;
+
 use rand::Rng;
 use rand::seq::index;
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,7 @@ impl BatchNeeds {
         match self {
             Self::Anchors => 1,
             Self::Views(views) => views.max(1),
-            Self::SameClass(companions) => companions + 1,
+            Self::SameClass(companions) => companions.saturating_add(1),
         }
     }
 }
@@ -40,20 +42,17 @@ impl BatchNeeds {
 pub(crate) struct Companions {
     needs: BatchNeeds,
     /// Indices of every class, where companions are drawn from.
-    classes: Vec<Vec<u32>>,
+    classes: BTreeMap<u32, Vec<u32>>,
     seed: u64,
 }
 
 impl Companions {
     pub(crate) fn new(needs: BatchNeeds, samples: &dyn Samples, seed: u64) -> Self {
-        let mut classes: Vec<Vec<u32>> = Vec::new();
+        let mut classes: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         if matches!(needs, BatchNeeds::SameClass(_)) {
             for at in 0..samples.len() {
-                let class = samples.label(at) as usize;
-                if classes.len() <= class {
-                    classes.resize(class + 1, Vec::new());
-                }
-                classes[class].push(at as u32);
+                let class = samples.label(at);
+                classes.entry(class).or_default().push(at as u32);
             }
         }
         Self {
@@ -88,7 +87,9 @@ impl Companions {
 
     /// `count` images of the anchor's class.
     fn of(&self, anchor: u32, class: u32, count: usize, epoch: u64) -> Vec<u32> {
-        let class = &self.classes[class as usize];
+        let Some(class) = self.classes.get(&class) else {
+            return vec![anchor; count];
+        };
         let own = class.partition_point(|&index| index < anchor);
         let others = class.len() - 1;
         // The others are counted with the anchor left out.

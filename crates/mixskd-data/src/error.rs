@@ -49,6 +49,14 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// An augmentation refused an image.
+    #[error("{origin}: {source}")]
+    Augment {
+        /// The image: its file, or its record in a file.
+        origin: String,
+        /// What the augmentation said.
+        source: Box<Error>,
+    },
     /// A setting is unknown or out of its range.
     #[error("{key}: {message}\nhint: {hint}")]
     Config {
@@ -75,6 +83,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// What [`Pipeline::apply`](crate::Pipeline::apply) said, of the image that is called `origin`.
+    #[must_use]
+    pub fn of(self, origin: impl Into<String>) -> Self {
+        let origin = origin.into();
+        match self {
+            Self::Image { message, hint, .. } => Self::Image {
+                origin,
+                message,
+                hint,
+            },
+            other => Self::Augment {
+                origin,
+                source: Box::new(other),
+            },
+        }
+    }
+
     /// An [`Error::Io`], as a closure for `map_err`.
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();

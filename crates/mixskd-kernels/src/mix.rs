@@ -17,7 +17,7 @@ use crate::{Error, Result, compose, gpu, shape};
 /// - `lambda`: `[batch]`, of `x`'s dtype; no gradient flows to it
 ///
 /// # Errors
-/// When a shape does not fit or a partner is out of range.
+/// When a shape does not fit, `x` is not of floats, or a partner is out of range.
 pub fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Result<Tensor> {
     let Some(&batch) = x.dims().first() else {
         return Err(Error::Shape {
@@ -27,6 +27,15 @@ pub fn interpolate(x: &Tensor, partner: &Tensor, lambda: &Tensor) -> Result<Tens
             got: vec![],
         });
     };
+    if !x.dtype().is_float() {
+        return Err(Error::Config {
+            op: "interpolate",
+            message: format!(
+                "input must be floats, got {:?}: bytes of images are normalised, or made floats, before they are mixed",
+                x.dtype()
+            ),
+        });
+    }
     shape::exactly("interpolate", "partner", partner, &[batch])?;
     shape::exactly("interpolate", "lambda", lambda, &[batch])?;
     if let Some(y) = gpu::interpolate(x, partner, lambda)? {

@@ -127,4 +127,9 @@ fn interpolate_refuses_a_partner_outside() {
         error.to_string(),
         "interpolate: partner 2 is not in a batch of 2"
     );
+    // A weight of 0.7 is none among bytes.
+    let bytes = Tensor::new(&[[100u8, 100], [200, 200]], &Device::Cpu).unwrap();
+    let partner = Tensor::new(&[1u32, 0], &Device::Cpu).unwrap();
+    let error = interpolate(&bytes, &partner, &random(&[2], 2)).unwrap_err();
+    assert!(error.to_string().contains("must be floats, got U8"));
 }

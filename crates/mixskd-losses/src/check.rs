@@ -7,7 +7,10 @@ use crate::{Error, Result};
 /// Batch and classes of a `[batch, class]` tensor with at least one of each.
 pub(crate) fn logits(op: &'static str, what: &str, x: &Tensor) -> Result<(usize, usize)> {
     match x.dims2() {
-        Ok((batch, classes)) if batch > 0 && classes > 0 => Ok((batch, classes)),
+        Ok((batch, classes)) if batch > 0 && classes > 0 => {
+            floats(op, what, x)?;
+            Ok((batch, classes))
+        }
         _ => Err(Error::Shape {
             op,
             what: what.into(),
@@ -15,6 +18,19 @@ pub(crate) fn logits(op: &'static str, what: &str, x: &Tensor) -> Result<(usize,
             got: x.dims().to_vec(),
         }),
     }
+}
+
+/// `x` holds floats, of whatever precision.
+pub(crate) fn floats(op: &'static str, what: &str, x: &Tensor) -> Result<()> {
+    if x.dtype().is_float() {
+        return Ok(());
+    }
+    Err(Error::DType {
+        op,
+        what: what.into(),
+        wanted: "floats",
+        got: x.dtype(),
+    })
 }
 
 /// `x` has exactly the dimensions `wanted`.
@@ -38,7 +54,7 @@ pub(crate) fn labels(op: &'static str, what: &'static str, x: &Tensor, batch: us
     }
     Err(Error::DType {
         op,
-        what,
+        what: what.into(),
         wanted: "u32 class indices",
         got: x.dtype(),
     })

@@ -24,7 +24,7 @@ pub enum Error {
         /// The loss.
         op: &'static str,
         /// Which argument.
-        what: &'static str,
+        what: String,
         /// The type that was wanted, in words.
         wanted: &'static str,
         /// The type that came.
@@ -68,4 +68,14 @@ pub enum Error {
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(inner) => inner,
+            Error::Kernel(inner) => inner.into(),
+            other => Self::wrap(other),
+        }
+    }
 }

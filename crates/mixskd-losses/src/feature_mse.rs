@@ -16,7 +16,7 @@ use crate::{Error, Result, check};
 /// - result: `[]`
 ///
 /// # Errors
-/// When the shapes differ or hold no element.
+/// When the shapes differ or hold no element, or the elements are no floats.
 pub fn feature_mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.elem_count() == 0 {
         return Err(Error::Shape {
@@ -27,6 +27,8 @@ pub fn feature_mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         });
     }
     check::exactly("feature_mse", "b", b, a.dims())?;
+    check::floats("feature_mse", "a", a)?;
+    check::floats("feature_mse", "b", b)?;
     // A GPU's kernel adds in float whatever it reads.
     if a.dtype() == DType::BF16 && b.dtype() == DType::BF16 && has_gpu_kernels(a.device()) {
         return Ok(mixskd_kernels::mse(a, b)?);

@@ -30,24 +30,20 @@ pub fn hand_made_teacher(
     check::open_fraction("epsilon", epsilon)?;
     let other = (epsilon / classes.saturating_sub(1).max(1) as f64).ln();
     let own = (1.0 - epsilon).ln();
-    // One row for each class, of which every sample takes its label's.
-    let rows = (0..classes * classes)
-        .map(|at| {
-            if at / classes == at % classes {
-                own
-            } else {
-                other
-            }
-        })
-        .collect::<Vec<f64>>();
-    let rows = Tensor::from_vec(rows, (classes, classes), &Device::Cpu)?;
+    let device = logits.device();
     // Metal knows no f64.
-    let rows = if logits.device().is_metal() {
-        rows.to_dtype(DType::F32)?
+    let dtype = if device.is_metal() {
+        DType::F32
     } else {
-        rows
+        DType::F64
     };
-    let teacher = rows.to_device(logits.device())?.index_select(labels, 0)?;
+    let all = |value: f64| {
+        let value = Tensor::new(value, &Device::Cpu)?.to_dtype(dtype)?;
+        value.to_device(device)?.broadcast_as((batch, classes))
+    };
+    let indices = Tensor::arange(0, classes as u32, device)?;
+    let is_own = indices.broadcast_eq(&labels.unsqueeze(1)?)?;
+    let teacher = is_own.where_cond(&all(own)?, &all(other)?)?;
     // The teacher is given in f64: rounded to the logits' type, it would be another one.
     let student = logits.to_dtype(teacher.dtype())?;
     let loss = kl_divergence(&student, &teacher, temperature)?;

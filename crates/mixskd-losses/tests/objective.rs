@@ -7,7 +7,7 @@
 
 mod common;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use common::{Numbers, check_close, outputs_from, scalar};
 use mixskd_losses::objective::ALL;
 use mixskd_losses::{DiscriminatorMode, Error, MixSkdOutputs, ObjectiveConfig, objective};
@@ -356,6 +356,21 @@ fn shapes_and_types_are_named() {
         message(mixskd_losses::cross_entropy(&labels, &labels)),
         "cross_entropy: logits must be [batch, class], neither of them 0, got [2]"
     );
+    let bytes = Tensor::zeros((2, 3), DType::U8, &Device::Cpu).unwrap();
+    for refused in [
+        message(mixskd_losses::cross_entropy(&bytes, &labels)),
+        message(mixskd_losses::kl_divergence(&bytes, &bytes, 3.0)),
+        message(mixskd_losses::feature_mse(&bytes, &bytes)),
+        message(mixskd_losses::mix_cross_entropy(
+            &bytes,
+            &labels,
+            &labels,
+            &n.lambda(2),
+        )),
+        message(mixskd_losses::hand_made_teacher(&bytes, &labels, 0.1, 2.0)),
+    ] {
+        assert!(refused.ends_with("must be floats, got U8"), "{refused}");
+    }
     assert_eq!(
         message(mixskd_losses::kl_divergence(
             &logits,

@@ -32,6 +32,13 @@ impl Control {
         self.checkpoint.store(true, Ordering::SeqCst);
     }
 
+    /// Takes back what was asked for: a trainer that has been stopped goes on after it, with another call of
+    /// [`Trainer::run`](crate::Trainer::run).
+    pub fn reset(&self) {
+        self.stop.store(false, Ordering::SeqCst);
+        self.checkpoint.store(false, Ordering::SeqCst);
+    }
+
     /// Whether [`Self::stop`] was called.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)

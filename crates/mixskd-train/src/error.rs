@@ -52,10 +52,10 @@ pub enum Error {
         checkpoint: PathBuf,
     },
     /// An image could not be read; a checkpoint holds the steps before.
-    #[error("{cause}; the steps before are in {}", checkpoint.display())]
+    #[error("{}; the steps before are in {}", source.cause(), checkpoint.display())]
     Kept {
         /// Which, and why not.
-        cause: String,
+        source: Box<Error>,
         /// The run directory.
         dir: PathBuf,
         /// The checkpoint.

@@ -107,37 +107,53 @@ impl OptimizerConfig {
         )
     }
 
-    /// The optimiser of `parameters`, with velocities of zero.
+    /// The optimiser of `parameters`, with velocities of zero. The learning rate is given to each step; `lr` is the schedule's.
     ///
     /// # Errors
-    /// When a setting is out of range.
+    /// When a setting is out of range, two parameters have one name, or `clip_norm`, `accumulate` or `ema_decay` is set, which are the
+    /// [`Trainer`](crate::Trainer)'s work and not the optimiser's.
     pub fn build(&self, parameters: Vec<(String, Var)>) -> Result<Sgd> {
+        let set = [
+            ("clip_norm", self.clip_norm != 0.0),
+            ("accumulate", self.accumulate > 1),
+            ("ema_decay", self.ema_decay != 0.0),
+        ];
+        if let Some((key, _)) = set.iter().find(|(_, set)| *set) {
+            return Err(Error::Config {
+                place: format!("optimizer.{key}"),
+                message: "is done by the trainer, and not by the optimiser alone".into(),
+                hint: Some("leave it out, and do it around `Sgd::step`".into()),
+            });
+        }
         self.build_with(parameters, |_| 1.0)
     }
 
-    /// The same, the parameter called `name` learning at `factor(name)` times the learning rate.
+    /// The same for a trainer, the parameter called `name` learning at `factor(name)` times the learning rate.
     ///
     /// # Errors
-    /// When a setting is out of range.
-    pub fn build_with(
+    /// When a setting is out of range, or two parameters have one name.
+    pub(crate) fn build_with(
         &self,
         parameters: Vec<(String, Var)>,
         factor: impl Fn(&str) -> f64,
     ) -> Result<Sgd> {
         self.validate()?;
-        let slots = parameters
-            .into_iter()
-            .map(|(name, parameter)| {
-                let velocity =
-                    Var::zeros(parameter.shape(), parameter.dtype(), parameter.device())?;
-                let slot = Slot {
-                    parameter,
-                    velocity,
-                    factor: factor(&name),
-                };
-                Ok((name, slot))
-            })
-            .collect::<Result<_>>()?;
+        let mut slots = BTreeMap::new();
+        for (name, parameter) in parameters {
+            let velocity = Var::zeros(parameter.shape(), parameter.dtype(), parameter.device())?;
+            let slot = Slot {
+                parameter,
+                velocity,
+                factor: factor(&name),
+            };
+            if slots.insert(name.clone(), slot).is_some() {
+                return Err(Error::Config {
+                    place: "parameters".into(),
+                    message: format!("two of them are called `{name}`"),
+                    hint: Some("put another prefix before those of each network".into()),
+                });
+            }
+        }
         Ok(Sgd {
             config: self.clone(),
             slots,
@@ -180,8 +196,12 @@ impl Sgd {
     /// A parameter the loss does not reach is left alone, decay included, as PyTorch does.
     ///
     /// # Errors
-    /// When a gradient's shape does not fit its parameter.
+    /// When a gradient's shape does not fit its parameter, or `lr` is not finite.
     pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<()> {
+        if !lr.is_finite() {
+            let message = format!("must be finite, got {lr}");
+            return Err(Error::config("optimizer.lr", message));
+        }
         self.update(&self.gradients(gradients), lr)
     }
 
@@ -278,5 +298,62 @@ impl Sgd {
             slot.velocity.set(stored)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    fn parameter(name: &str) -> (String, Var) {
+        let zeros = Var::zeros(2, DType::F32, &Device::Cpu).unwrap();
+        (name.into(), zeros)
+    }
+
+    #[test]
+    fn what_the_optimiser_alone_does_not_do_is_refused() {
+        let set: [(fn(&mut OptimizerConfig), &str); 3] = [
+            (|c| c.clip_norm = 1.0, "clip_norm"),
+            (|c| c.accumulate = 2, "accumulate"),
+            (|c| c.ema_decay = 0.9, "ema_decay"),
+        ];
+        for (set, key) in set {
+            let mut config = OptimizerConfig::default();
+            set(&mut config);
+            let error = config.build(vec![parameter("w")]).err().unwrap();
+            assert!(error.to_string().starts_with(&format!("optimizer.{key}: ")));
+            assert!(config.build_with(vec![parameter("w")], |_| 1.0).is_ok());
+        }
+        assert!(
+            OptimizerConfig::default()
+                .build(vec![parameter("w")])
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn two_parameters_of_one_name_are_refused() {
+        let two = vec![parameter("fc.weight"), parameter("fc.weight")];
+        let error = OptimizerConfig::default().build(two).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("two of them are called `fc.weight`")
+        );
+    }
+
+    #[test]
+    fn a_rate_that_is_no_number_changes_no_weight() {
+        let (name, weight) = parameter("w");
+        let mut sgd = OptimizerConfig::default()
+            .build(vec![(name, weight.clone())])
+            .unwrap();
+        let gradients = weight.sum_all().unwrap().backward().unwrap();
+        assert!(sgd.step(&gradients, f64::NAN).is_err());
+        assert_eq!(weight.to_vec1::<f32>().unwrap(), [0.0, 0.0]);
+        sgd.step(&gradients, 0.5).unwrap();
+        assert!(weight.to_vec1::<f32>().unwrap().iter().all(|w| *w < 0.0));
     }
 }

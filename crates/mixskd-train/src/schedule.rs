@@ -47,8 +47,16 @@ impl ScheduleConfig {
     /// The schedule of a run of `epochs` epochs of `steps` steps each at base rate `lr`.
     ///
     /// # Errors
-    /// When warm-up is longer than the run, or `gamma` is not in (0, 1].
+    /// When `lr` is not a finite number above 0, there is no epoch or no step, warm-up is longer than the run, or `gamma` is not in (0, 1].
     pub fn build(&self, lr: f64, epochs: usize, steps: usize) -> Result<Schedule> {
+        if !(lr.is_finite() && lr > 0.0) {
+            let message = format!("must be above 0, got {lr}");
+            return Err(Error::config("optimizer.lr", message));
+        }
+        if epochs == 0 || steps == 0 {
+            let message = format!("{epochs} epochs of {steps} steps are no run");
+            return Err(Error::config("run.epochs", message));
+        }
         if self.warmup_epochs > epochs {
             return Err(Error::Config {
                 place: "schedule.warmup_epochs".into(),
@@ -84,7 +92,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The learning rate of step `step` (from 0) of epoch `epoch` (from 0).
+    /// The learning rate of step `step` (from 0) of epoch `epoch` (from 0); after the run's end that of its end.
     pub fn lr(&self, epoch: usize, step: usize) -> f64 {
         let done = epoch * self.steps + step;
         let warmup = self.config.warmup_epochs * self.steps;
@@ -94,7 +102,8 @@ impl Schedule {
         match self.config.kind {
             ScheduleKind::Constant => self.lr,
             ScheduleKind::Cosine => {
-                let progress = (done - warmup) as f64 / (self.epochs * self.steps - warmup) as f64;
+                let length = (self.epochs * self.steps).saturating_sub(warmup).max(1);
+                let progress = ((done - warmup) as f64 / length as f64).min(1.0);
                 self.lr * 0.5 * (1.0 + (PI * progress).cos())
             }
             ScheduleKind::MultiStep => {
@@ -140,6 +149,24 @@ mod tests {
         check(ScheduleKind::Cosine, 2, (2, 0), 0.1);
         check(ScheduleKind::Cosine, 2, (5, 0), 0.05);
         check(ScheduleKind::Cosine, 0, (4, 0), 0.05);
+    }
+
+    #[test]
+    fn after_its_end_cosine_stays_where_it_ended() {
+        check(ScheduleKind::Cosine, 2, (8, 0), 0.0);
+        check(ScheduleKind::Cosine, 2, (1000, 3), 0.0);
+        check(ScheduleKind::Cosine, 8, (9, 0), 0.0);
+    }
+
+    #[test]
+    fn what_is_no_run_has_no_schedule() {
+        for (lr, epochs, steps) in [(0.1, 0, 1), (0.1, 1, 0), (f64::NAN, 1, 1), (-1.0, 1, 1)] {
+            let config = ScheduleConfig {
+                warmup_epochs: 0,
+                ..Default::default()
+            };
+            assert!(config.build(lr, epochs, steps).is_err());
+        }
     }
 
     #[test]

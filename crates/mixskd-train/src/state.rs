@@ -147,7 +147,6 @@ impl Trainer {
         if !matches!(error, Error::Data(_)) || !(may_write || self.kept) {
             return error;
         }
-        let cause = error.cause();
         let written = if self.kept {
             Ok(())
         } else {
@@ -156,7 +155,7 @@ impl Trainer {
         let written = written.and_then(|()| run.settle());
         match (written, run.newest_checkpoint_path()) {
             (Ok(()), Some(checkpoint)) => Error::Kept {
-                cause,
+                source: Box::new(error),
                 dir: run.path().to_path_buf(),
                 checkpoint,
             },

@@ -17,6 +17,18 @@ pub struct Pipeline {
     table: Vec<[f32; 256]>,
 }
 
+/// What helps where sizes do not fit.
+const SIZES: &str = "images of different sizes need an augmentation that fixes the size, such as random_resized_crop";
+
+/// What is said of an image whose name the caller knows.
+fn refused(message: String, hint: &str) -> Error {
+    Error::Image {
+        origin: "an image".into(),
+        message,
+        hint: hint.into(),
+    }
+}
+
 impl Pipeline {
     /// Strings `ops` together. `mean` and `std` have one number for each channel, on the scale where a byte of 255 is 1.
     ///
@@ -67,31 +79,26 @@ impl Pipeline {
     /// Augments one image and writes it, `[height, width, channel]`, into `out`.
     ///
     /// # Errors
-    /// When an augmentation refuses the image, or the result is not `size` or has other channels than the pipeline.
+    /// When the image has no pixel, other channels than the pipeline, or a number of bytes that is not that of its sizes, when an augmentation
+    /// refuses it, or when the result is not `size`. Whose image it is the caller knows: [`Error::of`](crate::Error::of).
     pub fn apply(
         &self,
         view: ImageView<'_>,
         size: (usize, usize),
         rng: &mut ChaCha8Rng,
         out: &mut [f32],
-    ) -> std::result::Result<(), String> {
-        if view.channels != self.channels() {
-            return Err(format!(
-                "has {} channels, the pipeline takes {}",
-                view.channels,
-                self.channels()
-            ));
-        }
+    ) -> Result<()> {
+        self.check(view)?;
         let mut canvas = Canvas::new(view);
         for op in &self.ops {
-            op.apply(&mut canvas, rng)
-                .map_err(|error| error.to_string())?;
+            op.apply(&mut canvas, rng)?;
         }
         let got = (canvas.height(), canvas.width());
         if got != size || out.len() != size.0 * size.1 * self.channels() {
             let ((h, w), (gh, gw)) = (size, got);
-            return Err(format!(
-                "is {gh}×{gw} after augmentation where {h}×{w} is wanted"
+            return Err(refused(
+                format!("is {gh}×{gw} after augmentation where {h}×{w} is wanted"),
+                SIZES,
             ));
         }
         canvas.normalise_into(&self.table, out);
@@ -117,20 +124,55 @@ impl Pipeline {
         view: ImageView<'_>,
         size: (usize, usize),
         rng: &mut ChaCha8Rng,
-    ) -> std::result::Result<Window, String> {
+    ) -> Result<Window> {
+        self.check(view)?;
         let mut canvas = Canvas::new(view);
         for op in &self.ops {
-            op.apply(&mut canvas, rng)
-                .map_err(|error| error.to_string())?;
+            op.apply(&mut canvas, rng)?;
         }
         let got = (canvas.height(), canvas.width());
         match canvas.window() {
             Some(window) if got == size => Ok(window),
-            _ => Err(format!(
-                "is no window of {}×{} pixels onto the image after augmentation",
-                size.0, size.1
+            _ => Err(refused(
+                format!(
+                    "is no window of {}×{} pixels onto the image after augmentation",
+                    size.0, size.1
+                ),
+                SIZES,
             )),
         }
+    }
+
+    /// Whether an image is what it says it is, and has this pipeline's channels.
+    fn check(&self, view: ImageView<'_>) -> Result<()> {
+        let ImageView {
+            height,
+            width,
+            channels,
+            pixels,
+        } = view;
+        if channels != self.channels() {
+            return Err(refused(
+                format!(
+                    "has {channels} channels, the pipeline takes {}",
+                    self.channels()
+                ),
+                "convert its channels, or give the pipeline a mean and a deviation for each",
+            ));
+        }
+        let bytes = height
+            .checked_mul(width)
+            .and_then(|n| n.checked_mul(channels));
+        if bytes != Some(pixels.len()) || pixels.is_empty() {
+            return Err(refused(
+                format!(
+                    "is given as {} bytes for {height}×{width} pixels of {channels} channels",
+                    pixels.len()
+                ),
+                "whoever reads it has to give height · width · channels bytes, and one at least",
+            ));
+        }
+        Ok(())
     }
 
     /// One image as a network's input, for pipelines that draw nothing (evaluation).
@@ -141,18 +183,12 @@ impl Pipeline {
     /// # Errors
     /// When the image does not fit the pipeline.
     pub fn tensor(&self, image: &Image) -> Result<Tensor> {
-        let refuse = |message: String| Error::Image {
-            origin: "image".into(),
-            message,
-            hint: "resize it or convert its channels first".into(),
-        };
         let Some((height, width)) = self.size(Some((image.height, image.width))) else {
-            return Err(refuse("has no size after augmentation".into()));
+            return Err(refused("has no size after augmentation".into(), SIZES));
         };
         let mut out = vec![0.0; height * width * self.channels()];
         let mut rng = stream(0, 0, 0, Purpose::Augment);
-        self.apply(image.view(), (height, width), &mut rng, &mut out)
-            .map_err(refuse)?;
+        self.apply(image.view(), (height, width), &mut rng, &mut out)?;
         Ok(Tensor::from_vec(
             out,
             (1, height, width, self.channels()),

@@ -1,5 +1,6 @@
 //! One batch.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,6 +39,7 @@ impl Builder {
                     .map(|image| pipeline.size(Some((image.height, image.width))))?,
             },
         };
+        let size = size.filter(|(height, width)| height * width > 0);
         let Some(size) = size else {
             return Err(Error::config(
                 "augment",
@@ -131,9 +133,13 @@ impl Builder {
             let mut rng = self.stream(anchors, epoch, row);
             let window = match self.samples.view(index) {
                 Some(view) => self.pipeline.window(view, self.size, &mut rng),
-                None => Err("is not in memory".into()),
+                None => Err(Error::Image {
+                    origin: String::new(),
+                    message: "is not in memory".into(),
+                    hint: "read it through the loader".into(),
+                }),
             };
-            window.map_err(|message| self.refused(index, message))
+            window.map_err(|error| error.of(self.samples.origin(index)))
         };
         Ok(WindowBatch {
             windows: indices
@@ -174,21 +180,28 @@ impl Builder {
         indices.iter().map(label).collect()
     }
 
-    fn refused(&self, index: usize, message: String) -> Error {
-        Error::Image {
-            origin: self.samples.origin(index),
-            message,
-            hint: "images of different sizes need an augmentation that fixes the size, such as random_resized_crop".into(),
-        }
-    }
-
     fn write(&self, index: usize, rng: &mut ChaCha8Rng, out: &mut [f32]) -> Result<()> {
-        let written = match self.samples.view(index) {
-            Some(view) => self.pipeline.apply(view, self.size, rng, out),
-            None => self
-                .pipeline
-                .apply(self.samples.image(index)?.view(), self.size, rng, out),
+        // Readers and augmentations may be somebody else's: what they panic with is an error of that image.
+        let work = || match self.samples.view(index) {
+            Some(view) => (self.pipeline.apply(view, self.size, rng, out))
+                .map_err(|error| error.of(self.samples.origin(index))),
+            None => {
+                let image = self.samples.image(index)?;
+                (self.pipeline.apply(image.view(), self.size, rng, out))
+                    .map_err(|error| error.of(self.samples.origin(index)))
+            }
         };
-        written.map_err(|message| self.refused(index, message))
+        std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let said = (panic.downcast_ref::<&str>().copied())
+                .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Err(Error::Image {
+                origin: self.samples.origin(index),
+                message: format!(
+                    "reading or augmenting it panicked: {}",
+                    said.unwrap_or("no message")
+                ),
+                hint: "this is a mistake in the reader or an augmentation".into(),
+            })
+        })
     }
 }

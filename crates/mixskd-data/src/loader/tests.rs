@@ -1,7 +1,8 @@
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::augment::{Augment, Cutout, Flip, PadCrop};
+use crate::augment::{Augment, Canvas, Cutout, Flip, PadCrop};
 use crate::{Image, ImageView, PackedSamples, Preset};
 
 fn samples(n: usize) -> Arc<dyn Samples> {
@@ -272,39 +273,105 @@ fn a_worker_of_the_pool_may_iterate() {
     assert_eq!(receiver.recv().unwrap(), 6);
 }
 
+/// Four images of 8×8 pixels, but for the last.
+struct Odd(fn() -> Result<Image>);
+
+fn image(side: usize, bytes: usize) -> Image {
+    Image {
+        height: side,
+        width: 8,
+        channels: 3,
+        pixels: vec![0; bytes],
+    }
+}
+
+impl Samples for Odd {
+    fn len(&self) -> usize {
+        4
+    }
+
+    fn label(&self, _index: usize) -> u32 {
+        u32::MAX
+    }
+
+    fn image(&self, index: usize) -> Result<Image> {
+        if index == 3 {
+            return self.0();
+        }
+        Ok(image(8, 192))
+    }
+
+    fn origin(&self, index: usize) -> String {
+        format!("{index}.png")
+    }
+}
+
+/// Refuses black pixels, as if a file of its own could not be read.
+#[derive(Debug)]
+struct Reads;
+
+impl Augment for Reads {
+    fn apply(&self, _canvas: &mut Canvas<'_>, _rng: &mut rand_chacha::ChaCha8Rng) -> Result<()> {
+        let refused = std::io::Error::other("disk on fire");
+        Err(Error::io(Path::new("table.bin"), "read")(refused))
+    }
+}
+
 #[test]
 fn images_that_do_not_fit_are_named() {
-    struct Mixed;
-    impl Samples for Mixed {
-        fn len(&self) -> usize {
-            4
-        }
-        fn label(&self, _index: usize) -> u32 {
-            0
-        }
-        fn image(&self, index: usize) -> Result<Image> {
-            let side = if index == 3 { 9 } else { 8 };
-            Ok(Image {
-                height: side,
-                width: 8,
-                channels: 3,
-                pixels: vec![0; side * 24],
-            })
-        }
-        fn origin(&self, index: usize) -> String {
-            format!("{index}.png")
+    let first = |samples: Odd, pipeline: Pipeline, prefetch: usize| {
+        let config = LoaderConfig {
+            needs: BatchNeeds::SameClass(1),
+            ..config(4, prefetch)
+        };
+        let loader = Loader::new(Arc::new(samples), pipeline, config).unwrap();
+        let first = loader.epoch(0).next().unwrap();
+        first.unwrap_err()
+    };
+    let odd: [(fn() -> Result<Image>, &str); 4] = [
+        (
+            || Ok(image(9, 216)),
+            "3.png: is 9×8 after augmentation where 8×8 is wanted\nhint: images of different",
+        ),
+        (
+            || Ok(image(8, 256)),
+            "3.png: is given as 256 bytes for 8×8 pixels of 3 channels\nhint: whoever reads it",
+        ),
+        (|| Ok(image(0, 0)), "3.png: is given as 0 bytes for 0×8"),
+        (
+            || panic!("out of range"),
+            "3.png: reading or augmenting it panicked: out of range",
+        ),
+    ];
+    for (make, wanted) in odd {
+        for prefetch in [0, 2] {
+            let error = first(Odd(make), pipeline(), prefetch).to_string();
+            assert!(error.starts_with(wanted), "{error}");
         }
     }
-    let error = Loader::new(Arc::new(Mixed), pipeline(), config(4, 0))
-        .unwrap()
-        .epoch(0)
-        .next()
-        .unwrap()
-        .unwrap_err();
+    // What an augmentation says is kept, as an error of the first image.
+    let reads = Pipeline::new(vec![Arc::new(Reads)], &[0.5; 3], &[0.25; 3]).unwrap();
+    let error = first(Odd(|| Ok(image(8, 192))), reads, 2);
+    let text = error.to_string();
     assert!(
-        error
-            .to_string()
-            .starts_with("3.png: is 9×8 after augmentation where 8×8 is wanted"),
+        text.contains(".png: table.bin: cannot read: disk on fire"),
+        "{text}"
+    );
+    let source = std::error::Error::source(&error).unwrap();
+    let source = source.downcast_ref::<Box<Error>>().unwrap();
+    assert!(matches!(**source, Error::Io { .. }));
+
+    let none = Loader::new(
+        Arc::new(Odd(|| Ok(image(8, 192)))),
+        pipeline(),
+        config(4, 0),
+    );
+    assert!(none.is_ok());
+    let empty = Pipeline::new(vec![], &[0.5; 3], &[0.25; 3]).unwrap();
+    let picture = image(8, 100);
+    let error = empty.tensor(&picture).unwrap_err().to_string();
+    assert!(
+        error.starts_with("an image: is given as 100 bytes"),
         "{error}"
     );
 }
