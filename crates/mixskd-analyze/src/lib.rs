@@ -63,6 +63,9 @@ mod softmax;
 mod summary;
 mod temperature;
 
+/// The version of candle that this crate's tensors are of.
+pub use candle_core;
+
 pub use agreement::{Agreement, Common, LogProbabilities};
 pub use analysis::{Analysis, NetworkAnalysis, Step, analyze};
 pub use calibration::{Bin, Calibration, Reliability, Row, Scaling};

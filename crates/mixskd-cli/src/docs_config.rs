@@ -19,7 +19,7 @@ const METHOD: &str = "\
 ";
 
 /// Sections of the file: name, what it is about, source, struct.
-const SECTIONS: [(&str, &str, &str, &str); 9] = [
+const SECTIONS: [(&str, &str, &str, &str); 10] = [
     (
         "data",
         "The data.",
@@ -68,6 +68,12 @@ const SECTIONS: [(&str, &str, &str, &str); 9] = [
         "The processes that share the run.",
         "mixskd-train/src/distribution/config.rs",
         "DistributionConfig",
+    ),
+    (
+        "own",
+        "Parts that a run has from a program that uses mixskd as a library, by name, for the record. Not set by hand: nothing else can go on with such a run.",
+        "mixskd-train/src/builder.rs",
+        "OwnConfig",
     ),
 ];
 
@@ -166,7 +172,9 @@ fn page() -> String {
             table(
                 &mut page,
                 &fields(&source(&crates().join(path)), of),
-                all[name].as_table().unwrap(),
+                all.get(name)
+                    .and_then(toml::Value::as_table)
+                    .unwrap_or(&Table::new()),
             );
             continue;
         }

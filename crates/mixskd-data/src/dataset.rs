@@ -149,8 +149,11 @@ impl Dataset {
         }
     }
 
-    /// Refuses what no network can learn from: a single class, no image, a label without a name.
-    pub(crate) fn checked(self) -> Result<Self> {
+    /// Refuses what no network can learn from.
+    ///
+    /// # Errors
+    /// When there is a single class, no training or no test image, or a label that is no class.
+    pub fn checked(self) -> Result<Self> {
         if self.classes.len() < 2 {
             return Err(Error::source(
                 &self.name,

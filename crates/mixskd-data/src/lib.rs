@@ -56,6 +56,11 @@ mod recipe;
 pub mod rng;
 mod samples;
 
+/// The version of candle that this crate's tensors are of.
+pub use candle_core;
+/// The generators that augmentations draw from.
+pub use rand_chacha;
+
 pub use augment::{AugmentConfig, Pipeline, Preset};
 pub use boxes::PixelBox;
 pub use companions::BatchNeeds;

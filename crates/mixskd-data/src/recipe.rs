@@ -79,7 +79,7 @@ macro_rules! recipes {
 }
 
 /// The files, sorted by name.
-const FILES: [&str; 9] = recipes![
+const FILES: &[&str] = &recipes![
     "cifar-10",
     "cifar-100",
     "cub-200-2011",

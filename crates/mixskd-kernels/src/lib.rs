@@ -56,6 +56,9 @@ mod shape;
 mod simd;
 mod storage;
 
+/// The version of candle that this crate's tensors are of.
+pub use candle_core;
+
 pub use activation::{relu, relu6, silu};
 pub use attention::attention_pool2d;
 pub use channels::{

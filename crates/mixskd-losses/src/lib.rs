@@ -52,6 +52,9 @@ mod precision;
 mod soft_cross_entropy;
 mod virtual_softmax;
 
+/// The version of candle that this crate's tensors are of.
+pub use candle_core;
+
 pub use attention::{attention_distance, attention_distillation};
 pub use cross_entropy::cross_entropy;
 pub use discriminator_loss::discriminator_loss;

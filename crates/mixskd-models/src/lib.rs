@@ -63,6 +63,9 @@ mod vgg;
 pub mod weights;
 mod wide_resnet;
 
+/// The version of candle that this crate's tensors are of.
+pub use candle_core;
+
 pub use backbone::{Alignment, Backbone, Mode};
 pub use bifpn::BiFpn;
 pub use branches::{Branch, Branches, HeadOutput};

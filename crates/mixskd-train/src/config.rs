@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::gpu_step::Launching;
 use crate::method::{self, MethodConfig};
 use crate::{
-    CheckpointEvery, DeviceKind, DistributionConfig, Error, InitConfig, OptimizerConfig, Precision,
-    Result, ScheduleConfig,
+    CheckpointEvery, DeviceKind, DistributionConfig, Error, InitConfig, OptimizerConfig, OwnConfig,
+    Precision, Result, ScheduleConfig,
 };
 
 /// Which network.
@@ -159,6 +159,9 @@ pub struct TrainConfig {
     pub run: RunConfig,
     /// The processes that share the run.
     pub distribution: DistributionConfig,
+    /// What the run has from the program that began it; nothing of what the command line begins.
+    #[serde(skip_serializing_if = "OwnConfig::is_empty")]
+    pub own: OwnConfig,
 }
 
 impl TrainConfig {

@@ -19,6 +19,7 @@
 
 mod average;
 pub mod bench;
+mod builder;
 mod cadence;
 mod checkpoint;
 pub mod compare;
@@ -51,6 +52,10 @@ mod to_host;
 mod trainer;
 mod weights_file;
 
+/// The version of candle that this crate's tensors are of.
+pub use candle_core;
+
+pub use builder::{OwnConfig, TrainerBuilder};
 pub use cadence::CheckpointEvery;
 pub use checkpoint::verify_checkpoint;
 pub use config::{NetworkConfig, OnNan, RunConfig, TrainConfig};

@@ -110,7 +110,7 @@ impl Trainer {
             .map(|r| self.samples_per_epoch() as f64 / r.samples_per_s.max(f64::MIN_POSITIVE))
             .sum();
         Ok(Report {
-            method: self.config.method.name().into(),
+            method: self.method_name().into(),
             model: self.model.name.clone(),
             width: self.model.width,
             data: self.dataset.name.clone(),

@@ -9,9 +9,11 @@ use mixskd_models::{ModelConfig, Strictness};
 
 use crate::average::Average;
 use crate::checkpoint::Checkpoint;
+use crate::compare::difference::{self, HARMLESS};
+use crate::progress::Progress;
 use crate::step::Broken;
 use crate::trainer::{Trainer, not_finite};
-use crate::{Error, Observer, Result, RunDir};
+use crate::{Error, Observer, Result, RunDir, TrainConfig};
 
 impl Trainer {
     /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of
@@ -44,6 +46,7 @@ impl Trainer {
     /// # Errors
     /// When a checkpoint cannot be read or does not fit the network.
     pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
+        self.resumed = true;
         if !run.is_held() {
             // It comes from the first process when they meet.
             return Ok(());
@@ -67,6 +70,41 @@ impl Trainer {
             None => observer.notice("no whole checkpoint found: the run begins anew"),
         }
         Ok(())
+    }
+
+    /// Whether `run` is the directory of this run: what it holds would be overwritten.
+    pub(crate) fn check_directory(&self, run: &RunDir) -> Result<()> {
+        if !run.is_held() {
+            return Ok(());
+        }
+        let refuse = |message: String, hint: &str| {
+            Err(Error::RunDir {
+                path: run.path().to_path_buf(),
+                message,
+                hint: Some(hint.into()),
+            })
+        };
+        let begun = run.newest_checkpoint_path().is_some();
+        if begun && !self.resumed && self.progress == Progress::default() {
+            return refuse(
+                "holds a run that was begun before".into(),
+                "`Trainer::resume` goes on with it; another run takes another directory",
+            );
+        }
+        // What changes no result may change, and what was left to the data is resolved.
+        let resolved = ["run.image_size", "distribution.processes"];
+        let counts = |key: &str| !resolved.contains(&key) && !HARMLESS.contains(&key);
+        let noted = TrainConfig::from_file(&run.path().join("config.toml"))?;
+        match difference::first(&noted, &self.config, counts)? {
+            Some(found) => refuse(
+                format!(
+                    "its config.toml has {} = {}, the trainer {}",
+                    found.key, found.one, found.other
+                ),
+                "make the trainer of the configuration that `RunDir::open` gives, or take another directory",
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Goes to where a checkpoint was written.

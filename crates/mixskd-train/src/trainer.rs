@@ -9,6 +9,7 @@ use mixskd_models::{ModelConfig, ParamStore};
 use serde::{Deserialize, Serialize};
 
 use crate::average::Average;
+use crate::builder::{Maker, TrainerBuilder};
 use crate::cadence::Cadence;
 use crate::config::OnNan;
 use crate::distribution::{Group, Wishes};
@@ -16,7 +17,7 @@ use crate::evaluate::{FirstHead, evaluate_batches};
 use crate::feed::Feed;
 use crate::gpu_step::{GpuStepper, Launching};
 use crate::init;
-use crate::method::{self, Method, MethodInputs, TrainBatch};
+use crate::method::{Method, MethodInputs, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
 use crate::step::{Broken, Outcome, Updater};
@@ -49,6 +50,8 @@ pub struct Trainer {
     pub(crate) start: Result<Option<Start>>,
     /// A checkpoint was written because of an image that cannot be read, whose error is on its way.
     pub(crate) kept: bool,
+    /// Whether the directory's newest checkpoint was looked for.
+    pub(crate) resumed: bool,
     /// Made when it is first asked for.
     pub(crate) identity: OnceLock<Identity>,
 }
@@ -70,7 +73,7 @@ impl Trainer {
     /// # Errors
     /// As [`Self::new`].
     pub fn for_resume(config: &TrainConfig) -> Result<Self> {
-        Self::at(config, config.distribution.place()?)
+        Self::builder(config).build_for_resume()
     }
 
     /// The same as the process of a distributed run that `place` says, whatever the launcher's variables say.
@@ -78,19 +81,29 @@ impl Trainer {
     /// # Errors
     /// As [`Self::new`].
     pub fn at(config: &TrainConfig, place: Place) -> Result<Self> {
-        config.validate()?;
-        config.distribution.check(&place)?;
-        Self::build(config, place).map_err(Error::with_key)
+        Self::builder(config).place(place).build_for_resume()
     }
 
-    fn build(config: &TrainConfig, place: Place) -> Result<Self> {
-        let mut config = config.clone();
+    /// A trainer with a data set or a method of the caller's own.
+    pub fn builder(config: &TrainConfig) -> TrainerBuilder {
+        TrainerBuilder::new(config)
+    }
+
+    pub(crate) fn assemble(
+        mut config: TrainConfig,
+        place: Place,
+        parts: TrainerBuilder,
+    ) -> Result<Self> {
         if config.distribution.enabled {
             config.distribution.processes = place.world;
         }
-        let dataset = config.data.open()?;
+        let dataset = match parts.dataset {
+            Some(dataset) => dataset.checked()?,
+            None => config.data.open()?,
+        };
         // So that the resolved configuration means the same set from any working directory.
-        if recipe(&config.data.source).is_none()
+        if config.own.data.is_none()
+            && recipe(&config.data.source).is_none()
             && let Ok(folder) = std::fs::canonicalize(&config.data.source)
             && folder.is_dir()
         {
@@ -147,8 +160,9 @@ impl Trainer {
             train_images: dataset.train.len(),
             freeze_backbone: config.init.freeze_backbone,
         };
-        let spec = method::spec(config.method.name())?;
-        let method = (spec.build)(&inputs)?;
+        let maker = Maker::new(&config, parts.method)?;
+        let needs = maker.needs(&config)?;
+        let method = maker.build(&inputs)?;
         let body = init::body(&store, method.backbone());
         if config.init.freeze_backbone {
             for name in &body {
@@ -169,7 +183,7 @@ impl Trainer {
         let optimizer = config.optimizer.build_with(store.parameters(), factor)?;
         let train = LoaderConfig {
             batch: config.run.batch,
-            needs: (spec.batch)(&config.method)?,
+            needs,
             shuffle: true,
             drop_last: true,
             seed,
@@ -232,6 +246,7 @@ impl Trainer {
             group: Group::apart(place),
             start,
             kept: false,
+            resumed: false,
             identity: OnceLock::new(),
         })
     }
@@ -259,6 +274,22 @@ impl Trainer {
         &self.dataset
     }
 
+    /// The method, and with it the network.
+    pub fn method(&self) -> &dyn Method {
+        self.method.as_ref()
+    }
+
+    /// Every parameter and buffer by name, those of the network that is kept under `backbone.`.
+    pub fn parameters(&self) -> &ParamStore {
+        &self.store
+    }
+
+    /// The method's name, as it stands in records.
+    pub fn method_name(&self) -> &str {
+        let own = self.config.own.method.as_deref();
+        own.unwrap_or(self.config.method.name())
+    }
+
     /// Gives the error of weights that a run at its beginning needs and that could not be had.
     /// # Errors
     /// When `init.weights` is no file, no weights, or does not fit the network.
@@ -266,9 +297,11 @@ impl Trainer {
         std::mem::replace(&mut self.start, Ok(None)).map(|start| self.start = Ok(start))
     }
 
-    /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint.
+    /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint. A run that was begun
+    /// before goes on where [`Self::resume`] has taken it up.
     ///
     /// # Errors
+    /// When `run` holds a run that was not taken up, or one of other settings; before anything is written.
     /// When an image cannot be read, a loss or gradient is not finite, a file cannot be written, or [`Control::stop`] was called;
     /// what was written before stays.
     pub fn run(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
@@ -280,6 +313,7 @@ impl Trainer {
     }
 
     fn train(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
+        self.check_directory(run)?;
         self.meet(observer)?;
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);

@@ -60,7 +60,7 @@ impl Trainer {
             mean: self.dataset.mean.clone(),
             std: self.dataset.std.clone(),
             resize: Resize::CentreCrop { shorter },
-            extra: BTreeMap::from([("method".into(), self.config.method.name().into())]),
+            extra: BTreeMap::from([("method".into(), self.method_name().into())]),
             ..Metadata::new(self.model.clone())
         }
     }

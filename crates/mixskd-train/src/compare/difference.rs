@@ -4,17 +4,17 @@ use crate::{Error, Result, TrainConfig};
 
 /// A key whose value is not the same in two configurations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     /// `section.key`.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// The first one's value, as TOML.
-    pub(super) one: String,
+    pub(crate) one: String,
     /// The other's.
-    pub(super) other: String,
+    pub(crate) other: String,
 }
 
 /// Keys that leave a run's result as it is: where files lie on this machine, and how often it is written what they hold.
-pub(super) const HARMLESS: [&str; 5] = [
+pub(crate) const HARMLESS: [&str; 5] = [
     "data.source",
     "init.weights",
     "run.checkpoint_every",
@@ -23,7 +23,7 @@ pub(super) const HARMLESS: [&str; 5] = [
 ];
 
 /// The first key that `counts` and differs.
-pub(super) fn first(
+pub(crate) fn first(
     one: &TrainConfig,
     other: &TrainConfig,
     counts: impl Fn(&str) -> bool,

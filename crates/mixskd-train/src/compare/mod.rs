@@ -34,7 +34,7 @@
 
 mod chart;
 mod config;
-mod difference;
+pub(crate) mod difference;
 mod entry;
 mod equal_time;
 mod found;

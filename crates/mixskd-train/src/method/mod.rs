@@ -87,7 +87,15 @@ pub struct StepOutput {
 impl StepOutput {
     /// The weighted sum of `terms` (name, weight, value), with the backbone's logits and what they should have said. A term of
     /// weight 0 is reported and adds nothing to the gradient's graph.
-    fn of(
+    ///
+    /// # Shapes
+    /// - values: `[]`
+    /// - `logits`: `[batch, class]`, one row for each anchor
+    /// - `targets`: `[batch]`, u32
+    ///
+    /// # Errors
+    /// When a value is no scalar.
+    pub fn of(
         terms: &[(&'static str, f64, Tensor)],
         logits: &Tensor,
         targets: &Tensor,
@@ -217,11 +225,16 @@ pub struct MethodInputs<'a> {
 }
 
 impl MethodInputs<'_> {
-    fn builder(&self) -> VarBuilder<'static> {
+    /// Makes parameters: those of the network that is kept under [`BACKBONE`], others under prefixes beside it.
+    pub fn builder(&self) -> VarBuilder<'static> {
         self.store.builder()
     }
 
-    fn backbone(&self) -> Result<Box<dyn Backbone>> {
+    /// The network of [`Self::model`] under [`BACKBONE`], frozen where that was asked for.
+    ///
+    /// # Errors
+    /// When there is no such network, or its configuration is out of range.
+    pub fn backbone(&self) -> Result<Box<dyn Backbone>> {
         let backbone = self.model.build(self.builder().pp(BACKBONE))?;
         Ok(if self.freeze_backbone {
             Box::new(Frozen::new(backbone))

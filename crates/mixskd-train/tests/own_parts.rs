@@ -1,0 +1,151 @@
+//! Parts of the caller's own in a trainer, and directories that are not its own.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{config, write_set};
+use mixskd_data::{BatchNeeds, DataConfig, Dataset};
+use mixskd_models::{Backbone, Mode};
+use mixskd_train::method::{Method, MethodInputs, StepOutput, TrainBatch};
+use mixskd_train::{Control, Error, RunDir, TrainConfig, Trainer, TrainerBuilder};
+
+/// Cross-entropy.
+struct Own(Box<dyn Backbone>);
+
+impl Method for Own {
+    fn backbone(&self) -> &dyn Backbone {
+        self.0.as_ref()
+    }
+
+    fn step(&mut self, batch: &TrainBatch) -> mixskd_train::Result<StepOutput> {
+        let logits = self.0.forward(&batch.images, Mode::Train)?;
+        let task = mixskd_losses::cross_entropy(&logits, &batch.labels)?;
+        StepOutput::of(&[("task", 1.0, task)], &logits, &batch.labels)
+    }
+}
+
+fn own(inputs: &MethodInputs) -> mixskd_train::Result<Box<dyn Method>> {
+    Ok(Box::new(Own(inputs.backbone()?)))
+}
+
+fn dataset(dir: &Path) -> Dataset {
+    let config = DataConfig {
+        source: dir.display().to_string(),
+        ..DataConfig::default()
+    };
+    config.open().unwrap()
+}
+
+fn weights(run: &RunDir) -> Vec<u8> {
+    let file = std::fs::read(run.weights()).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let mut names = tensors.names();
+    names.sort_unstable();
+    names
+        .iter()
+        .flat_map(|name| tensors.tensor(name).unwrap().data().to_vec())
+        .collect()
+}
+
+fn with_own_parts(config: &TrainConfig, dir: &Path) -> TrainerBuilder {
+    Trainer::builder(config)
+        .dataset(dataset(dir))
+        .method("mine", BatchNeeds::Anchors, own)
+}
+
+#[test]
+fn a_method_and_data_of_ones_own_train_as_the_same_ones_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let by_name = config(dir.path(), "ce", 2);
+    let out = tempfile::tempdir().unwrap();
+    let mut trainer = Trainer::new(&by_name).unwrap();
+    let known = RunDir::create(&out.path().join("known"), trainer.config()).unwrap();
+    trainer.run(&known, &mut ()).unwrap();
+
+    // Neither is what the configuration says.
+    let mut config = config(dir.path(), "mixup", 2);
+    config.data.source = "nowhere".into();
+    let mut trainer = with_own_parts(&config, dir.path()).build().unwrap();
+    let run = RunDir::create(&out.path().join("own"), trainer.config()).unwrap();
+    let report = trainer.run(&run, &mut ()).unwrap();
+    assert_eq!(report.method, "mine");
+    assert!(weights(&run) == weights(&known));
+
+    // Stopped and taken up by the program that knows the parts, and by nothing else.
+    let control = Control::default();
+    control.stop();
+    let mut trainer = with_own_parts(&config, dir.path())
+        .control(control.clone())
+        .build()
+        .unwrap();
+    let stopped = RunDir::create(&out.path().join("stopped"), trainer.config()).unwrap();
+    let ended = trainer.run(&stopped, &mut ());
+    assert!(matches!(ended, Err(Error::Stopped { .. })));
+    drop(trainer);
+    drop(stopped);
+    let (stopped, noted) = RunDir::open(&out.path().join("stopped")).unwrap();
+    let error = Trainer::for_resume(&noted).err().unwrap();
+    assert!(error.to_string().starts_with("own.method: "), "{error}");
+    assert!(error.hint().unwrap().contains("Trainer::builder"));
+    let mut trainer = with_own_parts(&noted, dir.path())
+        .build_for_resume()
+        .unwrap();
+    trainer.resume(&stopped, &mut ()).unwrap();
+    trainer.run(&stopped, &mut ()).unwrap();
+    assert!(weights(&stopped) == weights(&known));
+}
+
+#[test]
+fn a_stopped_trainer_goes_on_when_it_is_let() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 1);
+    let out = tempfile::tempdir().unwrap();
+    let mut trainer = Trainer::new(&config).unwrap();
+    let run = RunDir::create(&out.path().join("run"), trainer.config()).unwrap();
+    let control = trainer.control();
+    control.stop();
+    assert!(matches!(
+        trainer.run(&run, &mut ()),
+        Err(Error::Stopped { .. })
+    ));
+    control.reset();
+    trainer.run(&run, &mut ()).unwrap();
+}
+
+#[test]
+fn another_runs_directory_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let ce = config(dir.path(), "ce", 1);
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("run");
+    let mut trainer = Trainer::new(&ce).unwrap();
+    let run = RunDir::create(&path, trainer.config()).unwrap();
+    trainer.run(&run, &mut ()).unwrap();
+    drop((trainer, run));
+    let before = std::fs::read(path.join("model.safetensors")).unwrap();
+    let refused = |config: &TrainConfig, cause: &str| {
+        let (run, _) = RunDir::open(&path).unwrap();
+        let mut trainer = Trainer::new(config).unwrap();
+        let error = trainer.run(&run, &mut ()).unwrap_err();
+        assert!(
+            error.is_usage() && error.to_string().contains(cause),
+            "{error}"
+        );
+        assert!(before == std::fs::read(path.join("model.safetensors")).unwrap());
+    };
+    // Opened, and not taken up.
+    refused(&ce, "holds a run that was begun before");
+    // A new directory of other settings.
+    let other = config(dir.path(), "mixup", 1);
+    let path = out.path().join("new");
+    let mut trainer = Trainer::new(&ce).unwrap();
+    let run = RunDir::create(&path, &other).unwrap();
+    let error = trainer.run(&run, &mut ()).unwrap_err().to_string();
+    assert!(error.contains("its config.toml has method."), "{error}");
+    assert!(!path.join("metrics.jsonl").exists());
+}
