@@ -113,6 +113,7 @@ pub fn analyze(
         let message = format!("takes one or two, got {}", networks.len());
         return Err(Error::config("weights", message, "compare two at a time"));
     }
+    dataset.check()?;
     for network in networks {
         network.check_fit(dataset)?;
     }

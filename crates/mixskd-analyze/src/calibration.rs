@@ -43,8 +43,9 @@ pub struct Reliability {
 }
 
 impl Reliability {
-    /// Sorts `predictions` into `bins` bins of equal width by confidence: bin m of M holds `((m − 1)/M, m/M]`.
+    /// Sorts `predictions` into `bins` bins of equal width by confidence, one at least: bin m of M holds `((m − 1)/M, m/M]`.
     pub fn new(predictions: &[Prediction], bins: usize) -> Self {
+        let bins = bins.max(1);
         let mut sums = vec![(0usize, 0.0f64, 0usize); bins];
         for prediction in predictions {
             let confidence = prediction.confidence();

@@ -87,13 +87,15 @@ impl Confusion {
     }
 }
 
-/// Scores every class of `names`, in their order.
+/// Scores every class of `names`, in their order; what is of other classes is left out.
 pub fn per_class(predictions: &[Prediction], names: &[String]) -> Vec<ClassScore> {
     let answers = predictions.iter().map(|p| (p.label, p.predicted));
     let confusion = Confusion::new(answers);
     let mut right = vec![0usize; names.len()];
     for p in predictions.iter().filter(|p| p.correct) {
-        right[p.label] += 1;
+        if let Some(right) = right.get_mut(p.label) {
+            *right += 1;
+        }
     }
     names
         .iter()
@@ -105,7 +107,7 @@ pub fn per_class(predictions: &[Prediction], names: &[String]) -> Vec<ClassScore
                 class: name.clone(),
                 images,
                 top1: (images > 0).then(|| right[label] as f64 / images as f64),
-                taken_for: other.map(|other| names[other.predicted].clone()),
+                taken_for: other.and_then(|other| names.get(other.predicted).cloned()),
                 taken: other.map_or(0, |other| other.images),
             }
         })

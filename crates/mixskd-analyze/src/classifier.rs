@@ -39,16 +39,28 @@ impl Classifier {
     /// A network in memory, in float32 on `device`.
     ///
     /// # Errors
-    /// When its channels and those of its metadata differ.
+    /// When its channels or classes and those of its metadata differ.
     pub fn new(
         name: impl Into<String>,
         backbone: Box<dyn Backbone>,
         metadata: Metadata,
         device: &Device,
     ) -> Result<Self> {
+        let name = name.into();
+        let answers = backbone.classifier().weight().dim(0)?;
+        let named = metadata.classes.len();
+        if metadata.model.classes != answers || (named != 0 && named != answers) {
+            return Err(Error::Fit {
+                message: format!(
+                    "{name}: the network has {answers} logits, its metadata speaks of {} classes and names {named}",
+                    metadata.model.classes
+                ),
+                hint: "give it the metadata of the same network".into(),
+            });
+        }
         let graph = Graph::of(backbone.as_ref(), metadata.model.channels)?;
         Ok(Self {
-            name: name.into(),
+            name,
             executor: Executor::new(&graph.fold_batch_norm()?.fuse())?,
             mean: Tensor::new(metadata.mean.as_slice(), device)?,
             std: Tensor::new(metadata.std.as_slice(), device)?,

@@ -44,7 +44,16 @@ fn colour(heat: f32) -> [f32; 3] {
 /// # Errors
 /// When it has another shape.
 pub fn picture(pixels: &Tensor) -> Result<RgbImage> {
-    let (_, height, width, channels) = pixels.dims4()?;
+    let (images, height, width, channels) = pixels.dims4()?;
+    if images != 1 || !matches!(channels, 1 | 3) {
+        return Err(Error::Fit {
+            message: format!(
+                "a picture is [1, height, width, 1 or 3], got {:?}",
+                pixels.dims()
+            ),
+            hint: "take one image of the batch".into(),
+        });
+    }
     let values = pixels
         .to_dtype(DType::F32)?
         .flatten_all()?

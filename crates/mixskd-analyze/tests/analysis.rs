@@ -269,3 +269,37 @@ fn logits_that_are_not_finite_name_their_image() {
         "diverged",
     );
 }
+
+#[test]
+fn what_does_not_belong_together_is_refused_before_anything_is_measured() {
+    let config = AnalyzeConfig::default();
+    let mut odd = dataset();
+    let labels = (0..21).map(|k| if k == 20 { 99 } else { k % 3 }).collect();
+    let pixels = vec![0; 21 * SIDE * SIDE * 3];
+    odd.test = Arc::new(PackedSamples::new((SIDE, SIDE, 3), pixels, labels, "odd.bin").unwrap());
+    let error = analyze(&pair(), &odd, &config, &mut |_| ()).unwrap_err();
+    assert!(
+        error.to_string().contains("label 99 is out of range"),
+        "{error}"
+    );
+
+    // A network of three classes with the metadata of another.
+    let model = ModelConfig {
+        width: 0.03125,
+        input: SIDE,
+        ..ModelConfig::new("cifar_resnet18", CLASSES).unwrap()
+    };
+    let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+    let backbone = model.build(store.builder()).unwrap();
+    let other = Metadata::new(ModelConfig {
+        classes: 6,
+        ..model
+    });
+    let error = Classifier::new("odd", backbone, other, &Device::Cpu)
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("odd: the network has 3 logits"),
+        "{error}"
+    );
+}

@@ -2,6 +2,7 @@
 
 /// Why a picture could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The text is no SVG that can be drawn.
     #[error("the chart is no SVG that can be drawn: {0}")]

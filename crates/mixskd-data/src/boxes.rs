@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use crate::rng::{Purpose, stream};
-use crate::{LambdaPer, PairSampler, Pairs, Result};
+use crate::{Error, LambdaPer, PairSampler, Pairs, Result};
 
 /// A rectangle of an image, in pixels; it may be empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl PairSampler {
     /// image, and λ becomes the area outside it. One box per batch, or per sample.
     ///
     /// # Errors
-    /// When α is not a finite number above 0.
+    /// When α is not above 0 and at most a million, or an image has no pixel.
     pub fn draw_boxes(
         &self,
         epoch: u64,
@@ -60,6 +60,10 @@ impl PairSampler {
         batch: usize,
         size: (usize, usize),
     ) -> Result<(Pairs, Vec<PixelBox>)> {
+        if size.0 * size.1 == 0 {
+            let message = format!("must be above 0, got {} × {}", size.0, size.1);
+            return Err(Error::config("size", message, "images have pixels"));
+        }
         let mut pairs = self.draw(epoch, step, batch)?;
         let mut rng = stream(self.seed, epoch, step, Purpose::Box);
         let mut next = |lambda: f32| {

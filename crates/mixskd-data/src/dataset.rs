@@ -154,6 +154,15 @@ impl Dataset {
     /// # Errors
     /// When there is a single class, no training or no test image, or a label that is no class.
     pub fn checked(self) -> Result<Self> {
+        self.check()?;
+        Ok(self)
+    }
+
+    /// The same, and leaves it where it is.
+    ///
+    /// # Errors
+    /// As [`Self::checked`].
+    pub fn check(&self) -> Result<()> {
         if self.classes.len() < 2 {
             return Err(Error::source(
                 &self.name,
@@ -184,7 +193,7 @@ impl Dataset {
                 ));
             }
         }
-        Ok(self)
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error of a kernel call.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A tensor's shape does not fit the operation.
     #[error("{op}: {what} must be {wanted}, got {got:?}")]

@@ -7,7 +7,7 @@ use crate::par::{self, Shared};
 use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, gpu, shape};
+use crate::{Error, Result, compose, gpu, shape};
 
 /// Geometry of a pooling window, the same along both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,15 @@ pub(crate) enum Reduction {
 /// # Errors
 /// When the input is not four-dimensional or the window does not fit.
 pub fn max_pool2d(x: &Tensor, config: Pool2dConfig) -> Result<Tensor> {
+    if config.padding > config.kernel / 2 {
+        return Err(Error::Config {
+            op: "max_pool2d",
+            message: format!(
+                "a padding of {} is more than half of the window of {}: some windows would see nothing else",
+                config.padding, config.kernel
+            ),
+        });
+    }
     let op = Pool::new(x, config, Reduction::Max)?;
     if let Some(y) = gpu::pool2d(x, config, Reduction::Max)? {
         return Ok(y);

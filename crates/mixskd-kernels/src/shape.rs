@@ -45,6 +45,18 @@ pub(crate) fn window_out(
     padding: usize,
     dilation: usize,
 ) -> Result<usize> {
+    let longest = 1 << 30;
+    if [input, kernel, padding, dilation]
+        .iter()
+        .any(|&size| size > longest)
+    {
+        return Err(Error::Config {
+            op,
+            message: format!(
+                "an axis of {input}, a window of {kernel}, a padding of {padding} and a dilation of {dilation} are to be at most {longest} each"
+            ),
+        });
+    }
     let span = dilation * (kernel.max(1) - 1) + 1;
     if stride == 0 || dilation == 0 || kernel == 0 {
         return Err(Error::Config {

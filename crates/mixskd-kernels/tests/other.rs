@@ -6,8 +6,8 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{random, relative};
 use mixskd_kernels::{
-    Pool2dConfig, SgdConfig, avg_pool2d, compose, global_avg_pool2d, interpolate, linear,
-    max_pool2d, sgd_step,
+    Conv2dConfig, Pool2dConfig, SgdConfig, avg_pool2d, compose, conv2d, global_avg_pool2d,
+    interpolate, linear, max_pool2d, sgd_step,
 };
 use proptest::prelude::*;
 
@@ -132,4 +132,31 @@ fn interpolate_refuses_a_partner_outside() {
     let partner = Tensor::new(&[1u32, 0], &Device::Cpu).unwrap();
     let error = interpolate(&bytes, &partner, &random(&[2], 2)).unwrap_err();
     assert!(error.to_string().contains("must be floats, got U8"));
+}
+
+#[test]
+fn windows_that_see_padding_alone_and_sizes_beyond_counting_are_refused() {
+    let x = random(&[1, 4, 4, 2], 1);
+    let pool = |kernel, padding| {
+        let config = Pool2dConfig {
+            kernel,
+            stride: 1,
+            padding,
+        };
+        max_pool2d(&x, config)
+            .map(|_| ())
+            .map_err(|e| e.to_string())
+    };
+    pool(3, 1).unwrap();
+    assert!(
+        pool(2, 2)
+            .unwrap_err()
+            .contains("more than half of the window")
+    );
+    let config = Conv2dConfig {
+        padding: usize::MAX / 2,
+        ..Conv2dConfig::default()
+    };
+    let error = conv2d(&x, &random(&[2, 2, 3, 3], 2), config).unwrap_err();
+    assert!(error.to_string().contains("at most"), "{error}");
 }

@@ -5,6 +5,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error of a loss or of its configuration.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A tensor's shape does not fit the loss.
     #[error("{op}: {what} must be {wanted}, got {got:?}")]

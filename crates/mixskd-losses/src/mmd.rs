@@ -61,11 +61,11 @@ pub fn kernel_mmd(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// Reduction: mean over all elements of a set. Temperature: none. Detached: nothing.
 ///
 /// # Shapes
-/// - `a`, `b`: the same shape
+/// - `a`, `b`: `[batch, channel]`, the same shape
 /// - result: `[]`
 ///
 /// # Errors
-/// When the shapes differ.
+/// When the shapes differ or are of another rank, or the elements are no floats.
 pub fn scalar_mean_difference(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     check::logits("scalar_mean_difference", "a", a)?;
     check::exactly("scalar_mean_difference", "b", b, a.dims())?;

@@ -17,10 +17,11 @@ use crate::{Error, Result, kl_divergence};
 /// When there is no head, a shape does not fit, or `temperature` is not a finite number above 0.
 pub fn mutual_kl(heads: &[Tensor], temperature: f64) -> Result<Tensor> {
     let Some(first) = heads.first() else {
-        return Err(Error::Heads {
-            what: "mutual_kl's heads",
-            wanted: 1,
-            got: 0,
+        return Err(Error::Shape {
+            op: "mutual_kl",
+            what: "heads".into(),
+            wanted: "one tensor at least".into(),
+            got: vec![0],
         });
     };
     // Also what one head alone gives: 0.

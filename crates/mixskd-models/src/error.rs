@@ -10,6 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// An error of building, running, loading or saving a model. Its text is a cause and, where there is something to be done, a
 /// `hint:` on a second line.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// No network of that name.
     #[error("unknown model `{name}`; there are {known}\nhint: did you mean `{nearest}`?")]

@@ -207,7 +207,7 @@ impl HeadMeter {
         let classes = logits.len() / labels.len().max(1);
         if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
             return Err(crate::Error::config(
-                "--data",
+                "labels",
                 format!(
                     "a test image has class {label}, but the network knows only {classes} classes"
                 ),

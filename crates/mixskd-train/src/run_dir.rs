@@ -435,7 +435,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::RunDir {
             path: dir.to_path_buf(),
-            message: "another process is training here".into(),
+            message: "another process is training here, or this one has it open already".into(),
             hint: Some("wait for it, or name another directory with --out".into()),
         }),
         Err(TryLockError::Error(source)) => Err(Error::File {

@@ -465,7 +465,10 @@ mod tests {
             ema_decay: 0.8,
             ..OptimizerConfig::default()
         };
-        let mut updater = Updater::new(&config, config.build(parameters.clone()).unwrap());
+        let mut updater = Updater::new(
+            &config,
+            config.build_with(parameters.clone(), |_| 1.0).unwrap(),
+        );
         for batch in 0..6 {
             updater
                 .accumulator

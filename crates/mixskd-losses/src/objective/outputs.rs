@@ -10,7 +10,7 @@ use crate::{Error, Result};
 ///
 /// `x` are the original images, `x̃ = λ·x + (1 − λ)·x[π]` their mixes; "interpolated" means `λ·v(x) + (1 − λ)·v(x)[π]`
 /// ([`interpolate`](crate::interpolate)).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct MixSkdOutputs {
     /// `z_k(x)`: logits of the originals, K of `[batch, class]`.
     pub original: Vec<Tensor>,

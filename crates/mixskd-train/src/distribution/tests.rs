@@ -53,6 +53,7 @@ type End = (Result<Report>, Vec<u8>);
 
 /// Runs `work` for each place on a thread of its own, with the run directory as that process knows it.
 fn each<T: Send>(
+    config: &TrainConfig,
     places: &[Place],
     out: &Path,
     work: impl Fn(&Place, &RunDir) -> T + Sync,
@@ -64,7 +65,7 @@ fn each<T: Send>(
             scope.spawn(move || {
                 let run = match (place.is_first(), out.join("config.toml").is_file()) {
                     (true, true) => RunDir::open(out).unwrap().0,
-                    (true, false) => RunDir::create(out, &config("ce")).unwrap(),
+                    (true, false) => RunDir::create(out, config).unwrap(),
                     (false, _) => RunDir::of_first(out),
                 };
                 work(&place, &run)
@@ -90,7 +91,7 @@ fn train(
     out: &Path,
     prepare: impl Fn(&mut Trainer) -> Box<dyn Observer> + Sync,
 ) -> Vec<End> {
-    each(&places(world), out, |place, run| {
+    each(config, &places(world), out, |place, run| {
         let mut trainer = trainer(config, place);
         let mut observer = prepare(&mut trainer);
         trainer.resume(run, &mut ()).unwrap();
@@ -383,11 +384,16 @@ fn an_error_in_one_process_ends_all() {
 fn who_does_not_fit_is_refused_and_who_does_not_come_is_not_waited_for_for_ever() {
     let meet = |configs: &[TrainConfig], places: &[Place]| {
         let dir = tempfile::tempdir().unwrap();
-        each(places, &dir.path().join("run"), |place, run| {
-            let at = places.iter().position(|p| p == place).unwrap();
-            let mut trainer = trainer(&configs[at.min(configs.len() - 1)], place);
-            trainer.run(run, &mut ()).unwrap_err()
-        })
+        each(
+            &configs[0],
+            places,
+            &dir.path().join("run"),
+            |place, run| {
+                let at = places.iter().position(|p| p == place).unwrap();
+                let mut trainer = trainer(&configs[at.min(configs.len() - 1)], place);
+                trainer.run(run, &mut ()).unwrap_err()
+            },
+        )
     };
     let mut other = config("ce");
     other.optimizer.lr = 0.25;
