@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn what_the_optimiser_alone_does_not_do_is_refused() {
-        let set: [(fn(&mut OptimizerConfig), &str); 3] = [
+        type Set = fn(&mut OptimizerConfig);
+        let set: [(Set, &str); 3] = [
             (|c| c.clip_norm = 1.0, "clip_norm"),
             (|c| c.accumulate = 2, "accumulate"),
             (|c| c.ema_decay = 0.9, "ema_decay"),

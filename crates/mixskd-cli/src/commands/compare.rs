@@ -24,6 +24,10 @@ Examples:
 /// Flags of `mixskd compare`.
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Args {
     /// What to compare: methods, or cutout, random-erasing, autoaugment, randaugment, augmix, trivialaugment, agreement, soft-labels
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]

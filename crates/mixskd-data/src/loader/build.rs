@@ -182,14 +182,14 @@ impl Builder {
 
     fn write(&self, index: usize, rng: &mut ChaCha8Rng, out: &mut [f32]) -> Result<()> {
         // Readers and augmentations may be somebody else's: what they panic with is an error of that image.
-        let work = || match self.samples.view(index) {
-            Some(view) => (self.pipeline.apply(view, self.size, rng, out))
-                .map_err(|error| error.of(self.samples.origin(index))),
-            None => {
+        let work = || {
+            let prepared = if let Some(view) = self.samples.view(index) {
+                self.pipeline.apply(view, self.size, rng, out)
+            } else {
                 let image = self.samples.image(index)?;
-                (self.pipeline.apply(image.view(), self.size, rng, out))
-                    .map_err(|error| error.of(self.samples.origin(index)))
-            }
+                self.pipeline.apply(image.view(), self.size, rng, out)
+            };
+            prepared.map_err(|error| error.of(self.samples.origin(index)))
         };
         std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let said = (panic.downcast_ref::<&str>().copied())

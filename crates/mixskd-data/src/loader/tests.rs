@@ -273,8 +273,11 @@ fn a_worker_of_the_pool_may_iterate() {
     assert_eq!(receiver.recv().unwrap(), 6);
 }
 
+/// Reads an image.
+type Read = fn() -> Result<Image>;
+
 /// Four images of 8×8 pixels, but for the last.
-struct Odd(fn() -> Result<Image>);
+struct Odd(Read);
 
 fn image(side: usize, bytes: usize) -> Image {
     Image {
@@ -328,7 +331,7 @@ fn images_that_do_not_fit_are_named() {
         let first = loader.epoch(0).next().unwrap();
         first.unwrap_err()
     };
-    let odd: [(fn() -> Result<Image>, &str); 4] = [
+    let odd: [(Read, &str); 4] = [
         (
             || Ok(image(9, 216)),
             "3.png: is 9×8 after augmentation where 8×8 is wanted\nhint: images of different",

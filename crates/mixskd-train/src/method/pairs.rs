@@ -116,9 +116,9 @@ impl Mixer {
         if !self.sampler.is_mixed(epoch, step, self.probability) {
             pairs.partner = (0..batch as u32).collect();
             pairs.lambda.fill(1.0);
-            boxes
-                .iter_mut()
-                .for_each(|cut| (cut.height, cut.width) = (0, 0));
+            for cut in &mut boxes {
+                (cut.height, cut.width) = (0, 0);
+            }
         }
         Ok((pairs, boxes))
     }
