@@ -30,22 +30,10 @@ fn samples(images: usize) -> Arc<PackedSamples> {
 }
 
 fn dataset() -> Dataset {
-    Dataset {
-        name: "made".into(),
-        classes: ["red", "green", "blue"].map(String::from).to_vec(),
-        channels: 3,
-        size: (SIDE, SIDE),
-        mean: vec![0.5; 3],
-        std: vec![0.25; 3],
-        train: samples(30),
-        test: samples(21),
-        uniform: true,
-        mirror: true,
-        crop: true,
-        augment: Vec::new(),
-        skipped: Vec::new(),
-        notes: Vec::new(),
-    }
+    let classes = ["red", "green", "blue"].map(String::from).to_vec();
+    let mut dataset = Dataset::new("made", classes, 3, (SIDE, SIDE), samples(30), samples(21));
+    dataset.uniform = true;
+    dataset
 }
 
 fn network(name: &str, seed: u64, change: impl FnOnce(&mut Metadata)) -> Classifier {

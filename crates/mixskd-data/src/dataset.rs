@@ -11,6 +11,7 @@ use crate::{Error, Pipeline, Preset, Result, Samples};
 
 /// Images, labels, and what a network and its augmentation need to know of them.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Dataset {
     /// Short name, for reports.
     pub name: String,
@@ -85,6 +86,52 @@ impl Identity {
 pub(crate) const SMALL: usize = 96;
 
 impl Dataset {
+    /// Training and test images from anywhere, of `size` = (height, width) or, as files are, of any size, for an input of `size`. Pixels are not
+    /// normalised beyond −2 … 2 (mean 0.5, deviation 0.25), and training images are cropped and mirrored: set the fields that are to be
+    /// otherwise.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use mixskd_data::{Dataset, PackedSamples};
+    ///
+    /// let samples = |n: usize| {
+    ///     let labels = (0..n as u32).map(|k| k % 2).collect();
+    ///     PackedSamples::new((8, 8, 3), vec![128; n * 192], labels, "memory")
+    /// };
+    /// let classes = vec!["dark".to_string(), "light".to_string()];
+    /// let mut dataset = Dataset::new("made", classes, 3, (8, 8), Arc::new(samples(10)?), Arc::new(samples(4)?));
+    /// dataset.uniform = true;
+    /// dataset.mirror = false;
+    /// dataset.check()?;
+    /// # Ok::<(), mixskd_data::Error>(())
+    /// ```
+    pub fn new(
+        name: impl Into<String>,
+        classes: Vec<String>,
+        channels: usize,
+        size: (usize, usize),
+        train: Arc<dyn Samples>,
+        test: Arc<dyn Samples>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            classes,
+            channels,
+            size,
+            mean: vec![0.5; channels],
+            std: vec![0.25; channels],
+            train,
+            test,
+            uniform: false,
+            mirror: true,
+            crop: true,
+            augment: Vec::new(),
+            skipped: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     /// The family of augmentations that suits it.
     pub fn preset(&self) -> Preset {
         if self.uniform && self.size.0.max(self.size.1) <= SMALL {
