@@ -1,5 +1,6 @@
 //! What a person is told when a command cannot do its work: a cause, a hint, an exit status.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
@@ -15,6 +16,8 @@ pub(crate) struct Failure {
     cause: String,
     hint: Option<String>,
     status: u8,
+    /// Whether it has been told.
+    is_told: Cell<bool>,
 }
 
 /// Exit status of a mistake in what was asked for.
@@ -29,6 +32,7 @@ impl Failure {
             cause: cause.into(),
             hint: Some(hint.into()),
             status: USAGE,
+            is_told: Cell::new(false),
         }
     }
 
@@ -38,6 +42,7 @@ impl Failure {
             cause: cause.into(),
             hint,
             status: FAILED,
+            is_told: Cell::new(false),
         }
     }
 
@@ -47,6 +52,7 @@ impl Failure {
             cause: cause.into(),
             hint,
             status: signals::status(),
+            is_told: Cell::new(false),
         }
     }
 
@@ -69,6 +75,7 @@ impl Failure {
             cause,
             hint,
             status: FAILED,
+            is_told: Cell::new(false),
         })
     }
 
@@ -90,8 +97,11 @@ impl Failure {
         self.status
     }
 
-    /// Tells it on stderr.
+    /// Tells it on stderr, once.
     pub(crate) fn print(&self) {
+        if self.is_told.replace(true) {
+            return;
+        }
         let mut stderr = std::io::stderr().lock();
         // Nobody is left to be told when stderr is closed.
         let cause = plain(&self.cause);
@@ -142,6 +152,7 @@ impl From<clap::Error> for Failure {
             cause: cause.join("\n"),
             hint: Some(tip.unwrap_or_else(|| help.into())),
             status: USAGE,
+            is_told: Cell::new(false),
         }
     }
 }
@@ -162,6 +173,7 @@ impl From<mixskd_train::Error> for Failure {
             cause: error.cause(),
             hint,
             status,
+            is_told: Cell::new(false),
         }
     }
 }
@@ -210,6 +222,7 @@ impl From<mixskd_analyze::Error> for Failure {
             cause: cause.to_string(),
             hint,
             status,
+            is_told: Cell::new(false),
         }
     }
 }
@@ -221,6 +234,7 @@ impl From<mixskd_report::Error> for Failure {
             cause: error.cause(),
             hint: error.hint(),
             status,
+            is_told: Cell::new(false),
         }
     }
 }
@@ -250,6 +264,7 @@ pub(crate) fn report_panic(info: &PanicHookInfo) {
         cause: format!("mixskd made a mistake at {place}: {what}"),
         hint: Some(hint),
         status: FAILED,
+        is_told: Cell::new(false),
     }
     .print();
 }

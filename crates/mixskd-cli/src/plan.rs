@@ -127,7 +127,7 @@ pub(crate) fn print_comparison(
         return Ok(());
     };
     output::line(&format!(
-        "{} epoch{} of {} steps, {} training and {} test images\n{}\n\n{} runs, {} entries by {seeds} seed{}{}: about {}\nNothing was written.",
+        "{} epoch{} of {} steps, {} training and {} test images\n{}\n\n{} runs, {} entr{} by {seeds} seed{}{}: about {}\nNothing was written.",
         first.epochs,
         if first.epochs == 1 { "" } else { "s" },
         grouped(first.steps_per_epoch as u64),
@@ -136,6 +136,7 @@ pub(crate) fn print_comparison(
         output::table(&rows),
         plans.len() * seeds,
         plans.len(),
+        if plans.len() == 1 { "y" } else { "ies" },
         if seeds == 1 { "" } else { "s" },
         if config.equal_time {
             ", and again at equal time"

@@ -60,7 +60,7 @@ impl PairSampler {
         batch: usize,
         size: (usize, usize),
     ) -> Result<(Pairs, Vec<PixelBox>)> {
-        if size.0 * size.1 == 0 {
+        if size.0 == 0 || size.1 == 0 {
             let message = format!("must be above 0, got {} × {}", size.0, size.1);
             return Err(Error::config("size", message, "images have pixels"));
         }

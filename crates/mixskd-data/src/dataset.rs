@@ -226,6 +226,18 @@ impl Dataset {
                     hint,
                 ));
             }
+            if let Some(view) = samples.view(0)
+                && view.channels != self.channels
+            {
+                return Err(Error::source(
+                    &self.name,
+                    format!(
+                        "its {split} images have {} channels, the set says {}",
+                        view.channels, self.channels
+                    ),
+                    "set `channels` to that of the images",
+                ));
+            }
             if let Some(index) =
                 (0..samples.len()).find(|&i| samples.label(i) as usize >= self.classes.len())
             {

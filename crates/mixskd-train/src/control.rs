@@ -62,3 +62,18 @@ impl Control {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_what_was_taken_back() {
+        let control = Control::default();
+        control.stop();
+        control.checkpoint();
+        assert!(control.wants_something() && control.go_on().is_err());
+        control.reset();
+        assert!(!control.wants_something() && !control.take_checkpoint());
+    }
+}

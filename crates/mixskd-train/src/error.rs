@@ -163,14 +163,21 @@ impl Error {
         Self::Peer {
             rank,
             message: message.into(),
-            hint: "rank 0 says where the run stands; start every rank again with --resume".into(),
+            hint: UNDER_WAY.into(),
         }
     }
 
     /// Where the run stands that another process ended, to whoever holds its directory.
     pub(crate) fn with_place_of(self, run: &RunDir) -> Self {
         match (self, run.newest_checkpoint_path()) {
-            (Self::Peer { rank, message, .. }, Some(checkpoint)) => Self::Peer {
+            (
+                Self::Peer {
+                    rank,
+                    message,
+                    hint,
+                },
+                Some(checkpoint),
+            ) if hint == UNDER_WAY => Self::Peer {
                 rank,
                 message,
                 hint: format!(
@@ -262,10 +269,20 @@ impl Error {
             Self::Stopped { dir, .. } => {
                 Some(format!("go on with `mixskd train --resume {}`", word(dir)))
             }
-            Self::Kept { dir, .. } => Some(format!(
-                "mend or replace the image and go on with `mixskd train --resume {}`; a new run with --skip-unreadable leaves such images out",
-                word(dir)
-            )),
+            Self::Kept { source, dir, .. } => {
+                let go_on = format!("go on with `mixskd train --resume {}`", word(dir));
+                Some(match source.hint() {
+                    // Not every image can be mended, and not every one is at fault itself.
+                    Some(hint) if !hint.contains("--skip-unreadable") => {
+                        format!(
+                            "{hint}; then {go_on}, or `Trainer::resume` where a program of your own trains"
+                        )
+                    }
+                    _ => format!(
+                        "mend or replace the image and {go_on}; a new run with --skip-unreadable leaves such images out"
+                    ),
+                })
+            }
             Self::Interrupted { dir, .. } => Some(format!(
                 "go on with `mixskd compare --resume --out {}`",
                 word(dir)
@@ -334,6 +351,9 @@ fn word(dir: &Path) -> String {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
+
+/// What a process advises that does not know where the run stands.
+const UNDER_WAY: &str = "rank 0 says where the run stands; start every rank again with --resume";
 
 /// What parts cause and hint in the messages of the crates below.
 const HINT: &str = "\nhint: ";

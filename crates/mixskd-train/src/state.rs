@@ -46,7 +46,6 @@ impl Trainer {
     /// # Errors
     /// When a checkpoint cannot be read or does not fit the network.
     pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
-        self.resumed = true;
         if !run.is_held() {
             // It comes from the first process when they meet.
             return Ok(());
@@ -69,6 +68,7 @@ impl Trainer {
             None if passed_over.is_empty() && !run.metrics_path().exists() => {}
             None => observer.notice("no whole checkpoint found: the run begins anew"),
         }
+        self.directory = Some(run.path().to_path_buf());
         Ok(())
     }
 
@@ -84,8 +84,14 @@ impl Trainer {
                 hint: Some(hint.into()),
             })
         };
-        let begun = run.newest_checkpoint_path().is_some();
-        if begun && !self.resumed && self.progress == Progress::default() {
+        let is_own = self.directory.as_deref() == Some(run.path());
+        if !is_own && self.progress != Progress::default() {
+            return refuse(
+                "is not the directory of the run that this trainer has begun".into(),
+                "another run takes another trainer",
+            );
+        }
+        if !is_own && run.newest_checkpoint_path().is_some() {
             return refuse(
                 "holds a run that was begun before".into(),
                 "`Trainer::resume` goes on with it; another run takes another directory",
@@ -101,7 +107,7 @@ impl Trainer {
                     "its config.toml has {} = {}, the trainer {}",
                     found.key, found.one, found.other
                 ),
-                "make the trainer of the configuration that `RunDir::open` gives, or take another directory",
+                "make a new directory with `trainer.config()`, or the trainer of the configuration that `RunDir::open` gives",
             ),
             None => Ok(()),
         }

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -50,8 +51,8 @@ pub struct Trainer {
     pub(crate) start: Result<Option<Start>>,
     /// A checkpoint was written because of an image that cannot be read, whose error is on its way.
     pub(crate) kept: bool,
-    /// Whether the directory's newest checkpoint was looked for.
-    pub(crate) resumed: bool,
+    /// The directory of the run that was taken up or begun.
+    pub(crate) directory: Option<PathBuf>,
     /// Made when it is first asked for.
     pub(crate) identity: OnceLock<Identity>,
 }
@@ -246,7 +247,7 @@ impl Trainer {
             group: Group::apart(place),
             start,
             kept: false,
-            resumed: false,
+            directory: None,
             identity: OnceLock::new(),
         })
     }
@@ -313,7 +314,12 @@ impl Trainer {
     }
 
     fn train(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<Report> {
-        self.check_directory(run)?;
+        if let Err(error) = self.check_directory(run) {
+            self.group
+                .decline(&self.config.distribution, &error.cause());
+            return Err(error);
+        }
+        self.directory = Some(run.path().to_path_buf());
         self.meet(observer)?;
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);

@@ -73,6 +73,8 @@ fn a_method_and_data_of_ones_own_train_as_the_same_ones_by_name() {
     let report = trainer.run(&run, &mut ()).unwrap();
     assert_eq!(report.method, "mine");
     assert!(weights(&run) == weights(&known));
+    let (_, metadata) = mixskd_models::weights::load(&run.weights()).unwrap();
+    assert_eq!(metadata.extra["method"], "mine");
 
     // Stopped and taken up by the program that knows the parts, and by nothing else.
     let control = Control::default();
@@ -90,12 +92,39 @@ fn a_method_and_data_of_ones_own_train_as_the_same_ones_by_name() {
     let error = Trainer::for_resume(&noted).err().unwrap();
     assert!(error.to_string().starts_with("own.method: "), "{error}");
     assert!(error.hint().unwrap().contains("Trainer::builder"));
+    let mut other = noted.clone();
+    other.own.data = Some("another".into());
+    let error = with_own_parts(&other, dir.path()).build().err().unwrap();
+    assert!(error.to_string().starts_with("own.data: "), "{error}");
     let mut trainer = with_own_parts(&noted, dir.path())
         .build_for_resume()
         .unwrap();
     trainer.resume(&stopped, &mut ()).unwrap();
     trainer.run(&stopped, &mut ()).unwrap();
     assert!(weights(&stopped) == weights(&known));
+}
+
+#[test]
+fn data_of_ones_own_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 1);
+    let mut labelled = dataset(dir.path());
+    labelled.classes.truncate(2);
+    let error = Trainer::builder(&config)
+        .dataset(labelled)
+        .build()
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("out of range"), "{error}");
+    let mut grey = dataset(dir.path());
+    grey.channels = 1;
+    let error = Trainer::builder(&config)
+        .dataset(grey)
+        .build()
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("have 3 channels"), "{error}");
 }
 
 #[test]
@@ -140,6 +169,29 @@ fn another_runs_directory_is_left_alone() {
     };
     // Opened, and not taken up.
     refused(&ce, "holds a run that was begun before");
+    // Another run's, by a trainer that has begun its own.
+    let mut trainer = Trainer::new(&ce).unwrap();
+    let own = RunDir::create(&out.path().join("own"), trainer.config()).unwrap();
+    trainer.run(&own, &mut ()).unwrap();
+    let (begun, _) = RunDir::open(&path).unwrap();
+    for run in [
+        &begun,
+        &RunDir::create(&out.path().join("fresh"), trainer.config()).unwrap(),
+    ] {
+        let error = trainer.run(run, &mut ()).unwrap_err().to_string();
+        assert!(error.contains("is not the directory of the run"), "{error}");
+    }
+    let mut trainer = Trainer::new(&ce).unwrap();
+    trainer.resume(&own, &mut ()).unwrap();
+    assert!(trainer.run(&begun, &mut ()).is_err());
+    assert!(before == std::fs::read(path.join("model.safetensors")).unwrap());
+    drop(begun);
+    // What was left to the data may have been left open.
+    let mut open = ce.clone();
+    open.run.image_size = 0;
+    let mut trainer = Trainer::new(&open).unwrap();
+    let run = RunDir::create(&out.path().join("open"), &open).unwrap();
+    trainer.run(&run, &mut ()).unwrap();
     // A new directory of other settings.
     let other = config(dir.path(), "mixup", 1);
     let path = out.path().join("new");

@@ -69,7 +69,7 @@ impl Args {
         let (data, test): (String, Arc<dyn Samples>) = if let Some(dir) = &self.images {
             if !dir.is_dir() {
                 return Err(Failure::usage(
-                    format!("{}: there is no such folder", dir.display()),
+                    format!("{}: is no folder", dir.display()),
                     "name a folder of class folders: CLASS/IMAGE",
                 ));
             }

@@ -69,7 +69,7 @@ impl Args {
         let state = StateDict::read(path)?;
         let own = if state.is_checkpoint() {
             verify_checkpoint(path)?;
-            of_run(path)
+            of_run(path)?
         } else {
             state.metadata().cloned()
         };
@@ -184,12 +184,20 @@ impl Args {
     }
 }
 
-/// What the weights say that the run of a checkpoint has kept: nothing of this changes from epoch to epoch.
-fn of_run(checkpoint: &Path) -> Option<Metadata> {
-    let checkpoint = checkpoint.canonicalize().ok()?;
-    let run = checkpoint.parent()?.parent()?;
-    let kept = StateDict::read(&run.join("model.safetensors")).ok()?;
-    kept.metadata().cloned()
+/// What the weights say that the run of a checkpoint has kept, as long as it lies in its run's directory: nothing of this changes from
+/// epoch to epoch.
+fn of_run(checkpoint: &Path) -> Result<Option<Metadata>> {
+    let checkpoint = checkpoint.canonicalize().unwrap_or_default();
+    let Some(folder) = checkpoint.parent() else {
+        return Ok(None);
+    };
+    let kept = folder.with_file_name("model.safetensors");
+    let is_run = folder.file_name().is_some_and(|name| name == "checkpoints")
+        && folder.with_file_name("config.toml").is_file();
+    if !is_run || !kept.is_file() {
+        return Ok(None);
+    }
+    Ok(StateDict::read(&kept)?.metadata().cloned())
 }
 
 /// The lines of a file.

@@ -45,7 +45,7 @@ pub(crate) struct Args {
 #[derive(Debug, Serialize)]
 pub(crate) struct Prediction {
     /// The picture's file, as it was named.
-    file: PathBuf,
+    file: String,
     /// The most probable classes, most probable first.
     top: Vec<Guess>,
     /// The logit of every class.
@@ -67,7 +67,7 @@ pub(crate) struct Guess {
 /// What is said of a picture that could not be used.
 #[derive(Debug, Serialize)]
 struct Unused {
-    file: PathBuf,
+    file: String,
     error: String,
 }
 
@@ -130,6 +130,7 @@ impl Args {
                 Err(failure) => {
                     let error = failure.cause().into();
                     failures.push(failure);
+                    let file = file.display().to_string();
                     Entry::Unused(Unused { file, error })
                 }
             };
@@ -233,7 +234,7 @@ impl Args {
             })
             .collect();
         Ok(Prediction {
-            file: file.to_path_buf(),
+            file: file.display().to_string(),
             top,
             logits: self.logits.then_some(logits),
         })
@@ -292,7 +293,7 @@ impl Prediction {
             }
             row
         });
-        let mut text = self.file.display().to_string();
+        let mut text = self.file.clone();
         let _ = write!(text, "\n{}", output::table(&rows.collect::<Vec<_>>()));
         text
     }
@@ -304,7 +305,7 @@ impl Entry {
         let mut rows = String::new();
         let _ = match self {
             Self::Seen(Prediction { file, top, .. }) => {
-                let file = cell(&file.display().to_string());
+                let file = cell(file);
                 top.iter().enumerate().try_for_each(|(rank, guess)| {
                     let class = cell(&guess.class);
                     let (rank, label, probability) = (rank + 1, guess.label, guess.probability);
@@ -312,7 +313,7 @@ impl Entry {
                 })
             }
             Self::Unused(Unused { file, error }) => {
-                let file = cell(&file.display().to_string());
+                let file = cell(file);
                 writeln!(rows, "{file},,,,,{}", cell(error))
             }
         };

@@ -204,18 +204,24 @@ impl Args {
         config.run.epochs = 1;
         config.run.max_batches = 2;
         config.schedule.warmup_epochs = config.schedule.warmup_epochs.min(1);
-        let mut trainer = prepared(&config, || self.trainer(&config))?;
-        if !trainer.place().is_first() {
+        let (mut trainer, ready) = prepared(&config, || {
+            let trainer = self.trainer(&config)?;
+            if !trainer.place().is_first() {
+                return Ok((trainer, None));
+            }
+            // A signal that ends the process would leave the folder behind.
+            listen(trainer.control(), None)?;
+            let folder = tempfile::tempdir().map_err(|error| {
+                Failure::failed(format!("cannot make a temporary folder: {error}"), None)
+            })?;
+            let run = RunDir::create(&folder.path().join("run"), trainer.config())?;
+            Ok((trainer, Some((folder, run))))
+        })?;
+        let Some((_folder, run)) = ready else {
             return follow(&mut trainer, Path::new("")).map(|_| ());
-        }
+        };
         let mut progress = Progress::new();
         tell_of_data(trainer.dataset(), &mut progress);
-        // A signal that ends the process would leave the folder behind.
-        listen(trainer.control(), None)?;
-        let folder = tempfile::tempdir().map_err(|error| {
-            Failure::failed(format!("cannot make a temporary folder: {error}"), None)
-        })?;
-        let run = RunDir::create(&folder.path().join("run"), trainer.config())?;
         let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
         let tried = trainer.run(&run, &mut recorder);
         drop(progress);
@@ -327,7 +333,14 @@ type Done = (Report, String);
 
 /// Goes on with the run in `dir`, whose data may lie in another place now, see [`Done`].
 fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
-    let (run, mut config) = RunDir::open_together(dir)?;
+    let (run, mut config) = match RunDir::open_together(dir) {
+        Ok(opened) => opened,
+        // Another process may hold it; what it says of the others can be read all the same.
+        Err(error) => {
+            let noted = TrainConfig::from_file(&dir.join("config.toml"));
+            return prepared(&noted.unwrap_or_default(), || Err(error.into()));
+        }
+    };
     if let Some(source) = source {
         config.data.source = source.into();
     }
@@ -364,7 +377,13 @@ fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
 
 /// What `prepare` makes. Where it fails, the other processes of a distributed run are told, since this one will not meet them.
 fn prepared<T>(config: &TrainConfig, prepare: impl FnOnce() -> Result<T>) -> Result<T> {
-    prepare().inspect_err(|failure| config.distribution.decline(failure.cause()))
+    prepare().inspect_err(|failure| {
+        if config.distribution.enabled {
+            // Those may be waited for for a while.
+            failure.print();
+            config.distribution.decline(failure.cause());
+        }
+    })
 }
 
 /// `ended`, once the run's directory says what it failed with. Who was asked to stop has not failed.

@@ -197,4 +197,29 @@ fn weights_of_an_earlier_epoch_come_from_its_checkpoint() {
         std::fs::write(&away, bytes).unwrap();
         run(dir.path(), &import).refused(1, "checksum does not match", "");
     }
+
+    // Beside another run's weights it is no checkpoint of that run's.
+    let (from, to) = (dir.path().join("plain"), dir.path().join("archive"));
+    std::fs::create_dir_all(to.join("kept")).unwrap();
+    std::fs::copy(from.join("model.safetensors"), to.join("model.safetensors")).unwrap();
+    let checkpoint = "checkpoints/epoch-0002.safetensors";
+    std::fs::copy(from.join(checkpoint), to.join("kept/epoch.safetensors")).unwrap();
+    let import = "import archive/kept/epoch.safetensors -o out.safetensors";
+    run(dir.path(), import).refused(2, "which network", "--model NAME");
+
+    // More pictures than are seen at once, and names that a table has to quote.
+    crate::support::image_folder(dir.path(), 35);
+    std::fs::write(dir.path().join("names.txt"), "cat, tame\ndog \"Rex\"\n").unwrap();
+    let import = format!("import plain/{checkpoint} --class-names names.txt -o quoted.safetensors");
+    run(dir.path(), &import).ok();
+    let table = run(
+        dir.path(),
+        "predict --weights quoted.safetensors pets/train --csv",
+    )
+    .ok();
+    let rows: Vec<_> = table.stdout.lines().skip(1).collect();
+    assert_eq!(rows.len(), 70);
+    let names = [",\"cat, tame\",", ",\"dog \"\"Rex\"\"\","];
+    let quoted = |row: &&str| names.iter().any(|name| row.contains(name));
+    assert!(rows.iter().all(quoted), "{}", rows[0]);
 }

@@ -103,6 +103,9 @@ pub struct Loader {
     prefetch: usize,
 }
 
+/// Most images of a batch, all its blocks together.
+const MOST_ROWS: usize = 1 << 20;
+
 impl Loader {
     /// A loader of `samples` through `pipeline`.
     ///
@@ -120,6 +123,17 @@ impl Loader {
                 "batch",
                 "must be at least 1, got 0",
                 "for example 64",
+            ));
+        }
+        let blocks = config.needs.blocks();
+        if batch
+            .checked_mul(blocks)
+            .is_none_or(|rows| rows > MOST_ROWS)
+        {
+            return Err(Error::config(
+                "needs",
+                format!("a batch of {batch} with {blocks} blocks is more than {MOST_ROWS} images"),
+                "ask for fewer views or companions, or a smaller batch",
             ));
         }
         if len == 0 {

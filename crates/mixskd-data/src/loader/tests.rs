@@ -364,12 +364,17 @@ fn images_that_do_not_fit_are_named() {
     let source = source.downcast_ref::<Box<Error>>().unwrap();
     assert!(matches!(**source, Error::Io { .. }));
 
-    let none = Loader::new(
-        Arc::new(Odd(|| Ok(image(8, 192)))),
-        pipeline(),
-        config(4, 0),
-    );
-    assert!(none.is_ok());
+    for needs in [
+        BatchNeeds::Views(usize::MAX),
+        BatchNeeds::SameClass(usize::MAX),
+    ] {
+        let config = LoaderConfig {
+            needs,
+            ..config(4, 0)
+        };
+        let loader = Loader::new(Arc::new(Odd(|| Ok(image(8, 192)))), pipeline(), config);
+        assert!(loader.err().unwrap().to_string().starts_with("needs: "));
+    }
     let empty = Pipeline::new(vec![], &[0.5; 3], &[0.25; 3]).unwrap();
     let picture = image(8, 100);
     let error = empty.tensor(&picture).unwrap_err().to_string();

@@ -80,9 +80,13 @@ impl DistributionConfig {
         if let Ok(place) = self.place()
             && place.world > 1
         {
-            let patience = Duration::from_secs_f64(self.timeout_s.clamp(1.0, 15.0));
-            Meeting::decline(&place, cause, patience);
+            Meeting::decline(&place, cause, self.patience());
         }
+    }
+
+    /// How long a process that ends stays for those that have not come yet.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout_s.clamp(1.0, 15.0))
     }
 
     /// Whether a run made for `processes` may have this place.

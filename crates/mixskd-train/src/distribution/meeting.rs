@@ -26,6 +26,8 @@ pub(super) struct Meeting<'a> {
     /// What has to be the same for all, line by line.
     pub(super) description: &'a str,
     pub(super) timeout: Duration,
+    /// How long one that ends stays for those that have not come yet.
+    pub(super) patience: Duration,
     pub(super) control: &'a Control,
 }
 
@@ -48,26 +50,26 @@ impl Meeting<'_> {
             place,
             description: &format!("{DECLINES}{words}"),
             timeout,
+            patience: timeout,
             control: &Control::default(),
         };
-        let until = Instant::now() + timeout;
         if place.is_first() {
-            meeting.turn_away(until, &Error::absent(0, meeting.description));
-        } else if let Ok(first) = meeting.call(until) {
+            if let Ok(listener) = meeting.listen() {
+                let error = Error::absent(0, meeting.description);
+                meeting.turn_away(&listener, place.world - 1, &error);
+            }
+        } else if let Ok(first) = meeting.call(Instant::now() + timeout) {
             part([first].iter());
         }
     }
 
-    /// The first process: tells whoever comes that there is nothing to come for.
-    fn turn_away(&self, until: Instant, error: &Error) {
-        let Ok(listener) = self.listen() else {
-            return;
-        };
+    /// The first process: tells those that are `missing`, as they come, that there is nothing to come for.
+    fn turn_away(&self, listener: &TcpListener, mut missing: usize, error: &Error) {
+        let until = Instant::now() + self.patience;
         if listener.set_nonblocking(true).is_err() {
             return;
         }
-        let mut missing = self.place.world - 1;
-        while missing > 0 && Instant::now() < until {
+        while missing > 0 && Instant::now() < until && !self.control.is_stopped() {
             if let Ok((stream, _)) = listener.accept()
                 && let Ok(Some((rank, _))) = Self::greeted(&stream)
                 && let Ok(peer) = Peer::new(rank, stream, self.timeout)
@@ -100,6 +102,11 @@ impl Meeting<'_> {
                     let peer = Peer::new(rank, stream, self.timeout)?;
                     if let Some(error) = self.refuse(rank, &description, &peers) {
                         farewell(peers.iter().flatten().chain([&peer]), 0, &error);
+                        // Whoever comes late is not to wait for nobody.
+                        let known = peers.iter().flatten().count() + 1;
+                        let missing = (self.place.world - 1).saturating_sub(known);
+                        drop((peers, peer));
+                        self.turn_away(&listener, missing, &error);
                         return Err(error);
                     }
                     peers[rank - 1] = Some(peer);

@@ -84,6 +84,13 @@ impl Group {
         }
     }
 
+    /// Tells the others, who have not been met, that this process will not come.
+    pub(crate) fn decline(&self, config: &DistributionConfig, cause: &str) {
+        if self.place.world > 1 {
+            Meeting::decline(&self.place, cause, config.patience());
+        }
+    }
+
     /// Meets the others, with whom `description` has to agree line by line.
     pub(crate) fn meet(
         &mut self,
@@ -101,6 +108,7 @@ impl Group {
                 place: &self.place,
                 description,
                 timeout,
+                patience: config.patience(),
                 control,
             };
             let peers = meeting.hold()?;

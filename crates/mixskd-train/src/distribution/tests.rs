@@ -438,6 +438,40 @@ fn who_does_not_fit_is_refused_and_who_does_not_come_is_not_waited_for_for_ever(
 }
 
 #[test]
+fn who_comes_late_to_a_meeting_that_has_failed_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config("ce");
+    let mut other = config.clone();
+    other.optimizer.lr = 0.25;
+    let errors = |places: &[Place], name: &str| {
+        each(&config, places, &dir.path().join(name), |place, run| {
+            if place.rank == 2 {
+                std::thread::sleep(Duration::from_millis(400));
+            }
+            let config = if place.rank == 1 { &other } else { &config };
+            let mut trainer = trainer(config, place);
+            trainer.run(run, &mut ()).unwrap_err().to_string()
+        })
+    };
+    // Rank 1 has other settings, which its directory does not know, either: it holds none.
+    let told = errors(&places(3), "refused");
+    assert!(
+        told[2].starts_with("rank 0 failed: rank 1: was started with"),
+        "{}",
+        told[2]
+    );
+
+    // The first does not come at all, and says so to both.
+    let places = places(3);
+    std::thread::scope(|scope| {
+        let first = &places[0];
+        scope.spawn(move || Meeting::decline(first, "no\nroom", Duration::from_secs(15)));
+        let told = errors(&places[1..], "declined");
+        assert_eq!(told, ["rank 0 failed: no room"; 2]);
+    });
+}
+
+#[test]
 fn a_batch_for_each_process_has_to_be_there() {
     let mut config = config("ce");
     config.run.batch = 4000;

@@ -94,12 +94,19 @@ impl StepOutput {
     /// - `targets`: `[batch]`, u32
     ///
     /// # Errors
-    /// When a value is no scalar.
+    /// When there is no term, or a value is no scalar.
     pub fn of(
         terms: &[(&'static str, f64, Tensor)],
         logits: &Tensor,
         targets: &Tensor,
     ) -> Result<Self> {
+        if terms.is_empty() {
+            return Err(crate::Error::config("method", "a step gives no term"));
+        }
+        if let Some((name, _, value)) = terms.iter().find(|(_, _, value)| value.rank() != 0) {
+            let message = format!("`{name}` is to be a scalar, got {:?}", value.dims());
+            return Err(crate::Error::config("method", message));
+        }
         let mut loss = Tensor::zeros((), logits.dtype(), logits.device())?;
         for (_, weight, value) in terms {
             if *weight != 0.0 {
