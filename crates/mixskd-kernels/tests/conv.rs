@@ -193,9 +193,12 @@ fn depthwise_and_groups() {
             (5, 1, 1),
             (5, 2, 1),
             (3, 1, 2),
+            (7, 1, 1),
+            (7, 2, 1),
             (7, 3, 1),
         ] {
             check(case((13, 22), 1, channels, kernel, stride, dilation));
+            check(case((5, 15), 1, channels, kernel, stride, dilation));
         }
     }
     check(case((1, 1), 1, 24, 3, 1, 1));
