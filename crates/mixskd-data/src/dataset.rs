@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::augment::Augment;
+use crate::augment::{Augment, Flip};
 use crate::{Error, Pipeline, Preset, Result, Samples};
 
 /// Images, labels, and what a network and its augmentation need to know of them.
@@ -156,7 +156,11 @@ impl Dataset {
         let mut ops = if self.crop {
             preset.train(size, self.size, self.mirror)
         } else {
-            preset.train_whole(size, self.size, self.mirror)
+            let mut ops = preset.eval(size, self.size);
+            if self.mirror {
+                ops.push(Arc::new(Flip::default()));
+            }
+            ops
         };
         ops.extend_from_slice(&self.augment);
         Pipeline::new(ops, &self.mean, &self.std)

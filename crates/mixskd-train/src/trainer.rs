@@ -320,6 +320,7 @@ impl Trainer {
             return Err(error);
         }
         self.directory = Some(run.path().to_path_buf());
+        self.kept = false;
         self.meet(observer)?;
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);

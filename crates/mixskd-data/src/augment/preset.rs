@@ -40,19 +40,9 @@ impl Preset {
                 ..Default::default()
             })],
         };
-        ops.extend(flip(mirror));
-        ops
-    }
-
-    /// The same without the random crop: the image as evaluation takes it, and the flip.
-    pub fn train_whole(
-        self,
-        size: usize,
-        natural: (usize, usize),
-        mirror: bool,
-    ) -> Vec<Arc<dyn Augment>> {
-        let mut ops = self.eval(size, natural);
-        ops.extend(flip(mirror));
+        if mirror {
+            ops.push(Arc::new(Flip::default()));
+        }
         ops
     }
 
@@ -66,10 +56,6 @@ impl Preset {
             ],
         }
     }
-}
-
-fn flip(mirror: bool) -> Option<Arc<dyn Augment>> {
-    mirror.then(|| Arc::new(Flip::default()) as _)
 }
 
 /// What brings images of `natural` size to `size × size`: nothing when they have it.

@@ -490,6 +490,12 @@ fn mirroring_suits_the_data_unless_it_is_said() {
 fn without_crop_and_flip_training_images_are_prepared_as_for_evaluation() {
     let dir = tempfile::tempdir().unwrap();
     example("folder", dir.path());
+    let whole = DataConfig {
+        crop: false,
+        ..config(dir.path())
+    };
+    let mirrored = whole.open().unwrap().train_pipeline(6).unwrap();
+    assert!(format!("{mirrored:?}").contains("Flip"));
     for crop in [true, false] {
         let config = DataConfig {
             crop,
