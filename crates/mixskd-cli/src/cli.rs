@@ -69,11 +69,11 @@ pub(crate) enum Command {
     Predict(predict::Args),
     /// Take weights of PyTorch, torchvision or timm
     Import(import::Args),
-    /// Write trained weights as an ONNX file
+    /// Write trained weights as an ONNX file, or under timm's names
     Export(export::Args),
     /// List the networks
     Models(models::Args),
-    /// List the training methods and objectives
+    /// List the training methods, objectives and augmentations
     Methods(methods::Args),
     /// Show training images as the network sees them
     Data(data::Args),

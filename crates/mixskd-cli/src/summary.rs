@@ -126,6 +126,8 @@ pub(crate) mod tests {
             width: 0.125,
             data: "shipped".into(),
             classes: 10,
+            data_identity: None,
+            start_sha256: None,
             epochs: 8,
             seed: 0,
             top1: 0.81,

@@ -16,8 +16,8 @@ use crate::progress::Progress;
 use crate::to_host::{OnHost, ToHost};
 use crate::{Error, Result, files};
 
-/// Version of the file's layout.
-const FORMAT: u32 = 2;
+/// Version of the file's layout. Layout 2, which is read as well, hashed the header's fields as Rust's `Debug` writes them.
+const FORMAT: u32 = 3;
 
 /// State of a run between two updates.
 pub(crate) struct Checkpoint {
@@ -35,6 +35,8 @@ pub(crate) struct Checkpoint {
     pub(crate) convolutions: Option<String>,
     /// What the run's data set is; checkpoints of earlier versions do not say.
     pub(crate) data: Option<Identity>,
+    /// SHA-256 of the file of weights that the run began with, where it began with any; checkpoints of earlier versions do not say.
+    pub(crate) start_sha256: Option<String>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,20 +48,22 @@ struct Header {
     convolutions: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<Identity>,
-    /// Over the fields above and every tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_sha256: Option<String>,
+    /// Over this header as JSON with nothing here, and every tensor.
     sha256: String,
 }
 
 impl Header {
-    /// The header as it is hashed.
-    fn unsigned(&self) -> String {
+    /// The header as layout 2 hashed it.
+    fn unsigned_2(&self) -> String {
         let Self {
             format,
             version,
             progress,
             convolutions,
             data,
-            sha256: _,
+            ..
         } = self;
         let convolutions = convolutions
             .as_ref()
@@ -71,10 +75,21 @@ impl Header {
     }
 }
 
-/// The one field that every layout has.
+/// What every layout has.
 #[derive(Deserialize)]
-struct Format {
+struct Signature {
     format: u32,
+    sha256: String,
+}
+
+impl Signature {
+    /// `header`, the text that holds this, as it was before it was signed.
+    fn unsigned(&self, header: &str) -> String {
+        match header.rsplit_once(&self.sha256) {
+            Some((before, after)) => format!("{before}{after}"),
+            None => header.into(),
+        }
+    }
 }
 
 const HEADER: &str = "mixskd.checkpoint";
@@ -112,6 +127,7 @@ impl Checkpoint {
             progress: self.progress.clone(),
             convolutions: self.convolutions.clone(),
             data: self.data.clone(),
+            start_sha256: self.start_sha256.clone(),
             sha256: String::new(),
         };
         let values = to_host.begin(&all.values().copied().collect::<Vec<_>>())?;
@@ -141,30 +157,38 @@ impl Checkpoint {
             .as_ref()
             .and_then(|map| map.get(HEADER))
             .ok_or_else(|| damaged("is not a mixskd checkpoint: its header is missing".into()))?;
-        let format = serde_json::from_str::<Format>(header)
-            .map_err(|e| damaged(format!("has a damaged header ({e})")))?
-            .format;
-        if format != FORMAT {
-            // Not passed over like a damaged one: an older checkpoint, or none at all, is not what the user wants then.
-            return Err(Error::RunDir {
-                path: path.to_path_buf(),
-                message: format!("has layout {format}; this version reads layout {FORMAT}"),
-                hint: Some("go on with the version of mixskd that began the run".into()),
-            });
-        }
-        let header: Header = serde_json::from_str(header)
+        let signature = serde_json::from_str::<Signature>(header)
             .map_err(|e| damaged(format!("has a damaged header ({e})")))?;
+        // Not passed over like a damaged one: an older checkpoint, or none at all, is not what the user wants then.
+        let of_another_version = |message: String| Error::RunDir {
+            path: path.to_path_buf(),
+            message,
+            hint: Some("go on with the version of mixskd that wrote it".into()),
+        };
+        let format = signature.format;
+        if ![2, FORMAT].contains(&format) {
+            let message = format!("has layout {format}; this version reads layout {FORMAT}");
+            return Err(of_another_version(message));
+        }
+        let parsed = serde_json::from_str::<Header>(header);
+        let unsigned = match &parsed {
+            Ok(parsed) if format == 2 => parsed.unsigned_2(),
+            Err(e) if format == 2 => return Err(damaged(format!("has a damaged header ({e})"))),
+            _ => signature.unsigned(header),
+        };
         let file = SafeTensors::deserialize(data)
             .map_err(|e| damaged(format!("is no whole safetensors file ({e})")))?;
         let views = file.iter().collect::<BTreeMap<_, _>>();
         let contents = views
             .iter()
             .map(|(name, view)| (*name, view.shape(), Cow::from(view.data())));
-        if digest(&header.unsigned(), contents) != header.sha256 {
+        if digest(&unsigned, contents) != signature.sha256 {
             return Err(damaged(
                 "its checksum does not match: the file was altered or torn".into(),
             ));
         }
+        let header =
+            parsed.map_err(|e| of_another_version(format!("is whole, but unknown here ({e})")))?;
         let mut checkpoint = Self {
             progress: header.progress,
             tensors: BTreeMap::new(),
@@ -173,6 +197,7 @@ impl Checkpoint {
             method: BTreeMap::new(),
             convolutions: header.convolutions,
             data: header.data,
+            start_sha256: header.start_sha256,
         };
         for (name, view) in views {
             if view.dtype() != Dtype::F32 {
@@ -221,12 +246,13 @@ impl Frozen {
         let hashed = tensors
             .clone()
             .map(|((name, shape), values)| (name.as_str(), shape.as_slice(), bytes(values)));
-        let sha256 = digest(&self.header.unsigned(), hashed);
+        let text =
+            |header: &Header| serde_json::to_string(header).map_err(|e| damaged(e.to_string()));
         let header = Header {
-            sha256,
+            sha256: digest(&text(&self.header)?, hashed),
             ..self.header.clone()
         };
-        let text = serde_json::to_string(&header).map_err(|e| damaged(e.to_string()))?;
+        let text = text(&header)?;
         let mut end = 0;
         let infos = tensors.map(|((name, shape), values)| {
             let begin = end;
@@ -324,6 +350,7 @@ mod tests {
                 names: "n".into(),
                 images: "i".into(),
             }),
+            start_sha256: Some("s".into()),
         }
     }
 
@@ -340,6 +367,7 @@ mod tests {
         assert_eq!(back.progress, sample().progress);
         assert_eq!(back.convolutions, sample().convolutions);
         assert_eq!(back.data, sample().data);
+        assert_eq!(back.start_sha256, sample().start_sha256);
         let values = |c: &Checkpoint| {
             (
                 c.tensors["a.weight"].to_vec2::<f32>().unwrap(),
@@ -408,6 +436,51 @@ mod tests {
         assert!(error.to_string().contains("checksum"), "{error}");
     }
 
+    /// The sample's file with another header, signed anew.
+    fn with_header(change: impl Fn(&mut serde_json::Value), debugged: bool) -> Vec<u8> {
+        let path = Path::new("memory");
+        let bytes = sample().freeze(&ToHost::default()).unwrap().to_bytes(path);
+        let bytes = bytes.unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let text = &metadata.metadata().as_ref().unwrap()[HEADER];
+        let mut header: serde_json::Value = serde_json::from_str(text).unwrap();
+        change(&mut header);
+        header["sha256"] = "".into();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let views: BTreeMap<_, _> = file.iter().collect();
+        let contents = views
+            .iter()
+            .map(|(name, view)| (*name, view.shape(), Cow::from(view.data())));
+        let unsigned = if debugged {
+            serde_json::from_value::<Header>(header.clone())
+                .unwrap()
+                .unsigned_2()
+        } else {
+            header.to_string()
+        };
+        header["sha256"] = digest(&unsigned, contents).into();
+        let header = HashMap::from([(HEADER.to_string(), header.to_string())]);
+        safetensors::serialize(file.iter(), Some(header)).unwrap()
+    }
+
+    #[test]
+    fn what_is_whole_and_of_another_version_is_not_called_damaged() {
+        let path = Path::new("memory");
+        let load = |bytes: &[u8]| Checkpoint::from_bytes(bytes, path, &Device::Cpu);
+        let same = with_header(|_| (), false);
+        assert_eq!(load(&same).unwrap().progress, sample().progress);
+        // Of the layout before.
+        let older = with_header(|header| header["format"] = 2.into(), true);
+        assert_eq!(load(&older).unwrap().progress, sample().progress);
+        // What came to the header, and what came to a part of it.
+        let more = with_header(|header| header["more"] = 1.into(), false);
+        assert_eq!(load(&more).unwrap().data, sample().data);
+        let unknown = with_header(|header| header["progress"]["more"] = 1.into(), false);
+        let error = load(&unknown).map(drop).unwrap_err();
+        assert!(matches!(error, Error::RunDir { .. }), "{error}");
+        assert!(error.to_string().contains("unknown field"), "{error}");
+    }
+
     #[test]
     fn another_layout_is_told_and_not_passed_over() {
         let dir = tempfile::tempdir().unwrap();
@@ -420,7 +493,7 @@ mod tests {
         let text = std::fs::read(&path).unwrap();
         let at = text
             .windows(11)
-            .position(|w| w == b"format\\\":2,".as_slice())
+            .position(|w| w == b"format\\\":3,".as_slice())
             .unwrap();
         let mut older = text.clone();
         older[at + 9] = b'1';

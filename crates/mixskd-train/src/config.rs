@@ -54,7 +54,7 @@ pub enum OnNan {
 pub struct RunConfig {
     /// Passes over the training set.
     pub epochs: usize,
-    /// Original images per step (mixes come on top), in each process of a distributed run. The last images of an epoch that do not fill a batch wait for a later one.
+    /// Original images per step (mixes come on top), in each process of a distributed run. An incomplete last batch of an epoch is dropped.
     pub batch: usize,
     /// Images per evaluation batch.
     pub eval_batch: usize,
@@ -75,13 +75,13 @@ pub struct RunConfig {
     pub max_skips: usize,
     /// Batches of an epoch and of an evaluation; 0 for all. For trying a configuration out.
     pub max_batches: usize,
-    /// `auto`, `cpu` or `cuda`.
+    /// `auto` (the first GPU that can be opened, else the CPU), `cpu`, or `cuda` (an error where there is none). In a distributed run, the GPU of the process's local rank.
     pub device: DeviceKind,
     /// `f32`; on a GPU also `tf32` (factors of products cut to ten bits) or `bf16` (feature maps in bfloat16, other products as
     /// with `tf32`; parameters, statistics, losses and the optimiser's state stay float32).
     pub precision: Precision,
-    /// On a GPU: whether a step that is the same work every time is captured as a CUDA graph and launched as a whole. It is where the
-    /// method allows it, `optimizer.accumulate` is 1 and gradients are not clipped.
+    /// On a GPU: whether a step that is the same work every time is captured as a CUDA graph and launched as a whole. It is captured where the
+    /// method allows it, `optimizer.accumulate` is 1, gradients are not clipped and the run has one process.
     pub cuda_graph: bool,
     /// On a GPU: whether branches run beside the backbone, and heads and terms beside each other, where a step is captured. It changes no bit.
     pub cuda_branches: bool,

@@ -128,6 +128,9 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// What cannot be did happen.
+    #[error("{0}: this is a fault of mixskd")]
+    Internal(String),
     /// The data pipeline failed.
     #[error(transparent)]
     Data(#[from] mixskd_data::Error),
@@ -304,6 +307,9 @@ impl Error {
             | Self::Data(mixskd_data::Error::Io { .. }) => {
                 Some("check that the path is right and that you may read and write there".into())
             }
+            Self::Internal(_) => {
+                Some("report it with the command and its settings; `--resume` goes on from the newest checkpoint".into())
+            }
             Self::Checkpoint { .. } => Some("start a new run with another --out".into()),
             _ => self
                 .to_string()
@@ -342,7 +348,7 @@ fn is_full(error: &std::io::Error) -> bool {
 }
 
 /// `dir` as a shell takes it, quoted only where it must be.
-fn word(dir: &Path) -> String {
+pub(crate) fn word(dir: &Path) -> String {
     let word = dir.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

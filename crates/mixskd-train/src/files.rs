@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::{Error, Result};
 
 /// Writes `data` beside `path`, syncs it and renames it over `path`.
@@ -36,6 +38,14 @@ pub(crate) fn make_atomically(
     drop(file);
     sync_dir(dir);
     Ok(())
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path).map_err(Error::file(path, "read"))?;
+    std::io::copy(&mut file, &mut hash).map_err(Error::file(path, "read"))?;
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// What [`write_atomically`] and the writer of weights call a file that is not finished.

@@ -498,7 +498,10 @@ impl Captured {
         meanwhile();
         let coming = match self.launched.pop_front() {
             Some((site, coming)) if site == own => coming,
-            _ => return Err(no_kernel("a step that was not begun in its turn")),
+            _ => {
+                let message = "a step was not begun in its turn";
+                return Err(Error::Internal(message.into()));
+            }
         };
         let outcome = self.shape.outcome_of(&coming.values()?.concat())?;
         if !outcome.finite {

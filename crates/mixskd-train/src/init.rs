@@ -8,7 +8,7 @@ use mixskd_models::{ModelConfig, ParamStore, Strictness};
 use serde::{Deserialize, Serialize};
 
 use crate::method::BACKBONE;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Weights to start from, and how what is new learns beside what is not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +99,7 @@ impl InitConfig {
             })?;
         Ok(Some(Start {
             path: path.clone(),
+            sha256: files::sha256(path)?,
             report,
             normalised: state
                 .metadata()
@@ -112,6 +113,8 @@ impl InitConfig {
 pub struct Start {
     /// The file.
     pub path: PathBuf,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
     /// Which of its tensors were taken.
     pub report: ImportReport,
     /// Mean and standard deviation its network was trained with, where the file says so.

@@ -26,6 +26,7 @@ pub mod compare;
 pub mod config;
 mod control;
 mod device;
+mod difference;
 mod distribution;
 mod error;
 mod evaluate;

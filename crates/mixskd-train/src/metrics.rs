@@ -6,8 +6,8 @@ use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
-use crate::method::StepOutput;
+use crate::method::{BACKBONE, StepOutput};
+use crate::{Error, Result};
 
 /// How well one head classifies the test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,24 @@ pub struct HeadScore {
     pub loss: f64,
 }
 
+impl HeadScore {
+    /// The score of the network that is kept, which is to be the first.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn of_backbone(heads: &[Self]) -> Result<&Self> {
+        let first = heads.first().filter(|head| head.name == BACKBONE);
+        first.ok_or_else(|| {
+            let names: Vec<_> = heads.iter().map(|head| head.name.as_str()).collect();
+            Error::Config {
+                place: "method".into(),
+                message: format!("its heads are {names:?}, and the first has to be `{BACKBONE}`"),
+                hint: Some("`Method::heads` gives the logits of `method::BACKBONE` first".into()),
+            }
+        })
+    }
+}
+
 /// One epoch, as a line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
@@ -33,11 +51,12 @@ pub struct EpochRecord {
     pub loss: f64,
     /// Mean of every unweighted term.
     pub terms: BTreeMap<String, f64>,
-    /// Fraction of training predictions that were right while training; for mixed images the larger share counts.
+    /// Fraction of training predictions that were right while training; for mixed images the larger share counts. Of equal logits the first is what the network
+    /// says.
     pub train_top1: f64,
-    /// Backbone on the test images.
+    /// The backbone's top-1 on the test images, a fraction; equal logits count against it.
     pub top1: f64,
-    /// Backbone on the test images.
+    /// The backbone's top-5 on the test images, a fraction.
     pub top5: f64,
     /// Backbone's mean cross-entropy on the test images, in nats.
     pub test_loss: f64,
@@ -206,7 +225,7 @@ impl HeadMeter {
     pub(crate) fn add(&mut self, logits: &[f32], labels: &[u32]) -> Result<()> {
         let classes = logits.len() / labels.len().max(1);
         if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
-            return Err(crate::Error::config(
+            return Err(Error::config(
                 "labels",
                 format!(
                     "a test image has class {label}, but the network knows only {classes} classes"

@@ -292,8 +292,9 @@ impl Sgd {
     /// When one is missing or has another shape.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
         for (name, slot) in &self.slots {
-            let stored = state.get(name).ok_or_else(|| {
-                Error::config(name.as_str(), "the checkpoint has no velocity for it")
+            let stored = state.get(name).ok_or_else(|| Error::Checkpoint {
+                path: "the checkpoint".into(),
+                message: format!("has no velocity for {name}"),
             })?;
             slot.velocity.set(stored)?;
         }

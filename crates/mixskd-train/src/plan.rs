@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use mixskd_kernels::has_gpu_kernels;
 use mixskd_models::StageShape;
 use serde::Serialize;
 
+use crate::bench::GPU_WARM_UP;
 use crate::machine::{Machine, peak_resident_bytes};
 use crate::trainer::Trainer;
 use crate::{Error, Result, method};
 
-/// Steps timed after one of warm-up.
+/// Steps timed of a run that is planned.
 const TIMED_STEPS: usize = 2;
 /// Steps timed where methods are compared by their cost.
 const COMPARED_STEPS: usize = 7;
@@ -27,10 +29,12 @@ pub struct Plan {
     pub macs_per_image: u64,
     /// Multiply-adds of one training step: forward, data gradient and weight gradient of every image in it.
     pub macs_per_step: u64,
-    /// Estimate of peak memory in bytes: what the timed steps took, where the system tells; at least parameters, gradients
-    /// and velocities, and the activations kept for the backward pass.
+    /// Estimate of peak memory in bytes: the most that this process had, where the system tells, and at least what is counted. What the process did
+    /// before is in it, too.
     pub memory_bytes: u64,
-    /// Seconds of one step, measured on the first batches.
+    /// Bytes of parameters, gradients and velocities, and of the activations kept for the backward pass.
+    pub memory_counted_bytes: u64,
+    /// Seconds of one step, loading included, measured on the first batches.
     pub seconds_per_step: f64,
     /// Estimate for the whole run, evaluation included.
     pub seconds_total: f64,
@@ -50,29 +54,42 @@ impl Trainer {
     /// # Errors
     /// When an image cannot be read.
     pub fn seconds_per_step(mut self) -> Result<f64> {
+        let mut seconds = self.time_steps(COMPARED_STEPS)?;
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    }
+
+    /// Seconds of each of `count` steps, loading included, taken as training takes them: where a GPU is given the next step before the last is read, it is so
+    /// here. Those before, in which memory is taken and a GPU's step is captured, are not counted.
+    fn time_steps(&mut self, count: usize) -> Result<Vec<f64>> {
         let in_epoch = self.steps_per_epoch();
+        let warm_up = if has_gpu_kernels(&self.device) {
+            GPU_WARM_UP
+        } else {
+            1
+        };
         let feed = self.train_feed.clone();
-        let mut seconds = Vec::new();
-        while seconds.len() < COMPARED_STEPS {
+        let (mut seconds, mut taken) = (Vec::new(), 0);
+        while seconds.len() < count {
             let mut started = Instant::now();
             let mut batches = feed.epoch_from(0, 0, in_epoch);
-            let mut first = true;
-            while let Some(batch) = batches.next() {
-                let batch = self.prepare(batch?, 0)?;
+            let (mut ahead, mut first) = (None, true);
+            while seconds.len() < count
+                && let Some(batch) = self.next(&mut ahead, &mut batches, 0)?
+            {
+                let go_on = seconds.len() + 1 < count;
+                self.begin(&batch, 0.0, &mut ahead, &mut batches, go_on)?;
                 self.step(&batch, 0.0, true, &mut || batches.fetch())?;
+                taken += 1;
                 // The first step of an epoch waits for the loader to begin.
-                if !first || in_epoch == 1 {
+                if taken > warm_up && (!first || in_epoch == 1) {
                     seconds.push(started.elapsed().as_secs_f64());
                 }
                 first = false;
                 started = Instant::now();
-                if seconds.len() == COMPARED_STEPS {
-                    break;
-                }
             }
         }
-        seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
+        Ok(seconds)
     }
 
     /// Counts and measures what the run would cost. Takes a few real steps and writes nothing; the trainer is spent.
@@ -105,16 +122,8 @@ impl Trainer {
             });
         }
 
-        let mut seconds = Vec::new();
-        let feed = self.train_feed.clone();
-        let mut batches = feed.epoch_from(0, 0, 1 + TIMED_STEPS);
-        while let Some(batch) = batches.next() {
-            let batch = self.prepare(batch?, 0)?;
-            let started = Instant::now();
-            self.step(&batch, 0.0, true, &mut || batches.fetch())?;
-            seconds.push(started.elapsed().as_secs_f64());
-        }
-        let seconds_per_step = seconds.iter().skip(1).copied().fold(seconds[0], f64::min);
+        let seconds = self.time_steps(TIMED_STEPS)?;
+        let seconds_per_step = seconds.into_iter().fold(f64::INFINITY, f64::min);
         let images_per_epoch = steps as u64 * images;
         // A forward pass is about a third of a step; evaluation does it for every head.
         let evaluation = self.dataset.test.len() as f64 / images_per_epoch.max(1) as f64 / 3.0;
@@ -125,6 +134,7 @@ impl Trainer {
             parameters_training,
             macs_per_image: backbone.macs,
             macs_per_step: 3 * training.macs * images,
+            memory_counted_bytes: counted,
             memory_bytes: peak_resident_bytes().unwrap_or(0).max(counted),
             seconds_per_step,
             seconds_total: seconds_per_step * (steps * epochs) as f64 * (1.0 + evaluation),

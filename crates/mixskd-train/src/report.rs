@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mixskd_data::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::method::{BACKBONE, SELF_TEACHER};
@@ -33,6 +34,12 @@ pub struct Report {
     pub data: String,
     /// Number of classes.
     pub classes: usize,
+    /// Which classes and images these are; `None` in reports of earlier versions.
+    #[serde(default)]
+    pub data_identity: Option<Identity>,
+    /// SHA-256 of the file of weights that the run began with; `None` where it began with random values, and in reports of earlier versions.
+    #[serde(default)]
+    pub start_sha256: Option<String>,
     /// Epochs trained.
     pub epochs: usize,
     /// Seed of every draw.
@@ -100,10 +107,8 @@ impl Trainer {
             best_head(records),
         );
         let (Some(last), Some(best_backbone), Some(best_head)) = found else {
-            return Err(Error::config(
-                "run.epochs",
-                "the run has no finished epoch to report",
-            ));
+            let message = "the run came to its end without an epoch to report";
+            return Err(Error::Internal(message.into()));
         };
         let training_seconds: f64 = records
             .iter()
@@ -115,6 +120,8 @@ impl Trainer {
             width: self.model.width,
             data: self.dataset.name.clone(),
             classes: self.dataset.classes.len(),
+            data_identity: Some(self.identity().clone()),
+            start_sha256: self.start_sha256.clone(),
             epochs: records.len(),
             seed: self.config.run.seed,
             top1: last.top1,

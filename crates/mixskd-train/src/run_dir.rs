@@ -5,7 +5,9 @@
 //! metrics.jsonl       one object an epoch
 //! model.safetensors   the backbone alone, float32, after the last finished epoch
 //! report.json         the result, once the run is done
-//! checkpoints/        epoch-NNNN.safetensors after epoch N, epoch-NNNN-step-SSSSSS.safetensors S steps later; the newest few
+//! checkpoints/        epoch-NNNN.safetensors after epoch N, epoch-NNNN-step-SSSSSS.safetensors S steps later; the newest few.
+//!                     ….damaged: those that could not be read
+//! earlier-N/          what was there when the run had to begin anew for want of a checkpoint
 //! lock                held while a process works here
 //! ```
 
@@ -35,11 +37,11 @@ pub struct RunDir {
 type Writing = JoinHandle<Result<()>>;
 
 impl RunDir {
-    /// Makes a new run directory and writes the configuration into it.
+    /// Whether a run can be begun in `path`. Writes nothing.
     ///
     /// # Errors
-    /// When the directory exists and holds more than the beginnings of a run that finished no epoch, or cannot be made.
-    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
+    /// When it exists and holds more than the beginnings of a run that finished no epoch.
+    pub fn check_free(path: &Path) -> Result<()> {
         if path.is_file() {
             return Err(Error::RunDir {
                 path: path.to_path_buf(),
@@ -57,6 +59,15 @@ impl RunDir {
                 )),
             });
         }
+        Ok(())
+    }
+
+    /// Makes a new run directory and writes the configuration into it.
+    ///
+    /// # Errors
+    /// As [`Self::check_free`], and when it cannot be made.
+    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
+        Self::check_free(path)?;
         let checkpoints = path.join("checkpoints");
         std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
         if let Some(parent) = path.parent() {
@@ -166,7 +177,7 @@ impl RunDir {
         }
         let path = self.metrics_path();
         let mut line =
-            serde_json::to_string(record).map_err(|e| Error::config("metrics", e.to_string()))?;
+            serde_json::to_string(record).map_err(|e| Error::Internal(format!("metrics: {e}")))?;
         line.push('\n');
         let mut file = OpenOptions::new()
             .create(true)
@@ -229,11 +240,8 @@ impl RunDir {
             return Ok(());
         }
         let text = serde_json::to_string_pretty(report)
-            .map_err(|e| Error::config("report", e.to_string()))?;
-        files::write_atomically(
-            &self.path.join("report.json"),
-            format!("{text}\n").as_bytes(),
-        )
+            .map_err(|e| Error::Internal(format!("report: {e}")))?;
+        files::write_atomically(&self.path.join(REPORT), format!("{text}\n").as_bytes())
     }
 
     /// Has a checkpoint written as things stand now, and all but the newest `keep` removed, while the run goes on: hashing and a disk take as long as many a
@@ -291,17 +299,51 @@ impl RunDir {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes checkpoints of places after `checkpoint`, all of them where there is none: they are damaged, and would be taken for
-    /// the newest.
-    pub(crate) fn forget_after(&self, checkpoint: Option<&Checkpoint>) -> Result<()> {
-        let place = checkpoint.map(Place::of);
-        for path in self.checkpoints()?.iter().rev() {
-            if Place::parse(path) <= place {
-                break;
+    /// Gives a checkpoint that cannot be used another name, so that it is not taken for the newest: `….damaged`.
+    pub(crate) fn pass_over(&self, checkpoint: &Path) -> Result<()> {
+        let mut aside = checkpoint.as_os_str().to_owned();
+        aside.push(".damaged");
+        std::fs::rename(checkpoint, aside).map_err(Error::file(checkpoint, "rename"))
+    }
+
+    /// Whether the run came to its end.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.path.join(REPORT).exists()
+    }
+
+    /// Whether there are records of finished epochs.
+    pub(crate) fn has_records(&self) -> bool {
+        std::fs::metadata(self.metrics_path()).is_ok_and(|file| file.len() > 0)
+    }
+
+    /// Moves what the run has written so far, but for its beginnings and its checkpoints, into a folder of its own, `earlier-N`, and gives
+    /// that: the run begins anew, and nothing of it is written over.
+    pub(crate) fn set_aside(&self) -> Result<PathBuf> {
+        let free = |n: &u32| !self.path.join(format!("earlier-{n}")).exists();
+        let number = (1..).find(free).unwrap_or_default();
+        let aside = self.path.join(format!("earlier-{number}"));
+        std::fs::create_dir(&aside).map_err(Error::file(&aside, "create"))?;
+        for name in names_in(&self.path) {
+            if BEGINNINGS.contains(&name.as_str()) || name.starts_with("earlier-") {
+                continue;
             }
-            std::fs::remove_file(path).map_err(Error::file(path, "remove"))?;
+            let from = self.path.join(&name);
+            std::fs::rename(&from, aside.join(&name)).map_err(Error::file(&from, "move"))?;
         }
-        Ok(())
+        files::sync_dir(&aside);
+        files::sync_dir(&self.path);
+        Ok(aside)
+    }
+
+    /// Takes the result of a run away that goes on from before its end.
+    pub(crate) fn withdraw_report(&self) -> Result<()> {
+        let path = self.path.join(REPORT);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file(&path, "remove")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The error as it is, or that the directory is gone, where that is why.
@@ -320,20 +362,20 @@ impl RunDir {
         error
     }
 
-    /// The newest checkpoint that is whole, with a word about each damaged one passed over.
+    /// The newest checkpoint that is whole, with path and fault of each damaged one before it.
     pub(crate) fn newest_checkpoint(
         &self,
         device: &Device,
-    ) -> Result<(Option<Checkpoint>, Vec<String>)> {
-        let mut passed_over = Vec::new();
-        for path in self.checkpoints()?.iter().rev() {
-            match Checkpoint::load(path, device) {
-                Ok(checkpoint) => return Ok((Some(checkpoint), passed_over)),
-                Err(error @ Error::Checkpoint { .. }) => passed_over.push(error.to_string()),
+    ) -> Result<(Option<Checkpoint>, Vec<(PathBuf, Error)>)> {
+        let mut damaged = Vec::new();
+        for path in self.checkpoints()?.into_iter().rev() {
+            match Checkpoint::load(&path, device) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+                Err(error @ Error::Checkpoint { .. }) => damaged.push((path, error)),
                 Err(error) => return Err(error),
             }
         }
-        Ok((None, passed_over))
+        Ok((None, damaged))
     }
 
     /// Path of the newest checkpoint, whole or not.
@@ -408,18 +450,28 @@ impl Place {
     }
 }
 
+/// The result, once the run is done.
+const REPORT: &str = "report.json";
+
+/// What a run has before it has finished an epoch. `run.json` is the command line's: who began the run, where.
+const BEGINNINGS: [&str; 4] = ["config.toml", "lock", "checkpoints", "run.json"];
+
 /// Whether a directory holds anything but the beginnings of a run that finished no epoch.
 pub(crate) fn is_occupied(dir: &Path) -> bool {
-    let names = |dir: &Path| -> Vec<String> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
+    // A run takes its lock before it writes its configuration: without one it is somebody's own file.
+    let is_own = |name: &str| name != "config.toml" || dir.join("lock").exists();
+    let counts = |name: &String| {
+        !(BEGINNINGS.contains(&name.as_str()) && is_own(name)) && !files::is_unfinished(name)
     };
-    // `run.json` is the command line's: who began the run, where.
-    let begun = ["config.toml", "lock", "checkpoints", "run.json"];
-    let counts = |name: &String| !begun.contains(&name.as_str()) && !files::is_unfinished(name);
-    names(dir).iter().any(counts) || names(&dir.join("checkpoints")).iter().any(counts)
+    names_in(dir).iter().any(counts) || names_in(&dir.join("checkpoints")).iter().any(counts)
+}
+
+/// Names of what lies in a directory; none where it cannot be read.
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Takes the directory's lock, or says that another process has it. The system frees it when the process ends.
@@ -491,6 +543,7 @@ mod tests {
             method: BTreeMap::new(),
             convolutions: None,
             data: None,
+            start_sha256: None,
         }
     }
 

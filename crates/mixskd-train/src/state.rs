@@ -9,7 +9,8 @@ use mixskd_models::{ModelConfig, Strictness};
 
 use crate::average::Average;
 use crate::checkpoint::Checkpoint;
-use crate::compare::difference::{self, HARMLESS};
+use crate::difference;
+use crate::error::word;
 use crate::progress::Progress;
 use crate::step::Broken;
 use crate::trainer::{Trainer, not_finite};
@@ -29,6 +30,22 @@ impl Trainer {
         notices
     }
 
+    /// Gives the error of weights that a run at its beginning needs and that could not be had, however often it is asked.
+    ///
+    /// # Errors
+    /// When `init.weights` is no file, no weights, or does not fit the network.
+    pub fn require_start(&mut self) -> Result<()> {
+        let Err(error) = &self.start else {
+            return Ok(());
+        };
+        let again = Error::Config {
+            place: "init.weights".into(),
+            message: error.cause().trim_start_matches("init.weights: ").into(),
+            hint: error.hint(),
+        };
+        std::mem::replace(&mut self.start, Err(again)).map(drop)
+    }
+
     /// Networks for small images leave large ones their size for a whole stage, which takes long and serves nobody.
     fn large_for_the_network(&self) -> Option<String> {
         let model = &self.model;
@@ -41,21 +58,25 @@ impl Trainer {
         })
     }
 
-    /// Takes up the newest whole checkpoint of `run`; without one the run begins anew.
+    /// Takes up the newest whole checkpoint of `run`. Where there is none the run begins anew, and what it has written before is moved into
+    /// a folder `earlier-N` of its directory.
     ///
     /// # Errors
-    /// When a checkpoint cannot be read or does not fit the network.
+    /// When a checkpoint cannot be read or does not fit the network; when the run is finished, or this trainer has begun, and there is no checkpoint.
     pub fn resume(&mut self, run: &RunDir, observer: &mut dyn Observer) -> Result<()> {
         if !run.is_held() {
             // It comes from the first process when they meet.
             return Ok(());
         }
-        let (checkpoint, passed_over) = run.newest_checkpoint(&self.device)?;
-        for damaged in &passed_over {
-            observer.notice(&format!("passed over a checkpoint: {damaged}"));
+        let (checkpoint, damaged) = run.newest_checkpoint(&self.device)?;
+        if checkpoint.is_none() {
+            self.check_may_begin(run)?;
         }
-        if !passed_over.is_empty() {
-            run.forget_after(checkpoint.as_ref())?;
+        for (path, fault) in &damaged {
+            run.pass_over(path)?;
+            observer.notice(&format!(
+                "passed over a checkpoint, now called ….damaged: {fault}"
+            ));
         }
         match checkpoint {
             Some(checkpoint) => {
@@ -63,13 +84,48 @@ impl Trainer {
                     observer.notice("the checkpoint does not say which data it is of, and those that are there are taken: an earlier version wrote it");
                 }
                 self.take_up(checkpoint)?;
+                if self.progress.epochs_done < self.config.run.epochs {
+                    run.withdraw_report()?;
+                }
+            }
+            None if run.has_records() => {
+                self.require_start()?;
+                let aside = run.set_aside()?;
+                observer.notice(&format!(
+                    "no whole checkpoint found: the run begins anew; what it had written before is in {}",
+                    aside.display()
+                ));
             }
             // Of a run that was prepared and never begun there is nothing to tell.
-            None if passed_over.is_empty() && !run.metrics_path().exists() => {}
+            None if damaged.is_empty() => {}
             None => observer.notice("no whole checkpoint found: the run begins anew"),
         }
         self.directory = Some(run.path().to_path_buf());
         Ok(())
+    }
+
+    /// Refuses to begin a run anew for want of a checkpoint where that would serve nobody.
+    fn check_may_begin(&self, run: &RunDir) -> Result<()> {
+        let (message, hint) = if run.is_finished() {
+            let config = run.path().join("config.toml");
+            let hint = format!(
+                "report.json has its result; `mixskd train --config {} --out DIR` trains the same once more",
+                word(&config)
+            );
+            let message = "is a finished run without a whole checkpoint: there is nothing to go on with, and nothing was changed";
+            (message, hint)
+        } else if self.progress != Progress::default() {
+            let message =
+                "holds no whole checkpoint to go back to, and this trainer is past the beginning";
+            (message, "begin with another trainer".into())
+        } else {
+            return Ok(());
+        };
+        Err(Error::RunDir {
+            path: run.path().to_path_buf(),
+            message: message.into(),
+            hint: Some(hint),
+        })
     }
 
     /// Whether `run` is the directory of this run: what it holds would be overwritten.
@@ -91,7 +147,9 @@ impl Trainer {
                 "another run takes another trainer",
             );
         }
-        if !is_own && run.newest_checkpoint_path().is_some() {
+        let is_begun =
+            run.newest_checkpoint_path().is_some() || run.has_records() || run.is_finished();
+        if !is_own && is_begun {
             return refuse(
                 "holds a run that was begun before".into(),
                 "`Trainer::resume` goes on with it; another run takes another directory",
@@ -99,9 +157,8 @@ impl Trainer {
         }
         // What changes no result may change, and what was left to the data is resolved.
         let resolved = ["run.image_size", "distribution.processes"];
-        let counts = |key: &str| !resolved.contains(&key) && !HARMLESS.contains(&key);
         let noted = TrainConfig::from_file(&run.path().join("config.toml"))?;
-        match difference::first(&noted, &self.config, counts)? {
+        match difference::in_results(&noted, &self.config, &resolved)? {
             Some(found) => refuse(
                 format!(
                     "its config.toml has {} = {}, the trainer {}",
@@ -124,6 +181,7 @@ impl Trainer {
             });
         }
         self.gpu.forget_begun()?;
+        self.updater.forget_gathered();
         self.store.load(&checkpoint.tensors, Strictness::Exact)?;
         self.updater.optimizer.load_state(&checkpoint.velocities)?;
         if let Some(average) = &mut self.updater.average {
@@ -136,6 +194,10 @@ impl Trainer {
             self.gpu.tell(
                 "the ways of cuDNN that this run was begun with are not of this device or version: others are chosen, which round otherwise".into(),
             );
+        }
+        // One of an earlier version does not say.
+        if checkpoint.start_sha256.is_some() {
+            self.start_sha256 = checkpoint.start_sha256;
         }
         self.progress = checkpoint.progress;
         Ok(())
@@ -163,6 +225,7 @@ impl Trainer {
             method,
             convolutions,
             data: Some(self.identity().clone()),
+            start_sha256: self.start_sha256.clone(),
         })
     }
 

@@ -11,11 +11,11 @@ use crate::config::OnNan;
 use crate::feed::Batches;
 use crate::gpu_step;
 use crate::gradients::{Accumulator, Gradients, first_not_finite, sum_of_squares};
-use crate::method::{StepOutput, TrainBatch};
+use crate::method::{Method, TrainBatch};
 use crate::metrics::StepReading;
 use crate::optimizer::Sgd;
 use crate::trainer::Trainer;
-use crate::{OptimizerConfig, Result};
+use crate::{Error, OptimizerConfig, Result};
 
 /// Everything that turns gradients into weights.
 pub(crate) struct Updater {
@@ -41,6 +41,11 @@ impl Updater {
     /// Whether an update is a function of one batch's gradients alone, with nothing for the host to look at in between.
     pub(crate) fn is_direct(&self) -> bool {
         self.accumulate == 1 && self.clip_norm == 0.0
+    }
+
+    /// Forgets gradients that are gathered for an update to come.
+    pub(crate) fn forget_gathered(&mut self) {
+        self.accumulator = Accumulator::default();
     }
 
     /// One step of the optimiser with the gradients gathered so far; nothing where there are none.
@@ -70,7 +75,7 @@ pub(crate) enum Outcome {
 
 impl StepReading {
     /// The first term that is not finite.
-    fn broken(&self) -> Option<Broken> {
+    pub(crate) fn broken(&self) -> Option<Broken> {
         self.not_finite().map(|(term, value)| Broken {
             term: term.into(),
             layer: None,
@@ -87,7 +92,7 @@ pub(crate) struct Broken {
 }
 
 /// The first gradient in name order that is not finite.
-fn broken_gradient(gradients: &Gradients) -> Result<Option<Broken>> {
+pub(crate) fn broken_gradient(gradients: &Gradients) -> Result<Option<Broken>> {
     let found = first_not_finite(gradients)?;
     Ok(found.map(|(layer, value)| Broken {
         term: "gradient".into(),
@@ -114,6 +119,32 @@ impl Broken {
             value,
         }
     }
+}
+
+/// Losses and gradients of one batch, in a step that is not begun ahead; no gradients where a loss is not finite.
+pub(crate) fn forth_and_back(
+    method: &mut dyn Method,
+    optimizer: &Sgd,
+    batch: &TrainBatch,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(StepReading, Gradients)> {
+    let tape = Tape::start();
+    let weights = ConvWeights::new(optimizer.parameters(), batch.images.dtype())?;
+    tape.use_weights(&weights);
+    let output = method.step(batch)?;
+    let back = |tape: Tape| Ok::<_, Error>(optimizer.gradients(&tape.backward(&output.loss)?));
+    if has_gpu_kernels(batch.images.device()) {
+        // All is read at once, which waits for the GPU once.
+        let gradients = back(tape)?;
+        let reading = gpu_step::read(&output, &gradients, meanwhile)?.reading;
+        return Ok((reading, gradients));
+    }
+    let reading = StepReading::of(&output)?;
+    let gradients = match reading.broken() {
+        None => back(tape)?,
+        Some(_) => Gradients::new(),
+    };
+    Ok((reading, gradients))
 }
 
 impl Trainer {
@@ -201,6 +232,9 @@ impl Trainer {
                 }
             }
         }
+        if broken.is_some() {
+            self.method.undo_step();
+        }
         if direct {
             if broken.is_none() && self.updater.average.is_some() {
                 self.updater.average(&self.store.parameters())?;
@@ -220,22 +254,8 @@ impl Trainer {
         batch: &TrainBatch,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<(StepReading, Option<Broken>)> {
-        let tape = Tape::start();
-        let parameters = self.updater.optimizer.parameters();
-        tape.use_weights(&ConvWeights::new(parameters, batch.images.dtype())?);
-        let output = self.method.step(batch)?;
-        let (mut reading, gradients);
-        if has_gpu_kernels(&self.device) {
-            // All is read at once, which waits for the GPU once.
-            gradients = self.gradients(tape, &output)?;
-            reading = gpu_step::read(&output, &gradients, meanwhile)?.reading;
-        } else {
-            reading = StepReading::of(&output)?;
-            gradients = match reading.broken() {
-                None => self.gradients(tape, &output)?,
-                Some(_) => Gradients::new(),
-            };
-        }
+        let (method, optimizer) = (&mut *self.method, &self.updater.optimizer);
+        let (mut reading, gradients) = forth_and_back(method, optimizer, batch, meanwhile)?;
         let mut broken = reading.broken();
         // From here on every process of the run does the same.
         broken = self.group.agree(&mut reading, broken, &gradients)?;
@@ -264,19 +284,16 @@ impl Trainer {
             broken = outcome.reading.broken();
             if broken.is_none() {
                 // Nothing was updated: once more, to see which it was.
+                self.method.undo_step();
                 let tape = Tape::start();
                 let output = self.method.step(batch)?;
-                broken = broken_gradient(&self.gradients(tape, &output)?)?;
+                let all = tape.backward(&output.loss)?;
+                broken = broken_gradient(&self.updater.optimizer.gradients(&all))?;
             }
             // It was not found a second time.
             broken = broken.or_else(|| Some(Broken::gradients(f64::INFINITY)));
         }
         Ok((outcome.reading, broken))
-    }
-
-    fn gradients(&self, tape: Tape, output: &StepOutput) -> Result<Gradients> {
-        let all = tape.backward(&output.loss)?;
-        Ok(self.updater.optimizer.gradients(&all))
     }
 
     /// A copy of the running statistics.
@@ -333,7 +350,8 @@ mod tests {
 
     use super::*;
     use crate::TrainConfig;
-    use crate::method::{Method, MethodConfig, StepOutput};
+    use crate::checkpoint::Checkpoint;
+    use crate::method::{MethodConfig, StepOutput};
 
     /// A method whose loss or whose gradient is not finite in one step.
     struct Poisoned {
@@ -354,12 +372,24 @@ mod tests {
             }
             Ok(output)
         }
+
+        fn undo_step(&mut self) {
+            self.inner.undo_step();
+        }
+
+        fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+            self.inner.state()
+        }
     }
 
     fn trainer(poison: fn(&Tensor) -> candle_core::Result<Tensor>) -> Trainer {
+        trainer_of("ce", poison)
+    }
+
+    fn trainer_of(name: &str, poison: fn(&Tensor) -> candle_core::Result<Tensor>) -> Trainer {
         let mut config = TrainConfig::default();
         config.model.width = 0.03125;
-        config.method = MethodConfig::new("ce").unwrap();
+        config.method = MethodConfig::new(name).unwrap();
         config.run.batch = 16;
         config.run.prefetch = 1;
         config.run.on_nan = OnNan::Skip;
@@ -387,21 +417,48 @@ mod tests {
         }
         let tensors = trainer.store.tensors().into_values();
         let all = tensors.chain(trainer.updater.optimizer.state().into_values());
+        let all = all.chain(trainer.method.state().unwrap().into_values());
         let values = |t: Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
         (broken, all.map(values).collect())
     }
 
     #[test]
     fn a_step_that_is_left_out_leaves_no_trace() {
-        let clean = run(trainer(|loss| loss.affine(1.0, 0.0)), &[1]);
-        assert!(clean.0.is_empty());
-        let loss = run(trainer(|loss| loss.affine(f64::NAN, 0.0)), &[]);
-        assert_eq!(loss.0, ["loss "]);
-        assert!(loss.1 == clean.1);
-        // The square root of nothing: 0 forward, infinite backward.
-        let gradient = run(trainer(|loss| loss + (loss - loss)?.sqrt()?), &[]);
-        assert_eq!(gradient.0, ["gradient backbone.bn1.bias"]);
-        assert!(gradient.1 == clean.1);
+        // PS-KD remembers what it said of each image.
+        for method in ["ce", "ps-kd"] {
+            let clean = run(trainer_of(method, |loss| loss.affine(1.0, 0.0)), &[1]);
+            assert!(clean.0.is_empty());
+            let loss = run(trainer_of(method, |loss| loss.affine(f64::NAN, 0.0)), &[]);
+            assert_eq!(loss.0, ["loss "]);
+            assert!(loss.1 == clean.1, "{method}");
+            // The square root of nothing: 0 forward, infinite backward.
+            let gradient = trainer_of(method, |loss| loss + (loss - loss)?.sqrt()?);
+            let gradient = run(gradient, &[]);
+            assert_eq!(gradient.0, ["gradient backbone.bn1.bias"]);
+            assert!(gradient.1 == clean.1, "{method}");
+        }
+    }
+
+    #[test]
+    fn gradients_gathered_before_a_checkpoint_is_taken_up_are_forgotten() {
+        let last = |gather_first: bool| {
+            let mut trainer = trainer(|loss| loss.affine(1.0, 0.0));
+            let beginning = trainer.checkpoint(BTreeMap::new()).unwrap();
+            let bytes = beginning.to_bytes("memory".as_ref()).unwrap();
+            let batches: Vec<_> = trainer.train_feed.epoch_from(0, 0, 2).collect();
+            let batches: Vec<_> = (batches.into_iter())
+                .map(|batch| trainer.prepare(batch.unwrap(), 0).unwrap())
+                .collect();
+            if gather_first {
+                trainer.step(&batches[0], 0.1, false, &mut || ()).unwrap();
+                let back = Checkpoint::from_bytes(&bytes, "memory".as_ref(), &Device::Cpu);
+                trainer.take_up(back.unwrap()).unwrap();
+            }
+            trainer.step(&batches[1], 0.1, true, &mut || ()).unwrap();
+            let after = trainer.checkpoint(BTreeMap::new()).unwrap();
+            after.to_bytes("memory".as_ref()).unwrap()
+        };
+        assert!(last(true) == last(false));
     }
 
     #[test]

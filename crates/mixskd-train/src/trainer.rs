@@ -49,6 +49,8 @@ pub struct Trainer {
     pub(crate) control: Control,
     pub(crate) group: Group,
     pub(crate) start: Result<Option<Start>>,
+    /// SHA-256 of the file of weights that the run began with, where it began with any.
+    pub(crate) start_sha256: Option<String>,
     /// A checkpoint was written because of an image that cannot be read, whose error is on its way.
     pub(crate) kept: bool,
     /// The directory of the run that was taken up or begun.
@@ -245,6 +247,10 @@ impl Trainer {
             progress: Progress::default(),
             control: Control::default(),
             group: Group::apart(place),
+            start_sha256: match &start {
+                Ok(Some(start)) => Some(start.sha256.clone()),
+                _ => None,
+            },
             start,
             kept: false,
             directory: None,
@@ -289,13 +295,6 @@ impl Trainer {
     pub fn method_name(&self) -> &str {
         let own = self.config.own.method.as_deref();
         own.unwrap_or(self.config.method.name())
-    }
-
-    /// Gives the error of weights that a run at its beginning needs and that could not be had.
-    /// # Errors
-    /// When `init.weights` is no file, no weights, or does not fit the network.
-    pub fn require_start(&mut self) -> Result<()> {
-        std::mem::replace(&mut self.start, Ok(None)).map(|start| self.start = Ok(start))
     }
 
     /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint. A run that was begun
@@ -435,7 +434,7 @@ impl Trainer {
                     return Err(Error::peer(0, "could not read an image"));
                 }
             };
-            let backbone = &heads[0];
+            let backbone = HeadScore::of_backbone(&heads)?;
             let record = EpochRecord {
                 epoch: epoch + 1,
                 lr: self.schedule.lr(epoch, steps.saturating_sub(1)),
@@ -505,6 +504,7 @@ impl Trainer {
                 Err(Error::Stopping) => return Ok(None),
                 scores => scores?,
             };
+            HeadScore::of_backbone(&scores)?;
             self.check_finite(&scores, epoch, run)?;
             draft?.put_in_place()?;
             run.sync();

@@ -191,13 +191,22 @@ fn a_run_resumes_with_the_same_bits_though_the_file_be_gone() {
         trainer.run(&run, &mut ()).unwrap();
         assert!(tensors(&run.weights()) == expected, "frozen: {freeze}");
 
-        // Without a checkpoint the file is wanted again.
+        // Without a checkpoint the file is wanted again, however often one asks, and what is there stays there.
         fs::remove_dir_all(broken.join("checkpoints")).unwrap();
         fs::create_dir(broken.join("checkpoints")).unwrap();
+        fs::remove_file(broken.join("report.json")).unwrap();
         let mut trainer = Trainer::for_resume(&config).unwrap();
-        trainer.resume(&run, &mut ()).unwrap();
-        let error = trainer.run(&run, &mut ()).unwrap_err();
-        assert!(error.to_string().contains("no such file"), "{error}");
+        for _ in 0..2 {
+            let error = trainer.resume(&run, &mut ()).unwrap_err();
+            assert!(error.to_string().contains("no such file"), "{error}");
+        }
+        assert!(tensors(&run.weights()) == expected);
+        drop(run);
+        let run = RunDir::create(&dir.path().join("anew"), trainer.config()).unwrap();
+        for _ in 0..2 {
+            let error = trainer.run(&run, &mut ()).unwrap_err();
+            assert!(error.to_string().contains("no such file"), "{error}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 
+use candle_core::Tensor;
 use common::{config, write_set};
 use mixskd_data::{BatchNeeds, DataConfig, Dataset};
 use mixskd_models::{Backbone, Mode};
@@ -53,6 +54,47 @@ fn with_own_parts(config: &TrainConfig, dir: &Path) -> TrainerBuilder {
     Trainer::builder(config)
         .dataset(dataset(dir))
         .method("mine", BatchNeeds::Anchors, own)
+}
+
+/// Its only head has a name of its own.
+struct Nameless(Box<dyn Backbone>);
+
+impl Method for Nameless {
+    fn backbone(&self) -> &dyn Backbone {
+        self.0.as_ref()
+    }
+
+    fn step(&mut self, batch: &TrainBatch) -> mixskd_train::Result<StepOutput> {
+        let logits = self.0.forward(&batch.images, Mode::Train)?;
+        let task = mixskd_losses::cross_entropy(&logits, &batch.labels)?;
+        StepOutput::of(&[("task", 1.0, task)], &logits, &batch.labels)
+    }
+
+    fn heads(&self, images: &Tensor) -> mixskd_train::Result<Vec<(String, Tensor)>> {
+        let logits = self.0.forward(images, Mode::Eval)?;
+        Ok(vec![("network".into(), logits)])
+    }
+}
+
+#[test]
+fn the_first_head_is_the_backbone() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 2);
+    let mut trainer = Trainer::builder(&config)
+        .method("nameless", BatchNeeds::Anchors, |inputs: &MethodInputs| {
+            Ok(Box::new(Nameless(inputs.backbone()?)))
+        })
+        .build()
+        .unwrap();
+    let run = RunDir::create(&dir.path().join("run"), trainer.config()).unwrap();
+    let error = trainer.run(&run, &mut ()).unwrap_err();
+    assert!(
+        error.to_string().contains("has to be `backbone`"),
+        "{error}"
+    );
+    // Before anything was written of an epoch.
+    assert!(!run.path().join("metrics.jsonl").exists() && !run.weights().exists());
 }
 
 #[test]

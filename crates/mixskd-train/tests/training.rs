@@ -102,6 +102,10 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
     let mut trainer = Trainer::new(&config).unwrap();
     let mut heard = Notices(Vec::new());
     trainer.resume(&run, &mut heard).unwrap();
+    // It is not thrown away, and the run is no longer finished.
+    let damaged = out.join("checkpoints/epoch-0003.safetensors.damaged");
+    assert!(std::fs::read(damaged).unwrap() == whole[..whole.len() / 2]);
+    assert!(!out.join("report.json").exists());
     trainer.run(&run, &mut heard).unwrap();
     assert!(
         heard.0.iter().any(|text| text.contains("epoch-0003")),
@@ -109,6 +113,64 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         heard.0
     );
     assert_eq!(weights(&out), expected);
+}
+
+#[test]
+fn a_run_without_its_checkpoints_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 2);
+    let out = dir.path().join("run");
+    train(&config, &out);
+    let read = |name: &str| std::fs::read(out.join(name)).unwrap();
+    let written = ["metrics.jsonl", "model.safetensors"].map(|name| (name, read(name)));
+    let expected = weights(&out);
+    for file in std::fs::read_dir(out.join("checkpoints")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+
+    // Finished: there is nothing to go on with, and whoever does not ask does not overwrite it either.
+    let (run, config) = RunDir::open(&out).unwrap();
+    let mut trainer = Trainer::new(&config).unwrap();
+    let error = trainer.resume(&run, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("finished run"), "{error}");
+    assert!(error.hint().unwrap().contains("--config"));
+    let error = trainer.run(&run, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("begun before"), "{error}");
+    for (name, before) in &written {
+        assert!(read(name) == *before, "{name}");
+    }
+
+    // Not finished: it begins anew, and what there was is kept.
+    std::fs::remove_file(out.join("report.json")).unwrap();
+    let error = trainer.run(&run, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("begun before"), "{error}");
+    let mut heard = Notices(Vec::new());
+    trainer.resume(&run, &mut heard).unwrap();
+    assert!(heard.0[0].contains("earlier-1"), "{:?}", heard.0);
+    trainer.run(&run, &mut ()).unwrap();
+    for (name, before) in &written {
+        assert!(read(&format!("earlier-1/{name}")) == *before, "{name}");
+    }
+    assert_eq!(weights(&out), expected);
+
+    // A trainer that has gone on cannot go back to a beginning that is no longer there.
+    for file in std::fs::read_dir(out.join("checkpoints")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    std::fs::remove_file(out.join("report.json")).unwrap();
+    let error = trainer.resume(&run, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("past the beginning"), "{error}");
+}
+
+#[test]
+fn a_configuration_of_the_users_own_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("config.toml");
+    std::fs::write(&own, "# mine\n[run]\nepochs = 3\n").unwrap();
+    let error = RunDir::create(dir.path(), &TrainConfig::default()).unwrap_err();
+    assert!(error.to_string().contains("not empty"), "{error}");
+    assert!(std::fs::read_to_string(&own).unwrap().starts_with("# mine"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Weights file that `mixskd train` wrote; given twice, the two are compared on the same images
+    /// Weights file that `mixskd train` or `mixskd import` wrote; given twice, the two are compared on the same images
     #[arg(long, value_name = "FILE", required = true, action = ArgAction::Append, value_hint = ValueHint::FilePath)]
     weights: Vec<PathBuf>,
     #[command(flatten)]

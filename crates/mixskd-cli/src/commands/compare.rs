@@ -90,6 +90,10 @@ impl Args {
     pub(crate) fn run(&self) -> Result<()> {
         // Steps are timed in this process.
         self.threads.apply()?;
+        if let (Some(out), false) = (&self.out, self.resume) {
+            // Before the data are looked through, which may take a while.
+            Comparison::check_free(out)?;
+        }
         if self.dry_run {
             return self.show_plan();
         }

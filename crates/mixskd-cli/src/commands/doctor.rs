@@ -22,6 +22,7 @@ impl Args {
         let machine = Machine::detect();
         let features = [
             ("cuda", cfg!(feature = "cuda")),
+            ("nccl", cfg!(feature = "nccl")),
             ("hub", cfg!(feature = "hub")),
         ]
         .into_iter()

@@ -21,7 +21,7 @@ const BATCH: usize = 250;
 /// Flags of `mixskd eval`.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// Weights file that `mixskd train` wrote
+    /// Weights file that `mixskd train` or `mixskd import` wrote
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     weights: PathBuf,
     #[command(flatten)]

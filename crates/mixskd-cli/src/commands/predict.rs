@@ -19,7 +19,7 @@ use crate::output;
 /// Flags of `mixskd predict`.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// Weights file that `mixskd train` wrote; it says how pictures are prepared
+    /// Weights file that `mixskd train` or `mixskd import` wrote; it says how pictures are prepared
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     weights: PathBuf,
     /// Most probable classes to print [default: 5, or all where there are fewer; 1 with --csv]

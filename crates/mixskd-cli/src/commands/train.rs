@@ -170,6 +170,12 @@ impl Args {
     fn start(&self) -> Result<Option<Done>> {
         let config = self.config()?;
         let (mut trainer, ready) = prepared(&config, || {
+            if let Some(out) = &self.out
+                && config.distribution.place()?.is_first()
+            {
+                // Before the data are looked through, which may take a while.
+                RunDir::check_free(out)?;
+            }
             let trainer = self.trainer(&config)?;
             if !trainer.place().is_first() {
                 return Ok((trainer, None));
@@ -240,6 +246,9 @@ impl Args {
     }
 
     fn show_plan(&self) -> Result<()> {
+        if let Some(out) = &self.out {
+            RunDir::check_free(out)?;
+        }
         let trainer = self.trainer(&self.config()?)?;
         let mut progress = Progress::new();
         tell_of_data(trainer.dataset(), &mut progress);

@@ -416,6 +416,25 @@ fn starting_weights_may_move_but_not_become_others() {
     .ok();
     assert_eq!(moved.json()["equal_epochs"][1]["runs"], 1);
     run(dir.path(), &named("other.safetensors")).refused(2, not_it, "the same weights");
+
+    // A run that was brought here and began elsewhere is not counted.
+    let failed = |wanted: &str| {
+        let told = run(
+            dir.path(),
+            &format!("{} --json", named("moved.safetensors")),
+        );
+        let failures = told.json()["failures"].to_string();
+        assert!(told.status == 1 && failures.contains(wanted), "{failures}");
+    };
+    let own = at("c/runs/ce-seed-0");
+    let report = std::fs::read_to_string(own.join("report.json")).unwrap();
+    let (head, tail) = report.split_once("\"start_sha256\": \"").unwrap();
+    let foreign = format!("{head}\"start_sha256\": \"0{}", &tail[1..]);
+    std::fs::write(own.join("report.json"), foreign).unwrap();
+    failed("began with other weights");
+    std::fs::remove_dir_all(&own).unwrap();
+    std::fs::rename(at("first/runs/ce-seed-0"), &own).unwrap();
+    failed("init.weights = nothing");
 }
 
 #[test]

@@ -65,7 +65,8 @@ pub struct ObjectiveConfig {
     pub backbone_probability: f64,
     /// T, temperature of the divergences.
     pub temperature: f64,
-    /// Who learns from the adversarial term.
+    /// `joint`: network and discriminators both minimise the adversarial term; `frozen`: the same, with discriminators that stay as initialised; `reversal`: discriminators
+    /// minimise it, the network maximises it.
     pub discriminator: DiscriminatorMode,
 }
 

@@ -30,6 +30,9 @@ pub use step::{StepBench, StepReport};
 
 use crate::{Error, Result};
 
+/// Steps before those that are timed on a GPU, at least: a graph is captured after a few, and its first launch uploads it.
+pub(crate) const GPU_WARM_UP: usize = 6;
+
 /// Least, middle and greatest of several measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {

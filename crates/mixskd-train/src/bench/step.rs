@@ -9,15 +9,12 @@ use mixskd_models::{ModelConfig, ParamStore};
 use serde::Serialize;
 
 use super::kernels::{self, KernelTimes};
-use super::{Spread, at_least_one, images, timed};
+use super::{GPU_WARM_UP, Spread, at_least_one, images, timed};
 use crate::gpu_step::{GpuStepper, Launching};
 use crate::machine::peak_resident_bytes;
 use crate::method::{self, DrawSite, Method, MethodConfig, MethodInputs, TrainBatch};
-use crate::metrics::StepReading;
+use crate::step::{broken_gradient, forth_and_back};
 use crate::{DeviceKind, Error, OptimizerConfig, Precision, Result};
-
-/// Steps before those that are timed on a GPU, at least.
-const GPU_WARM_UP: usize = 6;
 
 /// A training step to be timed.
 #[derive(Debug, Clone)]
@@ -163,7 +160,6 @@ impl StepBench {
         let labels = Tensor::new(host_labels.as_slice(), &device)?;
         let indices = (0..self.batch as u32).collect::<Vec<_>>().repeat(blocks);
 
-        // A graph is captured after a few steps, and its first launch uploads it.
         let warm_up = self.warm_up.max(if on_gpu { GPU_WARM_UP } else { 0 });
         let prepare = |method: &dyn Method, step| {
             let draws = method.draws(&DrawSite {
@@ -199,21 +195,29 @@ impl StepBench {
                 ahead = Some(next);
             }
             // As in training: on a GPU one reading ends the step.
-            if on_gpu {
+            let finite = if on_gpu {
                 let outcome = gpu.step(&mut *method, &optimizer, &batch, lr, &mut || ())?;
-                return if outcome.finite {
-                    Ok(())
-                } else {
-                    Err(Error::config(
-                        "bench",
-                        "a step came to numbers that are not finite",
-                    ))
-                };
+                outcome.finite
+            } else {
+                let (reading, gradients) =
+                    forth_and_back(&mut *method, &optimizer, &batch, &mut || ())?;
+                let finite = reading.broken().is_none() && broken_gradient(&gradients)?.is_none();
+                if finite {
+                    optimizer.update(&gradients, lr)?;
+                }
+                finite
+            };
+            if finite {
+                return Ok(());
             }
-            let output = method.step(&batch)?;
-            StepReading::of(&output)?;
-            let gradients = mixskd_kernels::backward(&output.loss)?;
-            optimizer.step(&gradients, lr)
+            Err(Error::NotFinite {
+                term: "loss or gradient".into(),
+                layer: None,
+                value: f64::NAN,
+                epoch: 1,
+                step: step + 1,
+                checkpoint: None,
+            })
         };
         let seconds = timed(warm_up, self.steps, |step| take(&mut gpu, step, false))?;
         let captured = gpu.is_captured();

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::{Entry, difference};
-use crate::{Error, Result, ScheduleConfig, TrainConfig};
+use super::Entry;
+use crate::{Error, Result, ScheduleConfig, TrainConfig, difference, files};
 
 /// Where it stands in a comparison's directory.
 pub(super) const FILE: &str = "compare.toml";
@@ -136,7 +135,7 @@ impl CompareConfig {
     }
 
     pub(super) fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|e| Error::config(FILE, e.to_string()))
+        toml::to_string(self).map_err(|e| Error::Internal(format!("{FILE}: {e}")))
     }
 
     /// Adds what `more` compares beyond this.
@@ -207,7 +206,7 @@ impl CompareConfig {
     /// Notes which weights all runs start from.
     pub(super) fn know_weights(&mut self) -> Result<()> {
         let weights = self.settings.init.weights.as_deref();
-        self.weights_sha256 = weights.map(sha256).transpose()?;
+        self.weights_sha256 = weights.map(files::sha256).transpose()?;
         Ok(())
     }
 
@@ -224,7 +223,7 @@ impl CompareConfig {
             return Err(refuse("is no file"));
         }
         match &self.weights_sha256 {
-            Some(known) if *known != sha256(weights)? => {
+            Some(known) if *known != files::sha256(weights)? => {
                 Err(refuse("is not the file that the comparison was begun with"))
             }
             _ => Ok(()),
@@ -245,14 +244,6 @@ impl CompareConfig {
         config.validate()?;
         Ok(config)
     }
-}
-
-/// SHA-256 of a file, in hexadecimal.
-fn sha256(path: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut file = std::fs::File::open(path).map_err(Error::file(path, "read"))?;
-    std::io::copy(&mut file, &mut hash).map_err(Error::file(path, "read"))?;
-    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// A comparison's file that says nothing sensible.

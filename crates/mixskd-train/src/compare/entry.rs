@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::difference;
 use crate::config::unknown_name;
-use crate::{Error, Result, TrainConfig, method};
+use crate::{Error, Result, TrainConfig, difference, method};
 
 /// Letters of a name that still leaves room for seed and epochs in a directory's, and for the rest of a table.
 const LONGEST_NAME: usize = 64;

@@ -104,7 +104,7 @@ impl EqualTime {
             times.entry(name).or_insert(now * scale);
         }
         let plan = Self::of(epochs, times);
-        let text = toml::to_string(&plan).map_err(|e| Error::config(FILE, e.to_string()))?;
+        let text = toml::to_string(&plan).map_err(|e| Error::Internal(format!("{FILE}: {e}")))?;
         files::write_atomically(&dir.join(FILE), text.as_bytes())?;
         Ok(plan)
     }

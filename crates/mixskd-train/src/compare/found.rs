@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::difference::{self, HARMLESS};
-use crate::{Error, Report, Result, TrainConfig, files};
+use crate::{Error, Report, Result, TrainConfig, difference, files};
 
 const CONFIG: &str = "config.toml";
 const REPORT: &str = "report.json";
@@ -28,11 +27,16 @@ pub(super) struct Done {
     pub(super) builds: Option<String>,
 }
 
-/// The run of `entry` in `dir`, where it is done, and was run with `expected`.
+/// The run of `entry` in `dir`, where it is done, and was run with `expected` from weights whose file has `start_sha256`, where that is known.
 ///
 /// # Errors
 /// When something else lies there.
-pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<Option<Done>> {
+pub(super) fn done(
+    entry: usize,
+    dir: &Path,
+    expected: &TrainConfig,
+    start_sha256: Option<&str>,
+) -> Result<Option<Done>> {
     if dir.join(CONFIG).is_file() {
         let config = TrainConfig::from_file(&dir.join(CONFIG))?;
         check(dir, &config, expected)?;
@@ -64,6 +68,12 @@ pub(super) fn done(entry: usize, dir: &Path, expected: &TrainConfig) -> Result<O
             &format!("{REPORT} has {name} = {value}, which is no such figure"),
         ));
     }
+    if let (Some(own), Some(wanted)) = (report.start_sha256.as_deref(), start_sha256)
+        && own != wanted
+    {
+        let message = "began with other weights than the comparison";
+        return Err(foreign(dir, message));
+    }
     report.weights = dir.join(report.weights.file_name().unwrap_or_default());
     report.dir = dir.to_path_buf();
     let sessions = sessions(dir);
@@ -92,11 +102,15 @@ pub(super) fn at_home(dir: &Path, expected: &TrainConfig) -> Result<()> {
     files::write_atomically(&path, config.to_toml()?.as_bytes())
 }
 
-/// Refuses a run of other data than another one: a folder may be called the same anywhere.
+/// Refuses a run of other data or starting weights than another one: a folder or file may be called the same anywhere.
 ///
 /// # Errors
-/// When name, classes or network differ.
-pub(super) fn same_data(run: &Report, other: &Report) -> Result<()> {
+/// When name, classes, images, network or starting weights differ.
+pub(super) fn same_beginning(run: &Report, other: &Report) -> Result<()> {
+    let refuse = |what: &str| {
+        let other = other.dir.display();
+        Err(foreign(&run.dir, &format!("{what} those of {other}")))
+    };
     let of = |report: &Report| {
         let Report {
             data,
@@ -107,19 +121,26 @@ pub(super) fn same_data(run: &Report, other: &Report) -> Result<()> {
         format!("{data}, {classes} classes, a network of {parameters_kept} parameters")
     };
     let (own, wanted) = (of(run), of(other));
-    if own == wanted {
-        return Ok(());
+    if own != wanted {
+        let message = format!("is a run of {own}, {} one of {wanted}", other.dir.display());
+        return Err(foreign(&run.dir, &message));
     }
-    Err(foreign(
-        &run.dir,
-        &format!("is a run of {own}, {} one of {wanted}", other.dir.display()),
-    ))
+    // Earlier versions did not note these.
+    let (Some(images), Some(others)) = (&run.data_identity, &other.data_identity) else {
+        return Ok(());
+    };
+    if images.difference(others).is_some() {
+        return refuse("is a run of other classes or images of the same name than");
+    }
+    if run.start_sha256 != other.start_sha256 {
+        return refuse("began with other weights than");
+    }
+    Ok(())
 }
 
 /// Refuses a run whose settings are not those of the comparison.
 fn check(dir: &Path, config: &TrainConfig, expected: &TrainConfig) -> Result<()> {
-    let counts = |key: &str| !HARMLESS.contains(&key);
-    match difference::first(config, expected, counts)? {
+    match difference::in_results(config, expected, &[])? {
         None => Ok(()),
         Some(found) => Err(foreign(
             dir,

@@ -34,7 +34,6 @@
 
 mod chart;
 mod config;
-pub(crate) mod difference;
 mod entry;
 mod equal_time;
 mod found;
@@ -109,11 +108,11 @@ fn is_over(task: &Task) -> bool {
 }
 
 impl Comparison {
-    /// Makes the directory and writes what is compared into it.
+    /// Whether a comparison can be begun in `dir`. Writes nothing.
     ///
     /// # Errors
-    /// When it exists and is not empty, or cannot be made.
-    pub fn create(dir: &Path, config: &CompareConfig) -> Result<Self> {
+    /// When it exists and is not empty.
+    pub fn check_free(dir: &Path) -> Result<()> {
         if dir.is_file() {
             return Err(Error::RunDir {
                 path: dir.to_path_buf(),
@@ -138,6 +137,15 @@ impl Comparison {
                 hint: Some(hint),
             });
         }
+        Ok(())
+    }
+
+    /// Makes the directory and writes what is compared into it.
+    ///
+    /// # Errors
+    /// As [`Self::check_free`], and when it cannot be made.
+    pub fn create(dir: &Path, config: &CompareConfig) -> Result<Self> {
+        Self::check_free(dir)?;
         let mut config = config.clone();
         config.know_weights()?;
         std::fs::create_dir_all(dir).map_err(Error::file(dir, "create"))?;
@@ -461,9 +469,10 @@ impl Comparison {
 
     /// The run, where it is done; it has to be of the same data as `other`.
     fn look(&self, task: &Task, other: Option<&Done>) -> Result<Option<Done>> {
-        let run = found::done(task.entry, &task.dir, &self.expected(task)?)?;
+        let start = self.config.weights_sha256.as_deref();
+        let run = found::done(task.entry, &task.dir, &self.expected(task)?, start)?;
         if let (Some(run), Some(other)) = (&run, other) {
-            found::same_data(&run.report, &other.report)?;
+            found::same_beginning(&run.report, &other.report)?;
         }
         Ok(run)
     }

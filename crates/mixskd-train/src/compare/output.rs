@@ -14,7 +14,7 @@ const PNG_SCALE: f32 = 2.0;
 /// Writes `compare.json`, `.csv`, `.md`, `.svg` and `.png`.
 pub(super) fn write(dir: &Path, summary: &Summary) -> Result<()> {
     let json = serde_json::to_string_pretty(summary)
-        .map_err(|error| Error::config("compare.json", error.to_string()))?;
+        .map_err(|error| Error::Internal(format!("compare.json: {error}")))?;
     let chart = chart::svg(summary);
     let picture = mixskd_chart::png(&chart, PNG_SCALE)?;
     for (name, data) in [

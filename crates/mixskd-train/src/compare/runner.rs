@@ -58,9 +58,7 @@ impl Runner for InProcess<'_> {
     fn run(&mut self, dir: &Path) -> Result<(), RunFailure> {
         let (run, config) = RunDir::open(dir)?;
         let mut trainer = Trainer::for_resume(&config)?;
-        if run.newest_checkpoint_path().is_some() {
-            trainer.resume(&run, self.observer)?;
-        }
+        trainer.resume(&run, self.observer)?;
         trainer.run(&run, self.observer)?;
         Ok(())
     }

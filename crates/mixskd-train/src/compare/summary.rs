@@ -294,6 +294,8 @@ mod tests {
                 width: 0.25,
                 data: "pets".into(),
                 classes: 2,
+                data_identity: None,
+                start_sha256: None,
                 epochs: 6,
                 seed,
                 top1,

@@ -1,8 +1,7 @@
 //! What all processes make of a step's losses.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Group;
 use crate::gradients::Gradients;
@@ -67,13 +66,15 @@ impl Group {
 }
 
 fn fingerprint(reading: &StepReading, gradients: &Gradients) -> u64 {
-    let mut hash = DefaultHasher::new();
+    let mut hash = Sha256::new();
     for (name, _) in &reading.terms {
-        name.hash(&mut hash);
+        hash.update(format!("{name}\n"));
     }
     for (name, gradient) in gradients {
-        name.hash(&mut hash);
-        gradient.dims().hash(&mut hash);
+        hash.update(format!("{name} {:?}\n", gradient.dims()));
     }
-    hash.finish()
+    let digest = hash.finalize();
+    digest[..8]
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

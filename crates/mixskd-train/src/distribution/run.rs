@@ -56,8 +56,9 @@ impl Trainer {
         let data = self.identity();
         let device = if self.device.is_cpu() { "CPU" } else { "GPU" };
         Ok(format!(
-            "version: {}\ndevice: {device}\nclasses: {}\nimages: {}\n{}",
+            "version: {}\ndevice: {device}\ninstruction set: {}\nclasses: {}\nimages: {}\n{}",
             env!("CARGO_PKG_VERSION"),
+            mixskd_kernels::instruction_set(),
             data.names,
             data.images,
             self.config.to_toml()?

@@ -44,7 +44,7 @@ pub const SELF_TEACHER: &str = "self-teacher";
 /// One training batch on the device: n anchors, then what the method's [`MethodSpec::batch`] asks for, in blocks of n rows.
 #[derive(Debug, Clone)]
 pub struct TrainBatch {
-    /// Normalised images, `[rows, height, width, channel]`, float32.
+    /// Normalised images, `[rows, height, width, channel]`: float32, or bfloat16 where `run.precision` says so.
     pub images: Tensor,
     /// Class of each image, `[rows]`, u32.
     pub labels: Tensor,
@@ -67,7 +67,7 @@ pub struct DrawSite<'a> {
     pub size: (usize, usize),
     /// Epoch, from 0.
     pub epoch: usize,
-    /// Step inside the epoch, from 0.
+    /// Place among the batches of the epoch, from 0, as [`TrainBatch::step`].
     pub step: usize,
 }
 
@@ -164,7 +164,11 @@ pub trait Method {
     /// When the batch does not fit the network.
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput>;
 
-    /// Logits of every head in evaluation mode, the backbone first, for images `[batch, height, width, channel]`.
+    /// Forgets what the last [`Self::step`] has remembered for later ones: it came to something that is not finite, and is left out.
+    fn undo_step(&mut self) {}
+
+    /// Logits `[batch, class]` of every head in evaluation mode by name, for images `[batch, height, width, channel]`: first those of [`BACKBONE`], the
+    /// network that is kept; the best of the others counts in a report unless it is called [`SELF_TEACHER`].
     ///
     /// # Errors
     /// When the images do not fit the network.

@@ -52,6 +52,8 @@ struct PsKd {
     classes: usize,
     /// `[sample, class]`, row by row; a row of zeros has not been seen.
     predictions: Vec<f32>,
+    /// The rows that the last step has changed, as they were.
+    before: Vec<(u32, Vec<f32>)>,
 }
 
 impl PsKd {
@@ -63,6 +65,7 @@ impl PsKd {
             epochs: inputs.epochs,
             classes,
             predictions: vec![0.0; inputs.train_images * classes],
+            before: Vec::new(),
         })
     }
 
@@ -100,11 +103,22 @@ impl Method for PsKd {
         let task = soft_cross_entropy(&logits, &targets)?;
         let said = candle_nn::ops::softmax(&logits.detach(), D::Minus1)?;
         let said = said.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        self.before.clear();
         for (&index, said) in batch.indices.iter().zip(said) {
             let row = self.row(index);
-            self.predictions[row].copy_from_slice(&said);
+            let row = &mut self.predictions[row];
+            self.before.push((index, row.to_vec()));
+            row.copy_from_slice(&said);
         }
         StepOutput::of(&[("task", 1.0, task)], &logits, &batch.labels)
+    }
+
+    fn undo_step(&mut self) {
+        // Backwards: an image may be there twice.
+        while let Some((index, before)) = self.before.pop() {
+            let row = self.row(index);
+            self.predictions[row].copy_from_slice(&before);
+        }
     }
 
     fn state(&self) -> Result<BTreeMap<String, Tensor>> {
@@ -118,10 +132,10 @@ impl Method for PsKd {
             .get(PREDICTIONS)
             .filter(|t| t.elem_count() == self.predictions.len());
         let Some(table) = table else {
-            return Err(Error::config(
-                PREDICTIONS,
-                "the checkpoint has no table of predictions for this training set",
-            ));
+            return Err(Error::Checkpoint {
+                path: "the checkpoint".into(),
+                message: "has no table of predictions for this training set".into(),
+            });
         };
         self.predictions = table.flatten_all()?.to_vec1()?;
         Ok(())

@@ -14,13 +14,28 @@ pub(crate) struct Difference {
 }
 
 /// Keys that leave a run's result as it is: where files lie on this machine, and how often it is written what they hold.
-pub(crate) const HARMLESS: [&str; 5] = [
+const HARMLESS: [&str; 5] = [
     "data.source",
     "init.weights",
     "run.checkpoint_every",
     "run.keep_checkpoints",
     "run.prefetch",
 ];
+
+/// The first key that differs and may change a run's result, but for those that are `let_be`. Where starting weights lie changes none, and whether there are
+/// any does.
+pub(crate) fn in_results(
+    one: &TrainConfig,
+    other: &TrainConfig,
+    let_be: &[&str],
+) -> Result<Option<Difference>> {
+    let has_weights = |config: &TrainConfig| config.init.weights.is_some();
+    let is_start = has_weights(one) != has_weights(other);
+    first(one, other, |key| {
+        let counts = !HARMLESS.contains(&key) && !let_be.contains(&key);
+        counts || (is_start && key == "init.weights")
+    })
+}
 
 /// The first key that `counts` and differs.
 pub(crate) fn first(
@@ -46,7 +61,7 @@ pub(crate) fn first(
 /// Every `section.key` with its value.
 fn flat(config: &TrainConfig) -> Result<Vec<(String, String)>> {
     let table = toml::Table::try_from(config)
-        .map_err(|error| Error::config("settings", error.to_string()))?;
+        .map_err(|error| Error::Internal(format!("settings: {error}")))?;
     let mut keys = Vec::new();
     for (section, values) in table {
         for (key, value) in values.as_table().into_iter().flatten() {
@@ -76,6 +91,18 @@ mod tests {
             ("run.epochs", "9")
         );
         assert_eq!(first(&one, &other, |_| false).unwrap(), None);
+        assert_eq!(in_results(&one, &other, &["run.epochs"]).unwrap(), None);
+        // Weights may lie elsewhere; none are something else.
+        let from = |weights| one.with(&format!("init.weights={weights}")).unwrap();
+        assert_eq!(
+            in_results(&from("a.pth"), &from("b.pth"), &[]).unwrap(),
+            None
+        );
+        let found = in_results(&from("a.pth"), &one, &[]).unwrap().unwrap();
+        assert_eq!(
+            (found.key.as_str(), found.other.as_str()),
+            ("init.weights", "nothing")
+        );
         // A setting that only one of them has.
         let method = one.with("method.name=ce").unwrap();
         let found = first(&one, &method, |key| key == "method.alpha")
