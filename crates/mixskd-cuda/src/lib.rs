@@ -1,7 +1,7 @@
 //! CUDA kernels for training convolutional networks, and what launches them.
 //!
 //! Kernels are the `.cu` files of `kernels/`. Each module here knows the grid, the arguments and the scratch memory of some of
-//! them, and speaks of memory by address alone: whose memory it is, is the [`Engine`]'s affair. With feature `cuda` an engine
+//! them, and speaks of memory by address alone: who owns it is the [`Engine`]'s business. With feature `cuda` an engine
 //! puts them on a GPU's stream, and convolutions are cuDNN's; with feature `emulator` one runs the same text on the processor,
 //! which is how indices, barriers and arguments are tested on machines that have no GPU. Without either nothing is compiled but
 //! the tables of arguments.

@@ -88,9 +88,11 @@ impl Stream {
     }
 
     /// Whether what is launched becomes part of a graph.
-    fn is_captured(&self) -> bool {
+    fn is_captured(&self) -> Result<bool> {
         let active = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE;
-        self.cuda.capture_status().is_ok_and(|now| now == active)
+        // The first call may give an error that something before it has left behind; the second gives its own.
+        let now = self.cuda.capture_status();
+        Ok(now.or_else(|_| self.cuda.capture_status())? == active)
     }
 
     /// The stream.
@@ -258,7 +260,7 @@ impl Lanes for Stream {
     }
 
     fn place(&self) -> Result<Place> {
-        if !self.is_captured() {
+        if !self.is_captured()? {
             return Ok(Place::default());
         }
         let event = self.cuda.context().new_event(None)?;
@@ -267,7 +269,8 @@ impl Lanes for Stream {
     }
 
     fn go(&self, lane: usize, behind: &Place) -> Result<()> {
-        let captures = self.captures.filter(|_| self.is_captured());
+        let is_captured = self.is_captured()?;
+        let captures = self.captures.filter(|_| is_captured);
         if let Some(captures) = captures {
             captures.begin(&self.cuda)?;
         }

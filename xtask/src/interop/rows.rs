@@ -72,12 +72,19 @@ pub(super) fn told(said: &str, check: &str, limit: f64) -> Vec<Row> {
     said.lines().filter_map(row).collect()
 }
 
-/// Markdown: a table with a line for each network, then one with a line for each photograph.
+/// Markdown: a table with a line for each network, one of what each says of photographs, and one with a line for each photograph.
 pub(super) fn tables(rows: &[Row]) -> String {
     let (photographs, networks): (Vec<_>, Vec<_>) = rows
         .iter()
         .partition(|row| row.network.rsplit('.').next() == Some("jpg"));
+    let (seen, networks): (Vec<_>, Vec<_>) = networks
+        .into_iter()
+        .partition(|row| row.check.starts_with("photographs"));
     let mut text = table("network", &networks);
+    if !seen.is_empty() {
+        text.push('\n');
+        text.push_str(&table("network", &seen));
+    }
     if !photographs.is_empty() {
         text.push_str("\nOur resize and crop of the photographs beside PIL's antialiased bilinear, in grey levels of 255, with a lossless file and with the JPEG itself:\n\n");
         text.push_str(&table("photograph", &photographs));
@@ -149,11 +156,13 @@ mod tests {
         let rows = [
             row("b", "one", 1e-6),
             row("a", "two", 2.0),
+            row("a", "photographs: logits", 0.5),
             row("x.jpg", "grey", 0.0),
         ];
         let text = tables(&rows);
         for part in [
             "| network | one | two |\n|---|---|---|\n| a | – | **2** |\n| b | 1.0e-6 | – |\n",
+            "| network | photographs: logits |\n|---|---|\n| a | **0.50** |\n",
             "| photograph | grey |\n|---|---|\n| x.jpg | 0 |\n",
         ] {
             assert!(text.contains(part), "{text}");

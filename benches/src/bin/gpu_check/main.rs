@@ -7,6 +7,7 @@
 
 mod child;
 mod parity;
+mod poisoned;
 mod runs;
 mod single;
 mod speed;

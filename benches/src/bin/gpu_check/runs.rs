@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::child::output_of;
 use crate::table::Table;
-use crate::{LATE, OnGpu, Options, Usage, guarded, worse};
+use crate::{LATE, OnGpu, Options, Usage, guarded, poisoned, worse};
 
 /// What a run leaves.
 struct Ran {
@@ -393,6 +393,24 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         runner.run(&with(&["run.image_size=16"]), true),
         runner.run(&with(&["run.image_size=16", "run.cuda_graph=false"]), true),
     );
+    let poisoned = |graph: bool| {
+        guarded(|| {
+            let graph = format!("run.cuda_graph={graph}");
+            let settings: Vec<&str> = small.into_iter().chain([graph.as_str()]).collect();
+            poisoned::run(&runner.config(&settings, true)?, &runner.folder())
+        })
+    };
+    let name =
+        "a step that is not finite, with the next one under way, and launched kernel by kernel";
+    match (poisoned(true), poisoned(false)) {
+        (Ok(ahead), Ok(alone)) => table.fact(
+            "run",
+            name,
+            "told as itself, parameters byte for byte".into(),
+            ahead.is_by_its_step() && ahead == alone,
+        ),
+        (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
+    }
     if !options.emulate {
         let name = "mixskd: its step with branches beside the backbone";
         table.fact("run", name, "captured as a graph".into(), has_branches);
