@@ -107,6 +107,12 @@ impl Classifier {
         Ok(())
     }
 
+    /// The name of class `label`; its number where the file names none.
+    pub fn class(&self, label: usize) -> String {
+        let name = self.metadata.classes.get(label);
+        name.cloned().unwrap_or_else(|| label.to_string())
+    }
+
     /// Where its tensors are.
     pub fn device(&self) -> &Device {
         &self.device
@@ -137,12 +143,29 @@ impl Classifier {
         Ok(self.executor.run(images)?)
     }
 
-    /// [`Self::logits`] as rows of numbers.
+    /// [`Self::logits`] as rows of numbers, all finite.
     ///
     /// # Errors
-    /// As [`Self::logits`].
+    /// As [`Self::logits`], and when a number is not finite.
     pub fn rows(&self, images: &Tensor) -> Result<Vec<Vec<f32>>> {
-        Ok(self.logits(images)?.to_dtype(DType::F32)?.to_vec2()?)
+        self.rows_of(images, |row| format!("image {row} of a batch"))
+    }
+
+    /// [`Self::rows`] of images that `name` tells apart in errors, by their rows.
+    pub(crate) fn rows_of(
+        &self,
+        images: &Tensor,
+        name: impl Fn(usize) -> String,
+    ) -> Result<Vec<Vec<f32>>> {
+        let rows: Vec<Vec<f32>> = self.logits(images)?.to_dtype(DType::F32)?.to_vec2()?;
+        let broken = |row: &Vec<f32>| row.iter().any(|logit| !logit.is_finite());
+        match rows.iter().position(broken) {
+            Some(row) => Err(Error::NotFinite {
+                network: self.name.clone(),
+                image: name(row),
+            }),
+            None => Ok(rows),
+        }
     }
 
     /// Gradient of the mean cross-entropy with respect to the normalised images; parameters get none.

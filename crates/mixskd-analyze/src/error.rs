@@ -29,13 +29,13 @@ pub enum Error {
     },
     /// A network's logits are not finite.
     #[error(
-        "{network}: the logits of test image {index} are not finite\nhint: were these weights of a run that diverged? take an earlier epoch's"
+        "{network}: the logits of {image} are not finite\nhint: were these weights of a run that diverged? take an earlier epoch's"
     )]
     NotFinite {
         /// Which weights.
         network: String,
-        /// Index of the image among the test images.
-        index: usize,
+        /// Which image.
+        image: String,
     },
     /// A file could not be written.
     #[error("{}: cannot {action}: {source}", path.display())]

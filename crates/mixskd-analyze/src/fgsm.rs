@@ -65,7 +65,9 @@ impl Fgsm {
             let rows = if *epsilon == 0.0 {
                 logits
             } else {
-                attacked = network.rows(&fgsm(network, images, &gradient, *epsilon)?)?;
+                let images = fgsm(network, images, &gradient, *epsilon)?;
+                let name = |_| format!("a test image attacked with ε = {epsilon}/255");
+                attacked = network.rows_of(&images, name)?;
                 &attacked
             };
             predictions.extend(

@@ -1,4 +1,4 @@
-//! What trained classifiers are worth besides their accuracy.
+//! Analysis of trained classifiers beyond accuracy.
 //!
 //! [`analyze`] takes one or two networks and a data set, and measures in one pass over the test images: calibration with temperature
 //! scaling ([`Calibration`]), accuracy of every class ([`ClassScore`]), how sure two networks are where both are right or both

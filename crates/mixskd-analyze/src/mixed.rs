@@ -75,7 +75,9 @@ impl MixedError {
         for sum in &mut self.sums {
             let mixed =
                 (before.affine(sum.lambda, 0.0)? + second.affine(1.0 - sum.lambda, 0.0)?)?;
-            for (logits, &(first, second)) in network.rows(&mixed)?.iter().zip(&pairs) {
+            let name = |_| format!("two test images mixed at λ = {}", sum.lambda);
+            let rows = network.rows_of(&mixed, name)?;
+            for (logits, &(first, second)) in rows.iter().zip(&pairs) {
                 sum.take(logits, first as usize, second as usize);
             }
         }

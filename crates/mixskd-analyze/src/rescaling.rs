@@ -135,7 +135,9 @@ impl Rescaler {
     ) -> Result<()> {
         let towards = self.means.image.affine(1.0 - self.theta, 0.0)?;
         let images = images.affine(self.theta, 0.0)?.broadcast_add(&towards)?;
-        for (logits, &label) in network.rows(&images)?.iter().zip(labels) {
+        let name = |_| format!("a test image shrunk by θ = {:.4}", self.theta);
+        let rows = network.rows_of(&images, name)?;
+        for (logits, &label) in rows.iter().zip(labels) {
             let label = label as usize;
             let log = log_softmax(logits, 1.0);
             self.shrunk

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use mixskd_analyze::{Analysis, AnalyzeConfig, Classifier, Measure, Step, analyze};
-use mixskd_data::{Dataset, PackedSamples};
-use mixskd_models::weights::Metadata;
+use mixskd_data::{Dataset, PackedSamples, Preset};
+use mixskd_models::weights::{self, Metadata};
 use mixskd_models::{ModelConfig, ParamStore};
 
 const CLASSES: usize = 3;
@@ -114,6 +114,39 @@ fn everything_is_measured_and_adds_up() {
     ];
     assert_eq!(parts.iter().sum::<usize>(), 21);
     assert_eq!(analysis.pictures.len(), 8);
+}
+
+/// The rule stands in two crates that know nothing of each other.
+#[test]
+fn foreign_weights_are_given_the_resize_of_evaluation() {
+    for input in [8, 32, 63, 64, 224, 299, 7168, 7169, 8192] {
+        let model = ModelConfig {
+            input,
+            ..ModelConfig::new("resnet18", CLASSES).unwrap()
+        };
+        let preset = if input < 64 {
+            Preset::Cifar
+        } else {
+            Preset::ImageNet
+        };
+        let shorter = preset.eval_shorter(input);
+        let expected = weights::Resize::CentreCrop { shorter };
+        assert_eq!(Metadata::usual(model).resize, expected, "{input}");
+    }
+}
+
+#[test]
+fn logits_that_are_not_finite_are_refused_with_their_row() {
+    let good = network("a", 1, |_| ());
+    let images = Tensor::zeros((4, SIDE, SIDE, 3), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(good.rows(&images).unwrap().len(), 4);
+    let broken = images.affine(1.0, f64::from(f32::MAX)).unwrap();
+    let mixed = Tensor::cat(&[&images, &broken], 0).unwrap();
+    let error = good.rows(&mixed).unwrap_err().to_string();
+    assert!(
+        error.starts_with("a: the logits of image 4 of a batch are not finite"),
+        "{error}"
+    );
 }
 
 #[test]

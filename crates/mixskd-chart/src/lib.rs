@@ -1,4 +1,4 @@
-//! Charts of figures: axes with round marks, labels that keep clear of each other, SVG text, and the same picture as PNG.
+//! Charts as SVG and PNG: axes with ticks at round numbers, labels that do not overlap.
 //!
 //! ```
 //! use mixskd_chart::{Anchor, Axis, Svg, png};

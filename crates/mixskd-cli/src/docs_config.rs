@@ -180,11 +180,11 @@ fn page() -> String {
         }
         for spec in method::ALL {
             let defaults = spec.settings.defaults();
-            let _ = writeln!(
-                page,
-                "\n### `{}`\n\n{}. {}.",
-                spec.name, spec.summary, spec.source
-            );
+            let source = match spec.source {
+                "—" => String::new(),
+                source => format!(" {source}."),
+            };
+            let _ = writeln!(page, "\n### `{}`\n\n{}.{source}", spec.name, spec.summary);
             if defaults.is_empty() {
                 page.push_str("\nNothing to set.\n");
             } else {

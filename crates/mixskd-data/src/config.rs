@@ -49,13 +49,14 @@ pub struct DataConfig {
     pub skip_unreadable: bool,
     /// Seed of the split that `val_fraction` asks for.
     pub seed: u64,
-    /// Whether training images are mirrored at random; without it as suits the data: photographs are, digits are not.
+    /// Random horizontal flip of training images. Not set: on for image folders, CIFAR and Fashion-MNIST, off for MNIST and IDX files of no known name.
     pub flip: Option<bool>,
-    /// Whether training images are cropped at random: small ones padded by an eighth of their side first, others to between 8 and 100 % of their
-    /// area. Without it they are prepared as those of evaluation are.
+    /// Whether training images are cropped at random. Sets whose images all have one size of at most 96 pixels: after padding by 2 pixels (inputs below 32) or
+    /// an eighth of the side; others: a box of 8 to 100 % of the area, resized. Without it they are prepared as those of evaluation are.
     pub crop: bool,
-    /// Training augmentation beyond the crop and flip that suit the data, applied after them in this order: names of
-    /// [`augment::ALL`](crate::augment::ALL), or tables `{ op = "NAME", … }` with options.
+    /// Training augmentation beyond the crop and flip that suit the data: names of [`augment::ALL`](crate::augment::ALL), or tables
+    /// `{ op = "NAME", … }` with options. Applied after crop and flip in this order, but for what is done to normalised numbers (`cutout`,
+    /// `random_erasing`): that comes after all others, in this order among themselves.
     pub augment: Vec<AugmentConfig>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::augment::{Augment, Flip};
+use crate::augment::{Augment, Flip, MAX_SIZE};
 use crate::{Error, Pipeline, Preset, Result, Samples};
 
 /// Images, labels, and what a network and its augmentation need to know of them.
@@ -261,12 +261,12 @@ impl Dataset {
 }
 
 fn check_size(size: usize) -> Result<()> {
-    if (1..=8192).contains(&size) {
+    if (1..=MAX_SIZE).contains(&size) {
         return Ok(());
     }
     Err(Error::config(
         "image_size",
-        format!("must be between 1 and 8192, got {size}"),
+        format!("must be between 1 and {MAX_SIZE}, got {size}"),
         "for example 32 or 224",
     ))
 }

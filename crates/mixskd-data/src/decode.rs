@@ -16,12 +16,13 @@ pub const EXTENSIONS: &[&str] = &["bmp", "jpeg", "jpg", "png", "webp"];
 const MAX_SIDE: u32 = 16_384;
 /// Most pixels of an image. What a decoder takes for them, 12 bytes a pixel at worst (a progressive JPEG of four colours), stays
 /// below 1 GiB.
-const MAX_PIXELS: u64 = 1 << 26;
+pub(crate) const MAX_PIXELS: u64 = 1 << 26;
 /// Memory that a decoder may take for what is not pixels, and most bytes of a file.
 const MAX_BYTES: u64 = 512 << 20;
 
 /// Reads an image file (JPEG, PNG, WebP, BMP; told by its contents, not its name) as `channels` bytes a pixel: 1 for grey, 3 for
-/// RGB. Grey is repeated, colour is weighted to luma, transparency is dropped, and the picture is turned upright as its Exif orientation says.
+/// RGB. Grey is repeated, colour becomes ITU-R 601 luma as in Pillow (0.299 red, 0.587 green, 0.114 blue), transparency is dropped, and the
+/// picture is turned upright as its Exif orientation says.
 ///
 /// # Shapes
 /// `[height, width, channels]`.
@@ -48,7 +49,7 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
     let decoded = decoder(reader).and_then(upright).map_err(unreadable)?;
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let pixels = match channels {
-        1 => decoded.into_luma8().into_raw(),
+        1 => grey(decoded),
         3 => decoded.into_rgb8().into_raw(),
         other => {
             return Err(Error::config(
@@ -64,6 +65,21 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
         channels,
         pixels,
     })
+}
+
+/// One byte a pixel. The image library's own luma of colours is another one, ITU-R 709.
+fn grey(image: DynamicImage) -> Vec<u8> {
+    if !image.color().has_color() {
+        return image.into_luma8().into_raw();
+    }
+    let rgb = image.into_rgb8();
+    rgb.pixels().map(|pixel| luma(pixel.0)).collect()
+}
+
+/// ITU-R 601 luma, in Pillow's fixed-point arithmetic.
+pub(crate) fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471;
+    ((sum + 0x8000) >> 16) as u8
 }
 
 /// Height and width of an image file, from its header.
@@ -139,4 +155,33 @@ fn decoder<'a, R: BufRead + Seek + 'a>(
         ));
     }
     Ok(decoder)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    #[test]
+    fn colour_becomes_pillows_grey() {
+        let colours = [
+            ([255, 0, 0], 76),
+            ([0, 255, 0], 150),
+            ([0, 0, 255], 29),
+            ([90, 90, 90], 90),
+            ([255; 3], 255),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("colours.png");
+        let picture = RgbImage::from_fn(5, 1, |x, _| Rgb(colours[x as usize].0));
+        for picture in [
+            DynamicImage::from(picture.clone()),
+            DynamicImage::from(picture).into_rgba8().into(),
+        ] {
+            picture.save(&path).unwrap();
+            let expected: Vec<u8> = colours.iter().map(|(_, grey)| *grey).collect();
+            assert_eq!(read_image(&path, 1).unwrap().pixels, expected);
+        }
+    }
 }

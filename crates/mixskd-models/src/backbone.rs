@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use mixskd_kernels::global_avg_pool2d_as;
 
 use crate::graph::{GraphBuilder, Value};
 use crate::layers::Linear;
@@ -55,7 +56,19 @@ pub trait Backbone: Send + Sync {
     /// The linear layer that [`Self::head`] ends in, after the pool.
     fn classifier(&self) -> &Linear;
 
-    /// Logits from the last feature map: global average pool, then the linear classifier.
+    /// What the classifier sees of a last feature map: its mean over the pixels.
+    ///
+    /// # Shapes
+    /// `[batch, height, width, channel]` → `[batch, channel]`, of the parameters' type: float32 where maps are bfloat16.
+    ///
+    /// # Errors
+    /// When it is no map.
+    fn pooled(&self, features: &Tensor) -> Result<Tensor> {
+        let dtype = self.classifier().weight().dtype();
+        Ok(global_avg_pool2d_as(features, dtype)?)
+    }
+
+    /// Logits from the last feature map: [`Self::pooled`], then the linear classifier.
     ///
     /// # Shapes
     /// `[batch, height, width, channel]` → `[batch, class]`

@@ -1,16 +1,21 @@
 //! Which network, and how large.
 
+use std::collections::BTreeMap;
+
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use crate::store::Shapes;
 use crate::{Backbone, Error, Result, registry};
 
 /// Largest width multiplier accepted: 16 times ResNet-18's width is already 2.9 billion parameters.
 const MAX_WIDTH: f64 = 16.0;
-// Beyond any real use; they keep a damaged file or a slip of the finger from asking for all memory.
+// Beyond any real use. They are no bound on memory: a network of a file's metadata is therefore made only when the file holds its tensors,
+// which is known from `ModelConfig::shapes`.
 const MAX_CLASSES: usize = 1_000_000;
 const MAX_CHANNELS: usize = 4096;
-const MAX_INPUT: usize = 65_536;
+/// Largest side of the input, in pixels.
+pub(crate) const MAX_INPUT: usize = 8192;
 
 /// A network as plain data; [`ModelConfig::build`] makes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +106,16 @@ impl ModelConfig {
     pub fn build(&self, vb: VarBuilder) -> Result<Box<dyn Backbone>> {
         self.validate()?;
         (registry::find(&self.name)?.build)(self, vb)
+    }
+
+    /// Names and shapes of all tensors of the network, running statistics among them. It is built for that, but no memory is taken for its tensors.
+    ///
+    /// # Errors
+    /// When a field is out of its range.
+    pub fn shapes(&self) -> Result<BTreeMap<String, Vec<usize>>> {
+        let shapes = Shapes::default();
+        self.build(shapes.builder())?;
+        Ok(shapes.take())
     }
 
     /// For networks whose stem has no ReLU to leave out.

@@ -33,6 +33,10 @@ impl Backbone for Frozen {
         self.0.classifier()
     }
 
+    fn pooled(&self, features: &Tensor) -> Result<Tensor> {
+        self.0.pooled(features)
+    }
+
     fn head(&self, features: &Tensor) -> Result<Tensor> {
         self.0.head(features)
     }

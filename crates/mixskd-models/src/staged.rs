@@ -148,7 +148,7 @@ impl<P: Plan> Backbone for Staged<P> {
     }
 
     fn head(&self, features: &Tensor) -> Result<Tensor> {
-        self.head.forward_pooled(features)
+        self.head.forward(&self.pooled(features)?)
     }
 
     fn stage_channels(&self) -> &[usize] {

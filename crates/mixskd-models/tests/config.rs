@@ -48,6 +48,13 @@ fn values_out_of_range_name_their_key() {
         },
         "`input`",
     );
+    check_refused(
+        &ModelConfig {
+            input: 8193,
+            ..good.clone()
+        },
+        "`input` must be from 1 to 8192, got 8193",
+    );
     for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
         check_refused(
             &ModelConfig {

@@ -9,7 +9,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{check_close, images, small};
-use mixskd_models::graph::{Executor, Graph, Op};
+use mixskd_kernels::Conv2dConfig;
+use mixskd_models::graph::{Activation, Executor, Graph, GraphBuilder, Op};
 use mixskd_models::{Backbone, Mode, ModelConfig, ParamStore, registry};
 
 /// A small network whose running statistics have moved, and images for it.
@@ -104,6 +105,54 @@ fn a_parameter_is_named_as_in_the_weights_file() {
         "fc",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+}
+
+/// Like the context that a gate adds to a map: whichever of the two convolutions comes last, the sum is no part of the one of one pixel.
+#[test]
+fn a_sum_with_a_map_of_one_pixel_stays_right_when_fused() {
+    let weight = |out: usize, side: usize| {
+        let count = out * 3 * side * side;
+        images(1, 1, count, DType::F32)
+            .reshape((out, 3, side, side))
+            .unwrap()
+    };
+    let padded = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    for pixel_last in [false, true] {
+        let mut builder = GraphBuilder::new();
+        let image = builder.input(3);
+        let mean = builder.global_avg_pool(image);
+        let map = |builder: &mut GraphBuilder| {
+            let map = builder.conv(image, "map", &weight(8, 3), None, padded);
+            map.unwrap()
+        };
+        let pixel = |builder: &mut GraphBuilder| {
+            let plain = Conv2dConfig::default();
+            let pixel = builder.conv(mean, "pixel", &weight(8, 1), None, plain);
+            pixel.unwrap()
+        };
+        let (map, pixel) = if pixel_last {
+            let map = map(&mut builder);
+            (map, pixel(&mut builder))
+        } else {
+            let pixel = pixel(&mut builder);
+            (map(&mut builder), pixel)
+        };
+        let sum = builder.add(map, pixel).unwrap();
+        let output = builder.activation(sum, Activation::Relu);
+        let graph = builder.finish(output);
+        let fused = graph.fuse();
+        // One image of one pixel among them: there the sum is a plain one.
+        for side in [1, 2, 5] {
+            let x = images(2, side, 3, DType::F32);
+            let run = |graph: &Graph| Executor::new(graph).unwrap().run(&x).unwrap();
+            check_close("fused", &run(&fused), &run(&graph), 1e-5);
+            let shapes = |graph: &Graph| graph.shapes((side, side)).unwrap();
+            assert_eq!(shapes(&fused).last(), shapes(&graph).last());
+        }
     }
 }
 

@@ -43,7 +43,9 @@ fn load(
     let store = ParamStore::new(0, DType::F32, &Device::Cpu);
     config.build(store.builder().pp("backbone")).unwrap();
     let state = state_dict(folder.path(), tensors);
+    let fits = state.check(config, strictness);
     let report = state.load_into(&store, "backbone", config, strictness);
+    assert_eq!(fits.is_ok(), report.is_ok(), "{fits:?}");
     (store, report)
 }
 

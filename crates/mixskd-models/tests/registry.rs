@@ -7,11 +7,13 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Tensor};
 use common::{check_close, images, small, values};
 use mixskd_models::{
-    Branches, Discriminator, DiscriminatorHead, HeadOutput, Mode, ModelConfig, ParamStore,
-    SelfTeacher, Strictness, registry,
+    Backbone, Branches, Discriminator, DiscriminatorHead, Frozen, HeadOutput, Mode, ModelConfig,
+    ParamStore, SelfTeacher, Strictness, registry,
 };
 
 /// Smallest side at which every network's last map still has several pixels.
@@ -203,6 +205,54 @@ fn float64_agrees_with_float32() {
         };
         // Batch norms over two images of few pixels magnify rounding, the more so the more of them there are.
         check_close(spec.name, &logits(DType::F32), &logits(DType::F64), 5e-3);
+    }
+}
+
+#[test]
+fn pooled_features_are_what_the_classifier_sees() {
+    for (dtype, parameters) in [
+        (DType::F32, DType::F32),
+        (DType::F64, DType::F64),
+        (DType::BF16, DType::F32),
+    ] {
+        let config = small("cifar_resnet18", 3);
+        let backbone = config.build(store(parameters).builder()).unwrap();
+        let last = *backbone.stage_channels().last().unwrap();
+        let map = images(2, 4, last, dtype);
+        let head = backbone.head(&map).unwrap();
+        let frozen = Frozen::new(backbone);
+        let pooled = frozen.pooled(&map).unwrap();
+        assert_eq!(
+            (pooled.dtype(), pooled.dims()),
+            (parameters, &[2, last][..])
+        );
+        let expected = map.to_dtype(DType::F64).unwrap().mean((1, 2)).unwrap();
+        check_close("pooled", &pooled, &expected, 1e-2);
+        let logits = frozen.classifier().forward(&pooled).unwrap();
+        assert_eq!(values(&logits), values(&head));
+    }
+}
+
+#[test]
+fn shapes_are_those_of_the_network_and_cost_no_memory() {
+    for spec in registry::ALL {
+        let config = small(spec.name, 3);
+        let store = store(DType::F32);
+        config.build(store.builder()).unwrap();
+        let built: BTreeMap<String, Vec<usize>> = store
+            .tensors()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.dims().to_vec()))
+            .collect();
+        assert_eq!(config.shapes().unwrap(), built, "{}", spec.name);
+        let huge = ModelConfig {
+            width: 16.0,
+            classes: 1_000_000,
+            ..config
+        };
+        let shapes = huge.shapes().unwrap();
+        let count: usize = shapes.values().map(|s| s.iter().product::<usize>()).sum();
+        assert!(count > 1_000_000_000, "{}: {count}", spec.name);
     }
 }
 

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use common::{images, small, values};
-use mixskd_models::weights::{self, Metadata, Resize};
-use mixskd_models::{Mode, ModelConfig, ParamStore, registry};
+use mixskd_models::weights::{self, Metadata, Resize, StateDict};
+use mixskd_models::{Mode, ModelConfig, ParamStore, Strictness, registry};
 
 fn metadata(model: ModelConfig) -> Metadata {
     Metadata {
@@ -217,6 +217,113 @@ fn bad_metadata_names_its_key() {
     fs::write(&path, replace(&bytes, b"cifar_resnet18", b"cifar_resnet99")).unwrap();
     let error = weights::build_from_file(&path, &Device::Cpu).err().unwrap();
     assert!(error.to_string().contains("cifar_resnet99"), "{error}");
+}
+
+#[test]
+fn pictures_must_be_scalable_and_normalisable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let (store, good, _) = sample("cifar_resnet18");
+    let check = |metadata: Metadata, part: &str| {
+        let error = weights::save(&path, &store.tensors(), &metadata).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(!path.exists());
+    };
+    for value in [f32::NAN, f32::INFINITY, -f32::INFINITY, 0.0, -0.5] {
+        let std = vec![0.5, value, 0.5];
+        check(
+            Metadata {
+                std,
+                ..good.clone()
+            },
+            "`std` must hold finite numbers above 0",
+        );
+    }
+    let mean = vec![0.5, 0.5, f32::NAN];
+    check(
+        Metadata {
+            mean,
+            ..good.clone()
+        },
+        "`mean` must hold finite numbers",
+    );
+    for shorter in [0, 8193, usize::MAX] {
+        let resize = Resize::CentreCrop { shorter };
+        let part = "`shorter` of `resize` must be from 1 to 8192";
+        check(
+            Metadata {
+                resize,
+                ..good.clone()
+            },
+            part,
+        );
+    }
+    let mut large = good.clone();
+    large.model.input = 8193;
+    check(large, "`input` of `model` must be from 1 to 8192");
+
+    // The same in a file that somebody else wrote.
+    weights::save(&path, &store.tensors(), &good).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let is_there = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    for (from, to, part) in [
+        (&b"0.2675"[..], &b"0.0000"[..], "`std`"),
+        (b"0.2675", b"1.0e99", "`std`"),
+        (b":256}", b":0  }", "`shorter`"),
+    ] {
+        assert!(is_there(from));
+        fs::write(&path, replace(&bytes, from, to)).unwrap();
+        check_refused(&path, &[part, "hint"]);
+        let error = StateDict::read(&path).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn metadata_of_mixskd_that_cannot_be_read_is_an_error_for_importers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let (store, good, _) = sample("cifar_resnet18");
+    let newer = Metadata {
+        version: "9.9.9".into(),
+        ..good
+    };
+    weights::save(&path, &store.tensors(), &newer).unwrap();
+    assert_eq!(StateDict::read(&path).unwrap().metadata(), Some(&newer));
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, replace(&bytes, b"\"mean\":", b"\"maen\":")).unwrap();
+    let parts = ["no key `mean`", "mixskd 9.9.9 wrote the file", "hint"];
+    check_refused(&path, &parts);
+    let error = StateDict::read(&path).unwrap_err().to_string();
+    assert!(error.starts_with(&path.display().to_string()), "{error}");
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+}
+
+/// A kilobyte that names a network of 131 GB for its class head alone.
+#[test]
+fn a_network_larger_than_its_file_takes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let model = ModelConfig {
+        width: 16.0,
+        ..ModelConfig::new("resnet50", 1_000_000).unwrap()
+    };
+    let tensors = BTreeMap::from([(
+        "fc.bias".to_string(),
+        Tensor::zeros(1000, DType::F32, &Device::Cpu).unwrap(),
+    )]);
+    weights::save(&path, &tensors, &Metadata::new(model.clone())).unwrap();
+    check_refused(
+        &path,
+        &["do not fit", "fc.bias (wanted [1000000], got [1000])"],
+    );
+    let state = StateDict::read(&path).unwrap();
+    assert!(state.classes(&model).unwrap() == Some(1000));
+    for strictness in [Strictness::Exact, Strictness::Partial] {
+        let error = state.check(&model, strictness).unwrap_err().to_string();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+        assert!(error.contains("missing"), "{error}");
+    }
 }
 
 /// Replaces the first occurrence of `from` by `to`, of one length, so that the file's offsets still hold.

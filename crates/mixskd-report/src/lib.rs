@@ -1,4 +1,4 @@
-//! What a training run shows beside its numbers.
+//! Reports of training runs: tables, TensorBoard's events, HTML pages.
 //!
 //! [`Recorder`] watches a run and writes `metrics.csv`, `predictions.csv`, TensorBoard event files, `run.json` and
 //! `report.html` into its directory; [`write_page_of`] makes the page anew, or one of several runs; [`preview`] draws training images

@@ -71,7 +71,7 @@ fn images(page: &mut Page, run: &Run) {
         };
         page.note(&format!(
             "A few of each of the first batches of the first epoch, augmented, as {} trains on them.{mixed}",
-            run.config.method.name()
+            run.config.method_name()
         ));
         page.images(&run.pictures.seen);
     }
@@ -160,7 +160,7 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
         });
         rows.push(vec![
             name.clone(),
-            config.method.name().into(),
+            config.method_name().into(),
             model,
             config.data.source.clone(),
             state(run),

@@ -154,7 +154,7 @@ pub fn preview(trainer: &Trainer, count: usize) -> Result<Vec<u8>> {
     let title = format!(
         "{}, {}, seed {}",
         trainer.dataset().name,
-        config.method.name(),
+        config.method_name(),
         config.run.seed
     );
     let cells = seen(trainer, count)?;

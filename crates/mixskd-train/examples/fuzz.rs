@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use mixskd_data::{DataConfig, read_image};
 use mixskd_models::weights::{self, StateDict};
 use mixskd_train::method::MethodConfig;
@@ -411,6 +412,7 @@ fn safetensors(root: &Path) -> Vec<Vec<u8>> {
 
 fn read_weights(path: &Path, _: &Path) {
     let _ = weights::load(path);
+    let _ = weights::build_from_file(path, &Device::Cpu);
     let _ = StateDict::read(path);
 }
 

@@ -165,6 +165,12 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
+    /// Name of the method that trains, as it stands in records: that of the caller's own, where there is one.
+    pub fn method_name(&self) -> &str {
+        let own = self.own.method.as_deref();
+        own.unwrap_or(self.method.name())
+    }
+
     /// Reads a TOML file; keys it does not name keep their defaults.
     ///
     /// # Errors

@@ -45,6 +45,22 @@ pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     Ok(squares.sum_all()?.to_scalar()?)
 }
 
+/// [`sum_of_squares`] of each, in name order. A GPU is waited for once.
+fn sums_of_squares(gradients: &Gradients) -> Result<Vec<f64>> {
+    let Some(first) = gradients
+        .values()
+        .find(|gradient| !gradient.device().is_cpu())
+    else {
+        return gradients.values().map(sum_of_squares).collect();
+    };
+    let sums = gradients.values().map(|gradient| {
+        let squares = gradient.to_dtype(DType::F64)?.sqr()?;
+        squares.sum_all()?.to_device(first.device())
+    });
+    let sums = sums.collect::<candle_core::Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&sums, 0)?.to_vec1()?)
+}
+
 /// Whether every value is finite.
 fn is_finite(tensor: &Tensor) -> Result<bool> {
     // To the end of a block, without a branch: several at once.
@@ -106,10 +122,7 @@ impl Accumulator {
             scale(&mut gradients, 1.0 / batches as f64)?;
         }
         if clip_norm > 0.0 {
-            let mut squares = 0.0;
-            for gradient in gradients.values() {
-                squares += sum_of_squares(gradient)?;
-            }
+            let squares: f64 = sums_of_squares(&gradients)?.iter().sum();
             let factor = clip_norm / (squares.sqrt() + 1e-6);
             if factor < 1.0 {
                 scale(&mut gradients, factor)?;

@@ -17,11 +17,11 @@ pub struct InitConfig {
     /// File of weights of the same network: ours, other safetensors, or PyTorch's, as `mixskd import` takes them. A class head of
     /// another number of classes is dropped and starts anew.
     pub weights: Option<PathBuf>,
-    /// Takes what fits of the file, where otherwise every tensor must.
+    /// Load the tensors that fit and leave the rest at their initial values; otherwise every tensor must fit.
     pub partial: bool,
     /// Leaves everything before the class head as the file has it, running statistics included.
     pub freeze_backbone: bool,
-    /// Times the learning rate, for the class head and whatever the method puts beside the backbone.
+    /// Factor on the learning rate of the class head and of whatever the method puts beside the backbone.
     pub head_lr_factor: f64,
 }
 
@@ -75,28 +75,29 @@ impl InitConfig {
             });
         }
         let state = StateDict::read(path)?;
-        model.build(store.builder().pp(BACKBONE))?;
         let strictness = if self.partial {
             Strictness::Partial
         } else {
             Strictness::Exact
         };
+        let misfit = |error| match error {
+            mixskd_models::Error::Weights {
+                source_name,
+                report,
+            } => Error::Config {
+                place: "init.weights".into(),
+                message: format!("{source_name} does not fit {}: {report}", model.name),
+                hint: Some(
+                    "another --model or --width? --set init.partial=true takes what fits".into(),
+                ),
+            },
+            other => other.into(),
+        };
+        state.check(model, strictness).map_err(misfit)?;
+        model.build(store.builder().pp(BACKBONE))?;
         let report = state
             .load_into(store, BACKBONE, model, strictness)
-            .map_err(|error| match error {
-                mixskd_models::Error::Weights {
-                    source_name,
-                    report,
-                } => Error::Config {
-                    place: "init.weights".into(),
-                    message: format!("{source_name} does not fit {}: {report}", model.name),
-                    hint: Some(
-                        "another --model or --width? --set init.partial=true takes what fits"
-                            .into(),
-                    ),
-                },
-                other => other.into(),
-            })?;
+            .map_err(misfit)?;
         Ok(Some(Start {
             path: path.clone(),
             sha256: files::sha256(path)?,

@@ -1,4 +1,8 @@
-//! Training of image classifiers that teach themselves.
+//! Training of image classifiers by self-distillation.
+//!
+//! A [`Trainer`] is made from a [`TrainConfig`], trains by one of the methods of [`method`], and writes into a [`RunDir`]. An
+//! [`Observer`] is told of every step and epoch; a [`Control`] stops a run or asks for a checkpoint; [`Trainer::builder`] takes a data set
+//! and a method of the caller's own; [`compare`] trains several methods over several seeds.
 //!
 //! ```
 //! use mixskd_train::{RunDir, TrainConfig, Trainer};
@@ -22,6 +26,7 @@ pub mod bench;
 mod builder;
 mod cadence;
 mod checkpoint;
+mod checkpoint_name;
 pub mod compare;
 pub mod config;
 mod control;

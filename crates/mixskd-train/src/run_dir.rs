@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use candle_core::Device;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint_name::{CheckpointName, checkpoints_in};
 use crate::to_host::ToHost;
 use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
 
@@ -32,6 +33,9 @@ pub struct RunDir {
     /// A checkpoint on its way to the disk.
     writing: Mutex<Option<Writing>>,
 }
+
+/// Checkpoints that cannot be used, each with its fault.
+pub(crate) type Damaged = Vec<(PathBuf, Error)>;
 
 /// A thread that writes.
 type Writing = JoinHandle<Result<()>>;
@@ -255,7 +259,7 @@ impl RunDir {
         self.settle()?;
         let frozen = checkpoint.freeze(to_host)?;
         let dir = self.path.join("checkpoints");
-        let path = dir.join(Place::of(checkpoint).name());
+        let path = dir.join(CheckpointName::of(checkpoint).to_string());
         let write = move || {
             frozen.save(&path)?;
             for old in checkpoints_in(&dir)?.iter().rev().skip(keep) {
@@ -299,13 +303,6 @@ impl RunDir {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a checkpoint that cannot be used another name, so that it is not taken for the newest: `….damaged`.
-    pub(crate) fn pass_over(&self, checkpoint: &Path) -> Result<()> {
-        let mut aside = checkpoint.as_os_str().to_owned();
-        aside.push(".damaged");
-        std::fs::rename(checkpoint, aside).map_err(Error::file(checkpoint, "rename"))
-    }
-
     /// Whether the run came to its end.
     pub(crate) fn is_finished(&self) -> bool {
         self.path.join(REPORT).exists()
@@ -319,9 +316,12 @@ impl RunDir {
     /// Moves what the run has written so far, but for its beginnings and its checkpoints, into a folder of its own, `earlier-N`, and gives
     /// that: the run begins anew, and nothing of it is written over.
     pub(crate) fn set_aside(&self) -> Result<PathBuf> {
-        let free = |n: &u32| !self.path.join(format!("earlier-{n}")).exists();
-        let number = (1..).find(free).unwrap_or_default();
-        let aside = self.path.join(format!("earlier-{number}"));
+        let folder = |number: u32| self.path.join(format!("earlier-{number}"));
+        let mut number = 1;
+        while folder(number).exists() {
+            number += 1;
+        }
+        let aside = folder(number);
         std::fs::create_dir(&aside).map_err(Error::file(&aside, "create"))?;
         for name in names_in(&self.path) {
             if BEGINNINGS.contains(&name.as_str()) || name.starts_with("earlier-") {
@@ -366,7 +366,7 @@ impl RunDir {
     pub(crate) fn newest_checkpoint(
         &self,
         device: &Device,
-    ) -> Result<(Option<Checkpoint>, Vec<(PathBuf, Error)>)> {
+    ) -> Result<(Option<Checkpoint>, Damaged)> {
         let mut damaged = Vec::new();
         for path in self.checkpoints()?.into_iter().rev() {
             match Checkpoint::load(&path, device) {
@@ -404,52 +404,6 @@ impl Drop for RunDir {
     }
 }
 
-/// Checkpoint files in `dir`, oldest first.
-fn checkpoints_in(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::file(dir, "read"))? {
-        let path = entry.map_err(Error::file(dir, "read"))?.path();
-        if let Some(place) = Place::parse(&path) {
-            found.push((place, path));
-        }
-    }
-    found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
-}
-
-/// Place of a checkpoint in the run: epochs done, then steps of the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    epochs: usize,
-    steps: usize,
-}
-
-impl Place {
-    fn of(checkpoint: &Checkpoint) -> Self {
-        Self {
-            epochs: checkpoint.progress.epochs_done,
-            steps: checkpoint.progress.steps_done,
-        }
-    }
-
-    fn name(self) -> String {
-        match self {
-            Self { epochs, steps: 0 } => format!("epoch-{epochs:04}.safetensors"),
-            Self { epochs, steps } => format!("epoch-{epochs:04}-step-{steps:06}.safetensors"),
-        }
-    }
-
-    fn parse(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        let place = name.strip_prefix("epoch-")?.strip_suffix(".safetensors")?;
-        let (epochs, steps) = place.split_once("-step-").unwrap_or((place, "0"));
-        Some(Self {
-            epochs: epochs.parse().ok()?,
-            steps: steps.parse().ok()?,
-        })
-    }
-}
-
 /// The result, once the run is done.
 const REPORT: &str = "report.json";
 
@@ -461,7 +415,8 @@ pub(crate) fn is_occupied(dir: &Path) -> bool {
     // A run takes its lock before it writes its configuration: without one it is somebody's own file.
     let is_own = |name: &str| name != "config.toml" || dir.join("lock").exists();
     let counts = |name: &String| {
-        !(BEGINNINGS.contains(&name.as_str()) && is_own(name)) && !files::is_unfinished(name)
+        let is_beginning = BEGINNINGS.contains(&name.as_str()) && is_own(name);
+        !is_beginning && !files::is_unfinished(name)
     };
     names_in(dir).iter().any(counts) || names_in(&dir.join("checkpoints")).iter().any(counts)
 }
@@ -584,27 +539,5 @@ mod tests {
         begin(&run, 7).unwrap();
         drop(run);
         crate::verify_checkpoint(&folder.join("epoch-0007.safetensors")).unwrap();
-    }
-
-    #[test]
-    fn places_are_in_the_order_of_the_run() {
-        let place = |epochs, steps| Place { epochs, steps };
-        for (place, name) in [
-            (place(3, 0), "epoch-0003.safetensors"),
-            (place(3, 20), "epoch-0003-step-000020.safetensors"),
-            (place(12_345, 0), "epoch-12345.safetensors"),
-        ] {
-            assert_eq!(place.name(), name);
-            assert_eq!(Place::parse(Path::new(name)), Some(place));
-        }
-        assert!(place(3, 0) < place(3, 20) && place(3, 1_000_000) < place(4, 0));
-        assert!(place(9_999, 0) < place(10_000, 0));
-        for stranger in [
-            "epoch-.safetensors",
-            "notes.txt",
-            ".writing-epoch-0001.safetensors",
-        ] {
-            assert_eq!(Place::parse(Path::new(stranger)), None);
-        }
     }
 }

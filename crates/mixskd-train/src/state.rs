@@ -9,6 +9,7 @@ use mixskd_models::{ModelConfig, Strictness};
 
 use crate::average::Average;
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint_name;
 use crate::difference;
 use crate::error::word;
 use crate::progress::Progress;
@@ -20,7 +21,13 @@ impl Trainer {
     /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of
     /// this size: lines for the user.
     pub fn start_notices(&self) -> Vec<String> {
-        let mut notices = Vec::new();
+        let mut notices: Vec<_> = self
+            .config
+            .run
+            .device
+            .fallback_notice()
+            .into_iter()
+            .collect();
         if let Ok(Some(start)) = &self.start {
             let data = &self.dataset;
             notices.push(start.to_string());
@@ -73,7 +80,7 @@ impl Trainer {
             self.check_may_begin(run)?;
         }
         for (path, fault) in &damaged {
-            run.pass_over(path)?;
+            checkpoint_name::set_aside(path)?;
             observer.notice(&format!(
                 "passed over a checkpoint, now called ….damaged: {fault}"
             ));

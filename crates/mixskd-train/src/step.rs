@@ -281,6 +281,8 @@ impl Trainer {
         let outcome = self.gpu.step(method, optimizer, batch, lr, meanwhile)?;
         let mut broken = None;
         if !outcome.finite {
+            // Whatever has been launched ahead changes nothing and is nobody's.
+            self.gpu.forget_begun()?;
             broken = outcome.reading.broken();
             if broken.is_none() {
                 // Nothing was updated: once more, to see which it was.

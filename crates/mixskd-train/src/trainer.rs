@@ -293,8 +293,7 @@ impl Trainer {
 
     /// The method's name, as it stands in records.
     pub fn method_name(&self) -> &str {
-        let own = self.config.own.method.as_deref();
-        own.unwrap_or(self.config.method.name())
+        self.config.method_name()
     }
 
     /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint. A run that was begun

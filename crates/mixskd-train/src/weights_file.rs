@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use mixskd_data::Preset;
 use mixskd_kernels::has_gpu_kernels;
 use mixskd_models::weights::{self, Draft, Metadata, Resize};
 
@@ -51,10 +50,7 @@ impl Trainer {
     /// What a prediction needs to know besides the tensors.
     fn metadata(&self) -> Metadata {
         let input = self.model.input;
-        let shorter = match self.dataset.preset() {
-            Preset::Cifar => input,
-            Preset::ImageNet => input * 8 / 7,
-        };
+        let shorter = self.dataset.preset().eval_shorter(input);
         Metadata {
             classes: self.dataset.classes.clone(),
             mean: self.dataset.mean.clone(),

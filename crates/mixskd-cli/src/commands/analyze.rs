@@ -8,12 +8,12 @@ use mixskd_analyze::{
     ANALYSIS_HTML, ANALYSIS_JSON, Analysis, AnalyzeConfig, Classifier, Measure, Step, analyze,
     summary,
 };
-use mixskd_train::{DeviceKind, Observer, TrainConfig, next_free};
+use mixskd_train::{Observer, TrainConfig, next_free};
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, other_split, tell_of_data};
+use super::shared::{DataArgs, ThreadArgs, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
-use crate::output;
 use crate::progress::Progress;
+use crate::{network, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,12 +83,9 @@ impl Args {
     pub(crate) fn run(&self) -> Result<()> {
         self.threads.apply()?;
         let config = self.config()?;
-        let device = DeviceKind::Auto.open()?;
-        let mut networks = Vec::new();
-        for path in &self.weights {
-            let hint = "`mixskd train` writes model.safetensors into its run directory";
-            networks.push(Classifier::open(existing_file(path, hint)?, &device)?);
-        }
+        let device = network::device()?;
+        let networks = self.weights.iter().map(|path| network::open(path, &device));
+        let networks = networks.collect::<Result<Vec<_>>>()?;
         let data = self.data.apply(TrainConfig::default())?.data;
         let dataset = data.open()?;
         let mut progress = Progress::new();

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Error;
 use clap::{Parser, ValueHint};
-use mixskd_data::{Dataset, Loader, LoaderConfig, Samples, test_images};
+use mixskd_data::{Loader, LoaderConfig, Samples, test_images};
 use mixskd_train::{Observer, TrainConfig, evaluate, method};
 use serde::Serialize;
 
 use super::shared::{DataArgs, ThreadArgs, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
-use crate::network::Network;
-use crate::output;
 use crate::progress::{Progress, percent};
+use crate::{network, output};
 
 /// Images that go through the network at once.
 const BATCH: usize = 250;
@@ -65,7 +65,8 @@ impl Args {
     /// Scores the weights.
     pub(crate) fn run(&self) -> Result<()> {
         self.threads.apply()?;
-        let network = Network::open(&self.weights)?;
+        let device = network::device()?;
+        let network = network::open(&self.weights, &device)?;
         let (data, test): (String, Arc<dyn Samples>) = if let Some(dir) = &self.images {
             if !dir.is_dir() {
                 return Err(Failure::usage(
@@ -91,7 +92,7 @@ impl Args {
             if let Some(text) = other_split(&self.weights, &data) {
                 progress.notice(&text);
             }
-            self.check_fit(&network, &dataset)?;
+            network.check_fit(&dataset)?;
             (dataset.name.clone(), dataset.test)
         };
         let config = LoaderConfig {
@@ -104,12 +105,10 @@ impl Args {
 
         let started = Instant::now();
         let heads = |images: &_| {
-            Ok(vec![(
-                method::BACKBONE.to_string(),
-                network.logits(images)?,
-            )])
+            let logits = network.logits(images).map_err(Error::wrap)?;
+            Ok(vec![(method::BACKBONE.to_string(), logits)])
         };
-        let scores = evaluate(heads, &loader, &network.device)?;
+        let scores = evaluate(heads, &loader, &device)?;
         let seconds = started.elapsed().as_secs_f64();
         let Some(score) = scores.first() else {
             return Err(Failure::failed(
@@ -143,43 +142,6 @@ impl Args {
         } else {
             output::line(&evaluation.text())
         }
-    }
-
-    /// Whether the weights speak of the data's classes and channels.
-    fn check_fit(&self, network: &Network, dataset: &Dataset) -> Result<()> {
-        let weights = self.weights.display();
-        let hint = "name the data set that the weights were trained on with --data";
-        let (own, theirs) = (&network.metadata.classes, &dataset.classes);
-        let classes = network.metadata.model.classes;
-        if classes != theirs.len() {
-            let cause = format!(
-                "{weights} knows {classes} classes, {} has {}",
-                dataset.name,
-                theirs.len()
-            );
-            return Err(Failure::usage(cause, hint));
-        }
-        if let Some((label, (own, theirs))) = own
-            .iter()
-            .zip(theirs)
-            .enumerate()
-            .find(|(_, (a, b))| a != b)
-        {
-            let cause = format!(
-                "class {label} is `{own}` in {weights}, but `{theirs}` in {}",
-                dataset.name
-            );
-            return Err(Failure::usage(cause, hint));
-        }
-        let channels = network.metadata.model.channels;
-        if channels != dataset.channels {
-            let cause = format!(
-                "{weights} takes {channels} channels, the images of {} have {}",
-                dataset.name, dataset.channels
-            );
-            return Err(Failure::usage(cause, hint));
-        }
-        Ok(())
     }
 }
 

@@ -64,6 +64,23 @@ impl Args {
         if let Some(name) = &self.model {
             ModelConfig::new(name, 1)?;
         }
+        let wrong = |flag: &str, value: &f32, wanted: &str| {
+            let cause = format!("{flag}: must be {wanted}, got {value}");
+            Err(Failure::usage(
+                cause,
+                "one for each channel, of pixels in 0…1, such as 0.5",
+            ))
+        };
+        if let Some(mean) = self.mean.iter().find(|mean| !mean.is_finite()) {
+            return wrong("--mean", mean, "finite");
+        }
+        if let Some(std) = self
+            .std
+            .iter()
+            .find(|std| !(**std > 0.0 && std.is_finite()))
+        {
+            return wrong("--std", std, "finite and above 0");
+        }
         let names = self.class_names.as_deref().map(class_names).transpose()?;
         not_onto_itself(&self.output, path)?;
         let state = StateDict::read(path)?;
@@ -83,13 +100,14 @@ impl Args {
         model.classes = classes;
         let metadata = self.metadata(&model, names, own.as_ref());
 
-        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
-        model.build(store.builder())?;
         let strictness = if self.partial {
             Strictness::Partial
         } else {
             Strictness::Exact
         };
+        state.check(&model, strictness)?;
+        let store = ParamStore::new(0, DType::F32, &Device::Cpu);
+        model.build(store.builder())?;
         let report = state.load_into(&store, "", &model, strictness)?;
         weights::save(&self.output, &store.tensors(), &metadata)?;
         self.print(&report, &metadata)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Tensor};
 use clap::{Parser, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
+use mixskd_analyze::Classifier;
 use mixskd_data::{EXTENSIONS, Pipeline, image_files, read_image};
 use mixskd_report::cell;
 use rayon::prelude::*;
@@ -13,8 +14,7 @@ use serde::Serialize;
 
 use super::shared::{ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
-use crate::network::Network;
-use crate::output;
+use crate::{network, output};
 
 /// Flags of `mixskd predict`.
 #[derive(Debug, Parser)]
@@ -89,7 +89,7 @@ impl Args {
     /// Classifies every picture that can be read; the others are named at the end.
     pub(crate) fn run(&self) -> Result<()> {
         self.threads.apply()?;
-        let network = Network::open(&self.weights)?;
+        let network = network::open(&self.weights, &network::device()?)?;
         let topk = self.topk(network.metadata.model.classes)?;
         let pipeline = network.pipeline()?;
         let (images, unlisted) = self.files();
@@ -187,7 +187,7 @@ impl Args {
     fn predict(
         &self,
         files: &[PathBuf],
-        network: &Network,
+        network: &Classifier,
         pipeline: &Pipeline,
         topk: usize,
     ) -> Result<Vec<Result<Prediction>>> {
@@ -196,7 +196,7 @@ impl Args {
         let read: Vec<&Tensor> = inputs.iter().flatten().collect();
         let mut logits = Vec::new();
         if !read.is_empty() {
-            let images = Tensor::cat(&read, 0)?.to_device(&network.device)?;
+            let images = Tensor::cat(&read, 0)?.to_device(network.device())?;
             logits = network
                 .logits(&images)?
                 .to_dtype(DType::F32)?
@@ -214,7 +214,7 @@ impl Args {
         &self,
         file: &Path,
         logits: Vec<f32>,
-        network: &Network,
+        network: &Classifier,
         topk: usize,
     ) -> Result<Prediction> {
         if logits.iter().any(|logit| !logit.is_finite()) {

@@ -85,8 +85,7 @@ impl Validate for AugMix {
 }
 
 impl AugMix {
-    /// Weight of the image itself, of all chains together, and the sum of the chains' parts; a chain's weight is its part of
-    /// the sum.
+    /// The distribution of the parts that become weights: a part over the sum of its kind is a Beta or Dirichlet draw.
     fn gamma(&self) -> Result<Gamma<f64>> {
         Gamma::new(self.alpha, 1.0).map_err(|error| {
             Error::config(
@@ -118,6 +117,11 @@ impl AugMix {
     }
 }
 
+/// `part` of `whole`; nothing of nothing.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
 fn add(pixels: &[u8], weight: f32, sum: &mut [f32]) {
     for (sum, &byte) in sum.iter_mut().zip(pixels) {
         *sum += weight * f32::from(byte);
@@ -129,10 +133,15 @@ impl Augment for AugMix {
         let gamma = self.gamma()?;
         // A Dirichlet draw is gamma draws over their sum; for two of them that is a Beta draw.
         let (own, other) = (gamma.sample(rng), gamma.sample(rng));
-        let chains = other / (own + other).max(f64::MIN_POSITIVE);
         // The parts are drawn ahead of the chains, to know their sum; a copy of the generator draws them again below.
         let mut parts = rng.clone();
         let total: f64 = (0..self.width).map(|_| gamma.sample(rng)).sum();
+        // A small α has parts too small for a float. Where all chains' are 0, or image's and chains' both, the image stays as it is.
+        let chains = if total > 0.0 {
+            share(other, own + other)
+        } else {
+            0.0
+        };
 
         let (height, width, channels) = (canvas.height(), canvas.width(), canvas.channels());
         let pixels = canvas.pixels_mut();
@@ -141,7 +150,7 @@ impl Augment for AugMix {
         sum.resize(pixels.len(), 0.0);
         add(pixels, (1.0 - chains) as f32, &mut sum);
         for _ in 0..self.width {
-            let weight = chains * gamma.sample(&mut parts) / total.max(f64::MIN_POSITIVE);
+            let weight = chains * share(gamma.sample(&mut parts), total);
             let view = ImageView {
                 height,
                 width,
@@ -184,6 +193,31 @@ mod tests {
                 .unwrap();
             // Posterize at bin 0 keeps 4 bits: 128 instead of 137; everything else leaves the picture as it is.
             assert!(canvas.pixels_mut().iter().all(|v| (128..=137).contains(v)));
+        }
+    }
+
+    #[test]
+    fn a_small_alpha_does_not_blacken() {
+        for width in 1..4 {
+            let op = AugMix {
+                severity: 1,
+                width,
+                alpha: 1e-3,
+                all_ops: false,
+                ..AugMix::default()
+            };
+            for index in 0..500 {
+                let mut canvas = Canvas::new(ImageView {
+                    height: 4,
+                    width: 4,
+                    channels: 3,
+                    pixels: &[137; 48],
+                });
+                let mut rng = stream(0, 0, index, Purpose::Augment);
+                op.apply(&mut canvas, &mut rng).unwrap();
+                let pixels = canvas.pixels_mut();
+                assert!(pixels.iter().all(|v| (128..=137).contains(v)), "{pixels:?}");
+            }
         }
     }
 

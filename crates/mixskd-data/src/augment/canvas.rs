@@ -7,11 +7,22 @@ use fast_image_resize as fir;
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 
 use super::buffers;
+use crate::decode::MAX_PIXELS;
 use crate::{Error, Image, ImageView, Result};
 
 thread_local! {
     // A resizer keeps its coefficient and row buffers from one image to the next.
     static RESIZER: RefCell<fir::Resizer> = RefCell::new(fir::Resizer::new());
+}
+
+/// What helps where [`is_too_large`].
+pub(super) const TOO_LARGE: &str =
+    "an image so long and thin is to be cut to its subject or left out; or scale to fewer pixels";
+
+/// Whether that many pixels are more than an image may have.
+pub(super) fn is_too_large(height: usize, width: usize) -> bool {
+    let pixels = height.checked_mul(width);
+    pixels.is_none_or(|pixels| pixels as u64 > MAX_PIXELS)
 }
 
 /// A window onto an image. Cropping, padding and flipping move the window and touch no pixel; the pixels are read once, when
@@ -143,18 +154,22 @@ impl<'a> Canvas<'a> {
     /// antialiased bilinear resize does. The filter sees nothing outside of the window.
     ///
     /// # Errors
-    /// When the window or the new size is empty, or the image is neither grey nor RGB.
+    /// When the window or the new size is empty, the new size has more than 67,108,864 pixels, or the image is neither grey nor RGB.
     pub fn resize(&mut self, height: usize, width: usize) -> Result<()> {
         if (height, width) == (self.height(), self.width()) {
             return Ok(());
         }
-        if height * width == 0 || self.height() * self.width() == 0 {
-            let message = format!(
-                "cannot turn {}×{} pixels into {height}×{width}",
-                self.height(),
-                self.width()
-            );
-            return Err(Error::config("resize", message, "sizes are at least 1"));
+        let refused = |why: &str, hint: &str| {
+            let (from_height, from_width) = (self.height(), self.width());
+            let message =
+                format!("cannot turn {from_height}×{from_width} pixels into {height}×{width}{why}");
+            Err(Error::config("resize", message, hint))
+        };
+        if height == 0 || width == 0 || self.height() == 0 || self.width() == 0 {
+            return refused("", "sizes are at least 1");
+        }
+        if is_too_large(height, width) {
+            return refused(&format!(", more than {MAX_PIXELS} in all"), TOO_LARGE);
         }
         if self.picture.within(self.window) != self.window {
             self.draw();

@@ -43,6 +43,10 @@ impl Augment for Flip {
         true
     }
 
+    fn mirrors_only(&self) -> bool {
+        true
+    }
+
     fn apply(&self, canvas: &mut Canvas<'_>, rng: &mut ChaCha8Rng) -> Result<()> {
         if rng.random::<f64>() < self.p {
             canvas.flip();

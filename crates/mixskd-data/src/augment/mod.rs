@@ -51,6 +51,9 @@ pub use trivialaugment::TrivialAugment;
 use crate::nearest::did_you_mean;
 use crate::{Error, Result};
 
+/// Largest side that an image is scaled or cut to, in pixels.
+pub(crate) const MAX_SIZE: usize = 8192;
+
 /// One augmentation.
 pub trait Augment: Debug + Send + Sync {
     /// Does it to `canvas`.
@@ -64,6 +67,11 @@ pub trait Augment: Debug + Send + Sync {
 
     /// Whether all it ever does is to move the canvas's window: crops, pads, mirrors.
     fn moves_only(&self) -> bool {
+        false
+    }
+
+    /// Whether all it ever does is to mirror the canvas.
+    fn mirrors_only(&self) -> bool {
         false
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
+use super::canvas::{TOO_LARGE, is_too_large};
 use super::{Augment, AugmentConfig, Canvas, Normalised, Window};
+use crate::decode::MAX_PIXELS;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Image, ImageView, Result};
 
@@ -110,15 +112,17 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether no augmentation does more than move a window over the image, so that [`Self::window`] says all there is to say.
+    /// Whether every result is one window onto the image, so that [`Self::window`] says all there is to say: augmentations mirror, and one
+    /// of them at most crops or pads. What a crop hides is black to all later ones, and a second crop may bring such pixels back into view.
     pub fn moves_only(&self) -> bool {
-        self.ops.iter().all(|op| op.moves_only())
+        let crops = self.ops.iter().filter(|op| !op.mirrors_only()).count();
+        crops <= 1 && self.ops.iter().all(|op| op.moves_only())
     }
 
-    /// What of `view` becomes the result of [`Self::apply`], where no augmentation changes a pixel.
+    /// What of `view` becomes the result of [`Self::apply`], for pipelines that [move only](Self::moves_only).
     ///
     /// # Errors
-    /// When an augmentation refuses the image, or the result is not `size`.
+    /// When an augmentation refuses the image, the result is not `size`, or it is no window.
     pub fn window(
         &self,
         view: ImageView<'_>,
@@ -186,6 +190,12 @@ impl Pipeline {
         let Some((height, width)) = self.size(Some((image.height, image.width))) else {
             return Err(refused("has no size after augmentation".into(), SIZES));
         };
+        if is_too_large(height, width) {
+            let message = format!(
+                "has {height}×{width} pixels after augmentation, more than {MAX_PIXELS} in all"
+            );
+            return Err(refused(message, TOO_LARGE));
+        }
         let mut out = vec![0.0; height * width * self.channels()];
         let mut rng = stream(0, 0, 0, Purpose::Augment);
         self.apply(image.view(), (height, width), &mut rng, &mut out)?;
@@ -200,7 +210,7 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::augment::{Flip, PadCrop};
+    use crate::augment::{CentreCrop, Flip, PadCrop, Resize};
 
     #[test]
     fn normalises_as_the_formula_says() {
@@ -265,6 +275,57 @@ mod tests {
             out == [1.0, 0.0]
         });
         assert!((430..570).contains(&flipped.count()));
+    }
+
+    #[test]
+    fn only_one_crop_is_a_window() {
+        let crop = || -> Arc<dyn Augment> { Arc::new(PadCrop { padding: 4 }) };
+        let flip = || -> Arc<dyn Augment> { Arc::new(Flip::default()) };
+        let middle = || -> Arc<dyn Augment> { Arc::new(CentreCrop { size: 6 }) };
+        let check = |ops: Vec<Arc<dyn Augment>>, expected: bool| {
+            let pipeline = Pipeline::new(ops, &[0.0], &[1.0]).unwrap();
+            assert_eq!(pipeline.moves_only(), expected, "{pipeline:?}");
+            let pixels = [200; 36];
+            let view = ImageView {
+                height: 6,
+                width: 6,
+                channels: 1,
+                pixels: &pixels,
+            };
+            let window = |index| {
+                let mut rng = stream(0, 0, index, Purpose::Augment);
+                pipeline.window(view, (6, 6), &mut rng).is_ok()
+            };
+            assert_eq!((0..100).all(window), expected, "{pipeline:?}");
+        };
+        check(vec![], true);
+        check(vec![flip(), flip()], true);
+        check(vec![flip(), crop(), flip()], true);
+        check(vec![middle(), flip()], true);
+        check(vec![crop(), flip(), crop()], false);
+    }
+
+    #[test]
+    fn a_ribbon_is_refused_before_memory_is_taken_for_it() {
+        let image = Image {
+            height: 16_384,
+            width: 1,
+            channels: 3,
+            pixels: vec![7; 3 * 16_384],
+        };
+        let resize = || -> Arc<dyn Augment> { Arc::new(Resize { size: 256 }) };
+        let crop: Arc<dyn Augment> = Arc::new(CentreCrop { size: 224 });
+        for ops in [vec![resize()], vec![resize(), crop]] {
+            let pipeline = Pipeline::new(ops, &[0.0; 3], &[1.0; 3]).unwrap();
+            let error = pipeline.tensor(&image).unwrap_err().to_string();
+            assert!(error.contains("4194304×256"), "{error}");
+            assert!(error.contains("hint"), "{error}");
+        }
+        for size in [usize::MAX, usize::MAX / 2, 1 << 40] {
+            let ops: Vec<Arc<dyn Augment>> = vec![Arc::new(Resize { size })];
+            let pipeline = Pipeline::new(ops, &[0.0; 3], &[1.0; 3]).unwrap();
+            assert!(pipeline.tensor(&image).is_err());
+        }
     }
 
     #[test]

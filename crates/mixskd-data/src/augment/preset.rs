@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Augment, CentreCrop, Flip, PadCrop, RandomResizedCrop, Resize};
+use super::{Augment, CentreCrop, Flip, MAX_SIZE, PadCrop, RandomResizedCrop, Resize};
 
 /// A family of augmentations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,12 +46,30 @@ impl Preset {
         ops
     }
 
+    /// The shorter side that evaluation scales photographs to before it takes the middle `size × size` pixels: 8/7 of `size`, rounded down, and
+    /// 8,192 at most. Small images are scaled to `size`.
+    ///
+    /// ```
+    /// use mixskd_data::Preset;
+    ///
+    /// assert_eq!(Preset::ImageNet.eval_shorter(224), 256);
+    /// assert_eq!(Preset::Cifar.eval_shorter(32), 32);
+    /// ```
+    pub fn eval_shorter(self, size: usize) -> usize {
+        match self {
+            Self::Cifar => size,
+            Self::ImageNet => (size.saturating_mul(8) / 7).min(MAX_SIZE.max(size)),
+        }
+    }
+
     /// Augmentations, none of them random, for evaluation with an input of `size × size`. Images of any size are taken.
     pub fn eval(self, size: usize, natural: (usize, usize)) -> Vec<Arc<dyn Augment>> {
         match self {
             Self::Cifar => fit(size, natural),
             Self::ImageNet => vec![
-                Arc::new(Resize { size: size * 8 / 7 }),
+                Arc::new(Resize {
+                    size: self.eval_shorter(size),
+                }),
                 Arc::new(CentreCrop { size }),
             ],
         }

@@ -42,10 +42,12 @@ impl Validate for Resize {
 
 impl Resize {
     fn target(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        // A size beyond counting is refused by the canvas like any other that is too large.
+        let scaled = |long: usize, short: usize| self.size.saturating_mul(long) / short.max(1);
         if height <= width {
-            (self.size, self.size * width / height.max(1))
+            (self.size, scaled(width, height))
         } else {
-            (self.size * height / width.max(1), self.size)
+            (scaled(height, width), self.size)
         }
     }
 }

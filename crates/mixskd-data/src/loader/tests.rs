@@ -497,16 +497,17 @@ fn windows_say_what_batches_show() {
         }
         assert!(outside > 0);
     }
-    // What changes pixels cannot be said by windows.
-    let pipeline = Pipeline::new(vec![Arc::new(Cutout::default())], &[0.0; 3], &[1.0; 3]).unwrap();
-    let loader = Loader::new(
-        Arc::new(samples),
-        pipeline,
-        LoaderConfig {
+    // What changes pixels cannot be said by windows, nor can a crop of a crop.
+    let crop = || -> Arc<dyn Augment> { Arc::new(PadCrop { padding: 4 }) };
+    let twice = vec![crop(), Arc::new(Flip::default()), crop()];
+    for ops in [vec![Arc::new(Cutout::default()) as _], twice] {
+        let pipeline = Pipeline::new(ops, &[0.0; 3], &[1.0; 3]).unwrap();
+        let config = LoaderConfig {
             batch: 4,
             ..LoaderConfig::default()
-        },
-    )
-    .unwrap();
-    assert!(loader.windowed().is_none());
+        };
+        let loader = Loader::new(Arc::new(samples.clone()), pipeline, config).unwrap();
+        assert!(loader.windowed().is_none());
+        assert!(loader.epoch(0).all(|batch| batch.is_ok()));
+    }
 }

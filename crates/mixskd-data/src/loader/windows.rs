@@ -30,8 +30,8 @@ pub struct Windows {
 }
 
 impl Loader {
-    /// The samples, where every batch of them can be said by windows: they lie in memory as one array, and augmentation does no more than
-    /// move a window over an image.
+    /// The samples, where every batch of them can be said by windows: they lie in memory as one array, and what augmentation makes of an
+    /// image is one window onto it ([`Pipeline::moves_only`](crate::Pipeline::moves_only)).
     pub fn windowed(&self) -> Option<&PackedSamples> {
         let packed = self.builder.samples.packed()?;
         self.builder.pipeline.moves_only().then_some(packed)

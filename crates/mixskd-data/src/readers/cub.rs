@@ -53,6 +53,7 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
     let names = list(&dir.join(CLASSES))?;
     let labels = list(&dir.join(LABELS))?;
     let split = list(&dir.join(SPLIT))?;
+    let images = dir.join("images");
     let (mut train, mut test) = (Classes::new(), Classes::new());
     for (id, path) in list(&dir.join(IMAGES))? {
         let class = look_up(&labels, &id, &dir.join(LABELS))?;
@@ -69,9 +70,7 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
                 ));
             }
         };
-        into.entry(name)
-            .or_default()
-            .push(dir.join("images").join(path));
+        into.entry(name).or_default().push(images.join(path));
     }
     if let Some(class) = test.keys().find(|class| !train.contains_key(*class)) {
         let message = format!("class {class} has test images and no training image");
@@ -81,7 +80,10 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "both splits must hold the same classes",
         ));
     }
-    let skipped = files::skip(config, [&mut train, &mut test]);
+    let skipped = files::skip(config, &mut train, &mut test, |class| {
+        let message = format!("holds no readable training image of class {class}");
+        Error::layout(&images, message, "unpack or fetch the set again")
+    })?;
     // Lists have any order; files are taken in the order of their names.
     train
         .values_mut()

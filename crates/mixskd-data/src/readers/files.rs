@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::dataset::SMALL;
 use crate::decode::{read_image, read_size};
 use crate::recipe::Recipe;
-use crate::{DataConfig, Dataset, Error, FileSamples};
+use crate::{DataConfig, Dataset, Error, FileSamples, Result};
 
 /// ImageNet's constants, in use for photographs everywhere.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -120,12 +120,22 @@ fn almost_uniform(
     })
 }
 
-/// Takes unreadable files out if `config` says so, and says which and why.
-pub(super) fn skip(config: &DataConfig, splits: [&mut Classes; 2]) -> Vec<String> {
-    if config.skip_unreadable {
-        drop_unreadable(splits)
+/// Takes unreadable files out if `config` says so, and says which and why. A class that has no training image, or none any more, is
+/// what `refuse` says of it.
+pub(super) fn skip(
+    config: &DataConfig,
+    train: &mut Classes,
+    test: &mut Classes,
+    refuse: impl Fn(&str) -> Error,
+) -> Result<Vec<String>> {
+    let skipped = if config.skip_unreadable {
+        drop_unreadable([train, test])
     } else {
         Vec::new()
+    };
+    match train.iter().find(|(_, files)| files.is_empty()) {
+        Some((class, _)) => Err(refuse(class)),
+        None => Ok(skipped),
     }
 }
 

@@ -55,20 +55,13 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "leave it out, or give the training folder alone",
         ));
     }
-    let skipped = files::skip(config, [&mut train, &mut test]);
-    for (class, files) in &train {
-        if files.is_empty() {
-            let hint = format!(
-                "a class needs images ({}); remove the folder if it is no class",
-                EXTENSIONS.join(", ")
-            );
-            return Err(Error::layout(
-                &train_dir.join(class),
-                "holds no readable image",
-                hint,
-            ));
-        }
-    }
+    let skipped = files::skip(config, &mut train, &mut test, |class| {
+        let hint = format!(
+            "a class needs images ({}); remove the folder if it is no class",
+            EXTENSIONS.join(", ")
+        );
+        Error::layout(&train_dir.join(class), "holds no readable image", hint)
+    })?;
     match (&test_dir, config.val_fraction) {
         (Some(path), _) => same_classes(&train, &test, path)?,
         (None, Some(fraction)) => test = split(&mut train, fraction, config.seed, &train_dir)?,

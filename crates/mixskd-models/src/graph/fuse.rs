@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use super::{Activation, Affine, Conv, Graph, Node, Op, Value, rewrite};
 
 impl Graph {
-    /// This graph with sums and activations taken into the convolution (activations also into the [`Op::Affine`]) before
-    /// them, where nobody else reads what that makes.
+    /// This graph with activations taken into the convolution or [`Op::Affine`] before them, and sums into the convolution that makes
+    /// their first map, where nobody else reads what that makes.
     #[must_use]
     pub fn fuse(&self) -> Self {
         let Ok(fused) = rewrite::merge::<Infallible>(self, |node, input, producer| {
@@ -40,10 +40,13 @@ fn fuse_activation(activation: Activation, producer: &Node) -> Option<Node> {
 }
 
 fn fuse_residual(add: &Node, input: Value, producer: &Node, conv: &Conv) -> Option<Node> {
-    if conv.activation.is_some() || producer.inputs.len() != 1 {
+    let &[first, residual] = add.inputs.as_slice() else {
+        return None;
+    };
+    // The second may be of one pixel where the first is not: the sum then has no place in what makes the second.
+    if input != first || conv.activation.is_some() || producer.inputs.len() != 1 {
         return None;
     }
-    let residual = add.inputs.iter().copied().find(|&other| other != input)?;
     Some(Node {
         inputs: vec![producer.inputs[0], residual],
         ..producer.clone()

@@ -49,7 +49,7 @@ pub struct Node {
     pub name: String,
     /// What is done.
     pub op: Op,
-    /// What it is done to. An [`Op::Conv`] with two inputs adds the second before its activation.
+    /// What it is done to. An [`Op::Conv`] with two inputs adds the second, of its result's shape or of one pixel, before its activation.
     pub inputs: Vec<Value>,
 }
 

@@ -185,11 +185,28 @@ fn convolve(
     x: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let y = kernel.forward(x, residual)?;
+    let residual = residual.map(|map| spread(conv, x, map)).transpose()?;
+    let y = kernel.forward(x, residual.as_ref())?;
     match conv.activation {
         Some(Activation::Sigmoid) => activate(conv.activation, y),
         _ => Ok(y),
     }
+}
+
+/// A residual of the shape that the convolution's result has: one of one pixel is the same at every pixel.
+fn spread(conv: &Conv, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    let (out, _, kh, kw) = conv.weight.dims4()?;
+    let (batch, h, w, _) = x.dims4()?;
+    let shape = [
+        batch,
+        conv.config.out_size(h, kh)?,
+        conv.config.out_size(w, kw)?,
+        out,
+    ];
+    if residual.dims() == [batch, 1, 1, out] && residual.dims() != shape {
+        return Ok(residual.broadcast_as(&shape)?.contiguous()?);
+    }
+    Ok(residual.clone())
 }
 
 /// `act(x · scale + shift + residual)` in one pass where the activation is ReLU or none.

@@ -2,6 +2,7 @@
 
 mod init;
 mod report;
+mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use crate::{Error, Result};
 
 pub(crate) use report::shown;
 pub use report::{LoadReport, Misfit};
+pub(crate) use shapes::Shapes;
 
 /// Whether loaded tensors must cover a model exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +157,7 @@ impl ParamStore {
     ) -> Result<LoadReport> {
         let given = given(prefix, tensors);
         let inner = self.lock();
-        let report = compare(&inner, prefix, &given);
+        let report = compare(&inner.shapes(prefix), &given);
         if strictness == Strictness::Exact && !report.is_exact() {
             return Err(Error::Weights {
                 source_name: "weights".into(),
@@ -183,12 +185,22 @@ impl ParamStore {
 
     /// What [`Self::load_under`] with [`Strictness::Partial`] would do; nothing is changed.
     pub fn compare_under(&self, prefix: &str, tensors: &BTreeMap<String, Tensor>) -> LoadReport {
-        compare(&self.lock(), prefix, &given(prefix, tensors))
+        compare(&self.lock().shapes(prefix), &given(prefix, tensors))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing done under the lock leaves the maps half-changed, so a panic elsewhere does not spoil them.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Shapes of the tensors under `prefix`, by full name.
+    fn shapes(&self, prefix: &str) -> BTreeMap<String, Vec<usize>> {
+        let under = self.vars.iter().filter(|(name, _)| is_under(name, prefix));
+        under
+            .map(|(name, var)| (name.clone(), var.dims().to_vec()))
+            .collect()
     }
 }
 
@@ -248,26 +260,30 @@ fn given<'a>(prefix: &str, tensors: &'a BTreeMap<String, Tensor>) -> BTreeMap<St
         .collect()
 }
 
-/// Which of the given tensors fit those of the store under `prefix`.
-fn compare(inner: &Inner, prefix: &str, given: &BTreeMap<String, &Tensor>) -> LoadReport {
+/// Which of the given tensors fit those of a model without a prefix, by the model's shapes alone.
+pub(crate) fn compare_shapes(
+    wanted: &BTreeMap<String, Vec<usize>>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> LoadReport {
+    compare(wanted, &given("", tensors))
+}
+
+/// Which of the given tensors have the shapes that are wanted.
+fn compare(wanted: &BTreeMap<String, Vec<usize>>, given: &BTreeMap<String, &Tensor>) -> LoadReport {
     let mut report = LoadReport::default();
     for (name, tensor) in given {
-        match inner.vars.get(name) {
+        match wanted.get(name) {
             None => report.extra.push(name.clone()),
-            Some(var) if var.dims() != tensor.dims() => report.mismatched.push(Misfit {
+            Some(shape) if shape != tensor.dims() => report.mismatched.push(Misfit {
                 name: name.clone(),
-                wanted: var.dims().to_vec(),
+                wanted: shape.clone(),
                 got: tensor.dims().to_vec(),
             }),
             Some(_) => report.loaded.push(name.clone()),
         }
     }
-    report.missing = inner
-        .vars
-        .keys()
-        .filter(|name| is_under(name, prefix) && !given.contains_key(*name))
-        .cloned()
-        .collect();
+    let missing = wanted.keys().filter(|name| !given.contains_key(*name));
+    report.missing = missing.cloned().collect();
     report
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use super::{Metadata, names, pytorch, read};
-use crate::store::shown;
+use crate::store::{compare_shapes, shown};
 use crate::{Error, LoadReport, ModelConfig, ParamStore, Result, Strictness};
 
 /// The named tensors of a file: ours, a checkpoint of a run of ours, other safetensors, or PyTorch's `.pt` and `.pth`.
@@ -38,7 +38,8 @@ impl StateDict {
     /// Reads a file; its beginning tells what it is.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged, holds no tensors or a number that is not finite, or is a pickle that asks for code to be run.
+    /// When it cannot be read, is damaged, holds no tensors or a number that is not finite, is a pickle that asks for code to be run, or is
+    /// mixskd's and what it says of its network cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read::file(path)?;
         let (tensors, metadata, is_checkpoint) = if pytorch::is_pytorch(&bytes) {
@@ -84,6 +85,18 @@ impl StateDict {
         Ok(rows)
     }
 
+    /// Refuses what [`Self::load_into`] would refuse, before memory is taken for `model`: what a file says of its network may be
+    /// far larger than the file.
+    ///
+    /// # Errors
+    /// As [`Self::load_into`], the names those of a network without a prefix.
+    pub fn check(&self, model: &ModelConfig, strictness: Strictness) -> Result<()> {
+        let fitting = self.fitting(model)?;
+        let mut load = compare_shapes(&model.shapes()?, &fitting.tensors);
+        load.missing.retain(|name| !fitting.left.contains(name));
+        self.refuse(&load, strictness)
+    }
+
     /// Sets the tensors of `model` under `prefix` in `store`, where it has been built. A class head of another number of
     /// classes is left as it is in the store, and the report says so.
     ///
@@ -97,6 +110,30 @@ impl StateDict {
         model: &ModelConfig,
         strictness: Strictness,
     ) -> Result<ImportReport> {
+        let Fitting {
+            tensors,
+            left,
+            dropped_head,
+        } = self.fitting(model)?;
+        // Nothing is set before it is known what fits.
+        let mut load = store.compare_under(prefix, &tensors);
+        let full = |name: &String| match prefix {
+            "" => name.clone(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        let left: Vec<String> = left.iter().map(full).collect();
+        load.missing.retain(|name| !left.contains(name));
+        self.refuse(&load, strictness)?;
+        store.load_under(prefix, &tensors, Strictness::Partial)?;
+        Ok(ImportReport {
+            load,
+            dropped_head,
+            left_out: self.left_out.clone(),
+        })
+    }
+
+    /// The tensors under the names of `model`, without a class head of another number of classes.
+    fn fitting(&self, model: &ModelConfig) -> Result<Fitting> {
         let mut tensors = names::of(model, self.tensors.clone())?;
         let head = head(model)?;
         let rows = head
@@ -105,51 +142,51 @@ impl StateDict {
         let dropped_head = rows
             .filter(|&rows| rows != model.classes)
             .map(|rows| (rows, model.classes));
-        if dropped_head.is_some() {
+        let left = if dropped_head.is_some() {
             tensors.retain(|name, _| !head.contains(name));
-        }
-        // Nothing is set before it is known what fits.
-        let mut load = store.compare_under(prefix, &tensors);
-        if dropped_head.is_some() {
-            let full = |name: &String| match prefix {
-                "" => name.clone(),
-                prefix => format!("{prefix}.{name}"),
-            };
-            let head: Vec<String> = head.iter().map(full).collect();
-            load.missing.retain(|name| !head.contains(name));
-        }
+            head
+        } else {
+            Vec::new()
+        };
+        Ok(Fitting {
+            tensors,
+            left,
+            dropped_head,
+        })
+    }
+
+    fn refuse(&self, load: &LoadReport, strictness: Strictness) -> Result<()> {
         let refused = match strictness {
             Strictness::Exact => !load.is_exact(),
             Strictness::Partial => load.loaded.is_empty(),
         };
-        if refused {
-            return Err(Error::Weights {
-                source_name: self.path.display().to_string(),
-                report: Box::new(load),
-            });
+        if !refused {
+            return Ok(());
         }
-        store.load_under(prefix, &tensors, Strictness::Partial)?;
-        Ok(ImportReport {
-            load,
-            dropped_head,
-            left_out: self.left_out.clone(),
+        Err(Error::Weights {
+            source_name: self.path.display().to_string(),
+            report: Box::new(load.clone()),
         })
     }
 }
 
-/// Names of the tensors whose first dimension is the number of classes, found by building the network for two numbers.
+/// A file's tensors as a network takes them.
+struct Fitting {
+    tensors: BTreeMap<String, Tensor>,
+    /// What the network is left with as it is: its class head, where the file's is dropped.
+    left: Vec<String>,
+    /// Numbers of classes, the file's and the network's, where they differ.
+    dropped_head: Option<(usize, usize)>,
+}
+
+/// Names of the tensors whose first dimension is the number of classes: those that differ between networks of two numbers of classes.
 fn head(model: &ModelConfig) -> Result<Vec<String>> {
     let shapes = |classes: usize| -> Result<BTreeMap<String, Vec<usize>>> {
-        let store = ParamStore::blank(DType::F32, &Device::Cpu);
         let model = ModelConfig {
             classes,
             ..model.clone()
         };
-        model.build(store.builder())?;
-        let shapes = store.tensors().into_iter();
-        Ok(shapes
-            .map(|(name, tensor)| (name, tensor.dims().to_vec()))
-            .collect())
+        model.shapes()
     };
     let (one, other) = (shapes(2)?, shapes(3)?);
     let differ = one

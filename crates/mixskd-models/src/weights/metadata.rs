@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelConfig;
+use crate::config::MAX_INPUT;
 
 /// How a picture of any size becomes a square input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Metadata {
 
 const EXTRA: &str = "extra.";
 
+/// The key by which a file is known for mixskd's.
+pub(super) const VERSION: &str = "mixskd.version";
+
 impl Metadata {
     /// Metadata of a network whose pictures are scaled and cut to the input and not normalised (mean 0, deviation 1).
     pub fn new(model: ModelConfig) -> Self {
@@ -67,7 +71,8 @@ impl Metadata {
         let shorter = if small {
             model.input
         } else {
-            model.input * 8 / 7
+            // Evaluation's rule in mixskd-data, which models do not know: `Preset::eval_shorter`.
+            (model.input.saturating_mul(8) / 7).min(MAX_INPUT)
         };
         let rgb = model.channels == 3;
         let plain = Self::new(model);
@@ -84,7 +89,7 @@ impl Metadata {
         let mut map = BTreeMap::from([
             // Readers in Python look for this key to learn whose conventions the tensors follow.
             ("format".into(), "pt".into()),
-            ("mixskd.version".into(), self.version.clone()),
+            (VERSION.into(), self.version.clone()),
             ("model".into(), serde_json::to_string(&self.model)?),
             ("classes".into(), serde_json::to_string(&self.classes)?),
             ("mean".into(), serde_json::to_string(&self.mean)?),
@@ -105,7 +110,7 @@ impl Metadata {
             mean: parse(map, "mean")?,
             std: parse(map, "std")?,
             resize: parse(map, "resize")?,
-            version: text(map, "mixskd.version")?.into(),
+            version: text(map, VERSION)?.into(),
             extra: map
                 .iter()
                 .filter_map(|(key, value)| Some((key.strip_prefix(EXTRA)?.into(), value.clone())))
@@ -116,10 +121,13 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Whether the lists have the lengths the model wants.
+    /// Whether the lists have the lengths the model wants, and pictures can be scaled and normalised as it says.
     pub(crate) fn check(&self) -> Result<(), String> {
         let ModelConfig {
-            classes, channels, ..
+            classes,
+            channels,
+            input,
+            ..
         } = self.model;
         if !self.classes.is_empty() && self.classes.len() != classes {
             let names = self.classes.len();
@@ -132,6 +140,31 @@ impl Metadata {
                 let got = values.len();
                 return Err(format!(
                     "metadata key `{key}` has {got} values for {channels} channels"
+                ));
+            }
+        }
+        if let Some(mean) = self.mean.iter().find(|mean| !mean.is_finite()) {
+            return Err(format!(
+                "metadata key `mean` must hold finite numbers, has {mean}"
+            ));
+        }
+        if let Some(std) = self
+            .std
+            .iter()
+            .find(|std| !(std.is_finite() && **std > 0.0))
+        {
+            return Err(format!(
+                "metadata key `std` must hold finite numbers above 0, has {std}"
+            ));
+        }
+        let Resize::CentreCrop { shorter } = self.resize;
+        for (what, side) in [
+            ("input` of `model", input),
+            ("shorter` of `resize", shorter),
+        ] {
+            if !(1..=MAX_INPUT).contains(&side) {
+                return Err(format!(
+                    "metadata key `{what}` must be from 1 to {MAX_INPUT}, is {side}"
                 ));
             }
         }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use super::timm;
-use crate::{ModelConfig, ParamStore, Result};
+use crate::{ModelConfig, Result};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -49,9 +49,7 @@ pub(super) fn of(model: &ModelConfig, mut tensors: Tensors) -> Result<Tensors> {
         "densenet121" => |_, own| timm::old_densenet(own),
         _ => return Ok(tensors),
     };
-    let store = ParamStore::blank(DType::F32, &Device::Cpu);
-    model.build(store.builder())?;
-    for own in store.tensors().into_keys() {
+    for own in model.shapes()?.into_keys() {
         if tensors.contains_key(&own) {
             continue;
         }

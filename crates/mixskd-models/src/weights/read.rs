@@ -7,6 +7,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::{SafeTensorError, SafeTensors};
 
+use super::metadata::VERSION;
+use crate::store::compare_shapes;
 use crate::weights::Metadata;
 use crate::{Backbone, Error, ParamStore, Result, Strictness};
 
@@ -31,11 +33,15 @@ pub fn load(path: &Path) -> Result<(BTreeMap<String, Tensor>, Metadata)> {
             hint: "the newest weights are the run's model.safetensors; `mixskd import CHECKPOINT -o FILE` makes weights of this one",
         });
     }
-    let metadata = Metadata::from_strings(&strings).map_err(|message| Error::Format {
-        path: path.into(),
-        message,
-        hint: "is this a weights file that mixskd wrote? `mixskd import` takes those of other programs",
-    })?;
+    let metadata = if strings.contains_key(VERSION) {
+        own_metadata(path, &strings)?
+    } else {
+        return Err(Error::Format {
+            path: path.into(),
+            message: format!("the metadata has no key `{VERSION}`"),
+            hint: "is this a weights file that mixskd wrote? `mixskd import` takes those of other programs",
+        });
+    };
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
     let tensors = tensors.into_iter().collect();
     check_finite(path, &tensors)?;
@@ -74,13 +80,39 @@ pub(super) fn file(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
+/// What mixskd said in a file's metadata.
+fn own_metadata(path: &Path, strings: &BTreeMap<String, String>) -> Result<Metadata> {
+    Metadata::from_strings(strings).map_err(|message| {
+        let (wrote, reads) = (
+            strings.get(VERSION).map_or("", String::as_str),
+            env!("CARGO_PKG_VERSION"),
+        );
+        let (message, hint) = if wrote == reads {
+            (message, "a damaged file: copy or download it again")
+        } else {
+            (
+                format!("{message} (mixskd {wrote} wrote the file, this is {reads})"),
+                "read it with the mixskd that wrote it, or copy or download it again",
+            )
+        };
+        Error::Format {
+            path: path.into(),
+            message,
+            hint,
+        }
+    })
+}
+
 /// The tensors of any safetensors file, its metadata where mixskd wrote it, and whether it is a checkpoint of a run.
 pub(super) fn safetensors(
     path: &Path,
     bytes: &[u8],
 ) -> Result<(BTreeMap<String, Tensor>, Option<Metadata>, bool)> {
     let strings = strings(path, bytes)?.unwrap_or_default();
-    let metadata = Metadata::from_strings(&strings).ok();
+    let metadata = strings
+        .contains_key(VERSION)
+        .then(|| own_metadata(path, &strings))
+        .transpose()?;
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
     let tensors: BTreeMap<_, _> = tensors.into_iter().collect();
     if strings.contains_key(CHECKPOINT) {
@@ -119,16 +151,18 @@ fn strings(path: &Path, bytes: &[u8]) -> Result<Option<BTreeMap<String, String>>
 /// As [`load`], and when the tensors do not fit the network: missing, extra and mis-shaped ones are listed.
 pub fn build_from_file(path: &Path, device: &Device) -> Result<(Box<dyn Backbone>, Metadata)> {
     let (tensors, metadata) = load(path)?;
+    // The network may be far larger than the file that names it: no memory is taken before the tensors are known to be there.
+    let report = compare_shapes(&metadata.model.shapes()?, &tensors);
+    if !report.is_exact() {
+        return Err(Error::Weights {
+            source_name: path.display().to_string(),
+            report: Box::new(report),
+        });
+    }
     let store = ParamStore::blank(DType::F32, device);
     let backbone = metadata.model.build(store.builder())?;
-    match store.load(&tensors, Strictness::Exact) {
-        Ok(_) => Ok((backbone, metadata)),
-        Err(Error::Weights { report, .. }) => Err(Error::Weights {
-            source_name: path.display().to_string(),
-            report,
-        }),
-        Err(other) => Err(other),
-    }
+    store.load(&tensors, Strictness::Exact)?;
+    Ok((backbone, metadata))
 }
 
 fn explain(path: &Path, error: &SafeTensorError) -> Error {

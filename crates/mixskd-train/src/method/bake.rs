@@ -1,7 +1,6 @@
 //! BAKE: an image learns from what the network says of the images around it.
 
 use mixskd_data::BatchNeeds;
-use mixskd_kernels::global_avg_pool2d;
 use mixskd_losses::{cross_entropy, ensemble_targets, kl_divergence, kl_from_targets};
 use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
@@ -90,7 +89,7 @@ impl Method for Bake {
         } = self.settings;
         let stages = self.backbone.stages(&batch.images, Mode::Train)?;
         // A network has at least one stage.
-        let features = global_avg_pool2d(&stages[stages.len() - 1])?;
+        let features = self.backbone.pooled(&stages[stages.len() - 1])?;
         let logits = self.backbone.classifier().forward(&features)?;
         let targets = ensemble_targets(&features, &logits, omega, temperature)?;
         let divergence = if self.settings.soften_targets {

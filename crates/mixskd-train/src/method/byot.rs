@@ -23,7 +23,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct OwnTeacher {
-    /// T of the divergences.
+    /// T, temperature of the KL divergences.
     temperature: f64,
     /// Weight of the divergences.
     weight: f64,

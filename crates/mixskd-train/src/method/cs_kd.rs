@@ -12,7 +12,7 @@ use crate::Result;
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "cs-kd",
-    summary: "each image learns what the network says of another image of its class",
+    summary: "each image's prediction is drawn to that of another image of its class",
     source: "Yun et al., Regularizing Class-wise Predictions via Self-knowledge Distillation, CVPR 2020",
     settings: SettingsSpec::of::<ClassWise>(),
     batch: |_| Ok(BatchNeeds::SameClass(1)),
@@ -23,7 +23,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ClassWise {
-    /// T of the divergence.
+    /// T, temperature of the KL divergence.
     temperature: f64,
     /// Weight of the divergence.
     weight: f64,

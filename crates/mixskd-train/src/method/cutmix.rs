@@ -15,7 +15,7 @@ use mixskd_data::{LambdaPer, PairSampler};
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "cutmix",
-    summary: "cross-entropy on images with a box from another, the labels weighed by area",
+    summary: "cross-entropy on images with a box from another, the labels weighted by area",
     source: "Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, ICCV 2019",
     settings: SettingsSpec::of::<Cutting>(),
     build: |inputs| Ok(Box::new(CutMix::new(inputs)?)),

@@ -1,7 +1,6 @@
 //! DDGSD: two distortions of an image agree.
 
 use mixskd_data::BatchNeeds;
-use mixskd_kernels::global_avg_pool2d;
 use mixskd_losses::{cross_entropy, kernel_mmd, kl_divergence, scalar_mean_difference};
 use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
@@ -35,11 +34,11 @@ enum Discrepancy {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Distortion {
-    /// T of the divergences.
+    /// T, temperature of the KL divergences.
     temperature: f64,
     /// Weight of the divergences.
     weight: f64,
-    /// `kernel_mmd` or, degenerate, `scalar_means`.
+    /// `kernel_mmd`, the squared MMD of a Gaussian kernel, or `scalar_means`, the squared difference of two scalar means, as in the code of the MixSKD paper's table.
     discrepancy: Discrepancy,
     /// Weight of the discrepancy.
     discrepancy_weight: f64,
@@ -90,7 +89,7 @@ impl Method for Ddgsd {
         let anchors = batch.images.dim(0)? / 2;
         let stages = self.backbone.stages(&batch.images, Mode::Train)?;
         // A network has at least one stage.
-        let features = global_avg_pool2d(&stages[stages.len() - 1])?;
+        let features = self.backbone.pooled(&stages[stages.len() - 1])?;
         let logits = self.backbone.classifier().forward(&features)?;
         let half = |x: &candle_core::Tensor, at: usize| x.narrow(0, at * anchors, anchors);
         let (first, second) = (half(&logits, 0)?, half(&logits, 1)?);

@@ -26,7 +26,7 @@ const HEADS: usize = 2;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Synergy {
-    /// T of the divergences.
+    /// T, temperature of the KL divergences.
     temperature: f64,
     /// Weight of each divergence.
     weight: f64,

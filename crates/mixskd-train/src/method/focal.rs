@@ -11,7 +11,7 @@ use crate::Result;
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "focal",
-    summary: "cross-entropy weighed by (1−p)^γ, p the label's probability",
+    summary: "cross-entropy weighted by (1−p)^γ, p the label's probability",
     source: "Lin et al., Focal Loss for Dense Object Detection, ICCV 2017",
     settings: SettingsSpec::of::<Focus>(),
     build: |inputs| Ok(Box::new(Focal::new(inputs)?)),
@@ -21,7 +21,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Focus {
-    /// γ, how much less a well classified image counts; from 1.
+    /// γ, focusing exponent: the larger, the less a well classified image counts; at least 1.
     gamma: f64,
 }
 

@@ -24,7 +24,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Refinement {
-    /// T of the divergence.
+    /// T, temperature of the KL divergence.
     temperature: f64,
     /// Weight of the divergence.
     weight: f64,

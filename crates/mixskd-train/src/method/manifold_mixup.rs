@@ -29,7 +29,7 @@ struct Manifold {
     alpha: f64,
     /// One λ per `batch` or per `sample`.
     lambda_per: LambdaPer,
-    /// The deepest stage after which is mixed, counted from 1; 0 is the image. Each from 0 on is as likely.
+    /// Deepest stage after which maps may be mixed, counted from 1; 0 is the image. The depth is drawn uniformly from 0 to it.
     deepest: usize,
 }
 

@@ -11,7 +11,7 @@ use crate::Result;
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "max-entropy",
-    summary: "cross-entropy less β times the prediction's entropy",
+    summary: "cross-entropy minus β times the prediction's entropy",
     source: "Pereyra et al., Regularizing Neural Networks by Penalizing Confident Output Distributions, ICLR workshop 2017",
     settings: SettingsSpec::of::<Penalty>(),
     build: |inputs| Ok(Box::new(MaxEntropy::new(inputs)?)),
@@ -21,7 +21,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Penalty {
-    /// β, what a nat of entropy is worth.
+    /// β, weight of the entropy (in nats) that is subtracted from the loss.
     entropy_weight: f64,
 }
 

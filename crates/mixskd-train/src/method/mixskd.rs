@@ -24,7 +24,7 @@ mod golden;
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "mixskd",
-    summary: "what the network says of two images and of their mix learn from each other, through branches and a self-teacher",
+    summary: "features and predictions of a mix and, interpolated, of its two images are made to agree, through branches and a self-teacher",
     source: "Yang et al., MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition, ECCV 2022",
     settings: SettingsSpec::of::<Parts>(),
     objective: true,

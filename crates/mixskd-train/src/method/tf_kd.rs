@@ -11,7 +11,7 @@ use crate::Result;
 /// The table's row.
 pub(super) const SPEC: MethodSpec = MethodSpec {
     name: "tf-kd",
-    summary: "divergence from a hand-made teacher: 1−ε on the label, ε/(C−1) on each other class",
+    summary: "KL divergence from a hand-designed teacher: 1−ε on the label, ε/(C−1) on each other class",
     source: "Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020",
     settings: SettingsSpec::of::<Teacher>(),
     build: |inputs| Ok(Box::new(TfKd::new(inputs)?)),
@@ -23,7 +23,7 @@ pub(super) const SPEC: MethodSpec = MethodSpec {
 struct Teacher {
     /// ε, what the teacher leaves to the classes beside the label; strictly between 0 and 1.
     epsilon: f64,
-    /// T of the divergence.
+    /// T, temperature of the KL divergence.
     temperature: f64,
     /// Weight of the divergence.
     weight: f64,

@@ -1,6 +1,5 @@
 //! Virtual softmax: one more class, as hard to beat as can be.
 
-use mixskd_kernels::global_avg_pool2d;
 use mixskd_losses::virtual_softmax;
 use mixskd_models::{Backbone, Mode};
 
@@ -51,7 +50,7 @@ impl Method for VirtualSoftmax {
     fn step(&mut self, batch: &TrainBatch) -> Result<StepOutput> {
         let stages = self.backbone.stages(&batch.images, Mode::Train)?;
         // A network has at least one stage.
-        let features = global_avg_pool2d(&stages[stages.len() - 1])?;
+        let features = self.backbone.pooled(&stages[stages.len() - 1])?;
         let classifier = self.backbone.classifier();
         let logits = classifier.forward(&features)?;
         let task = virtual_softmax(&logits, &features, classifier.weight(), &batch.labels)?;

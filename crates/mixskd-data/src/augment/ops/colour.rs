@@ -3,6 +3,7 @@
 //! A factor of 0 gives the degenerate image, 1 the image itself, more than 1 goes beyond it (Pillow's `ImageEnhance`).
 
 use crate::augment::Canvas;
+use crate::decode::luma;
 
 /// Blends with black.
 pub(super) fn brightness(canvas: &mut Canvas<'_>, factor: f32) {
@@ -80,10 +81,4 @@ fn blend(degenerate: u8, byte: u8, factor: f32) -> u8 {
     let value = from as f32 + factor * (i32::from(byte) - from) as f32;
     // A cast drops the fraction and cuts off at 0 and 255.
     value as u8
-}
-
-/// ITU-R 601 luma, in Pillow's fixed-point arithmetic.
-fn luma([red, green, blue]: [u8; 3]) -> u8 {
-    let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471;
-    ((sum + 0x8000) >> 16) as u8
 }

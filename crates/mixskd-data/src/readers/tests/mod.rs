@@ -319,6 +319,37 @@ fn cub_follows_its_lists_and_names_a_line_that_is_wrong() {
 }
 
 #[test]
+fn a_class_that_skipping_empties_is_refused() {
+    for (reader, files, class) in [
+        (
+            "cub",
+            ["images/002.Auk/1.jpg", "images/002.Auk/2.jpg"].as_slice(),
+            "002.Auk",
+        ),
+        (
+            "folder",
+            &["train/bee/0.jpg", "train/bee/1.jpg", "train/bee/2.jpg"],
+            "bee",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        example(reader, dir.path());
+        let open = || {
+            let config = DataConfig {
+                skip_unreadable: true,
+                ..config(dir.path())
+            };
+            config.open()
+        };
+        for (broken, file) in files.iter().enumerate() {
+            assert_eq!(open().unwrap().skipped.len(), broken);
+            write(dir.path(), file, b"no picture");
+        }
+        refused(open(), &["holds no readable", class]);
+    }
+}
+
+#[test]
 fn unknown_names_suggest_and_known_ones_say_how_to_fetch() {
     let open = |name: &str, root: &Path| {
         DataConfig {

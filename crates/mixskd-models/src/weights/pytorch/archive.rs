@@ -30,7 +30,7 @@ pub(super) fn open(file: &[u8]) -> Result<(Pickle, Entries<'_>)> {
     let mut entries = Entries {
         archive,
         root,
-        length: file.len(),
+        left: file.len() as u64,
         storages: BTreeMap::new(),
     };
     if entries.contains("/byteorder") && entries.read("/byteorder")? != b"little" {
@@ -45,8 +45,8 @@ pub(super) struct Entries<'a> {
     archive: ZipArchive<Cursor<&'a [u8]>>,
     /// The folder everything lies in.
     root: String,
-    /// Bytes of the whole file: no entry is larger.
-    length: usize,
+    /// Bytes that may still be read: those of the whole file, which all entries share.
+    left: u64,
     storages: BTreeMap<String, Vec<u8>>,
 }
 
@@ -57,17 +57,20 @@ impl Entries<'_> {
     }
 
     /// The entry below the root, its checksum proved. PyTorch compresses nothing, so a compressed entry is refused, and with it
-    /// whatever would unpack to more than the file holds.
+    /// whatever would unpack to more than the file holds; so are entries that lie on each other.
     fn read(&mut self, path: &str) -> Result<Vec<u8>> {
         let name = format!("{}{path}", self.root);
         let refuse = |error: &dyn std::fmt::Display| format!("its entry `{name}`: {error}");
         let entry = self.archive.by_name(&name).map_err(|e| refuse(&e))?;
-        if entry.size() > self.length as u64 || entry.compressed_size() != entry.size() {
+        let (size, is_stored) = (entry.size(), entry.compressed_size() == entry.size());
+        let Some(left) = self.left.checked_sub(size).filter(|_| is_stored) else {
             return Err(refuse(&"is compressed, or claims more than the file holds"));
-        }
-        let mut bytes = Vec::with_capacity(entry.size() as usize);
-        let mut entry = entry.take(self.length as u64);
+        };
+        let mut bytes = Vec::with_capacity(size as usize);
+        // One more than there are: the checksum is proved at the end.
+        let mut entry = entry.take(size.saturating_add(1));
         entry.read_to_end(&mut bytes).map_err(|e| refuse(&e))?;
+        self.left = left;
         Ok(bytes)
     }
 }

@@ -56,12 +56,12 @@ pub(super) fn open(file: &[u8]) -> Result<(Pickle, Regions<'_>)> {
 }
 
 /// Type of each storage, by its name.
-fn scalars(pickle: &Pickle) -> BTreeMap<String, Scalar> {
+fn scalars(pickle: &Pickle) -> BTreeMap<&str, Scalar> {
     let described = pickle.storages().filter_map(|items| {
         let Object::Global(Global::Storage(scalar)) = pickle.get(*items.get(1)?) else {
             return None;
         };
-        Some((pickle.text(*items.get(2)?)?.to_string(), *scalar))
+        Some((pickle.text(*items.get(2)?)?, *scalar))
     });
     described.collect()
 }

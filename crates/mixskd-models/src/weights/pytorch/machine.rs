@@ -1,12 +1,20 @@
 //! The stack machine of pickles, protocols 2 to 5, as far as state dicts need it.
 //!
 //! Objects live in one list and name each other by index, so a pickle that nests a million times deep costs a million entries and
-//! no recursion, and one that copies an object copies an index. Every instruction adds at most one object.
+//! no recursion, and one that copies an object copies an index. Every instruction adds at most one object. An object holds what was
+//! pushed for it, of which there is no more than instructions, or a copy: of the few arguments of a tensor or a storage, or of a list of
+//! pairs, and all such lists together have no more pairs than the pickle has bytes.
 
 use std::collections::HashMap;
 
 use super::Result;
 use super::globals::{Global, lookup};
+
+/// What is read of a storage's tuple: "storage", class, key, location, number of values, and the view of old files.
+const STORAGE_ITEMS: usize = 6;
+
+/// What is read of a tensor's arguments: storage, offset, size, stride.
+const TENSOR_ITEMS: usize = 4;
 
 /// Index of an object.
 pub(super) type Id = usize;
@@ -21,9 +29,9 @@ pub(super) enum Object {
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
-    /// What stands for a storage: the tuple's items.
+    /// What stands for a storage: the first [`STORAGE_ITEMS`] of its tuple's items.
     Storage(Vec<Id>),
-    /// A tensor, by the arguments of the function that makes it.
+    /// A tensor, by the first [`TENSOR_ITEMS`] arguments of the function that makes it.
     Tensor(Vec<Id>),
     /// Anything else.
     Opaque,
@@ -81,6 +89,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Pickle, usize)> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        pairs_left: bytes.len(),
     };
     while !machine.step()? {}
     let root = machine.pop()?;
@@ -99,6 +108,8 @@ struct Machine<'a> {
     /// Heights of the stack at which marks were set.
     marks: Vec<usize>,
     memo: HashMap<usize, Id>,
+    /// Pairs that may still be copied from lists.
+    pairs_left: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -177,7 +188,7 @@ impl<'a> Machine<'a> {
                 let id = self.pop()?;
                 match self.object(id) {
                     Object::Tuple(items) => {
-                        let items = items.clone();
+                        let items = first(items, STORAGE_ITEMS);
                         self.push(Object::Storage(items));
                     }
                     _ => return Err(self.damaged("a storage is named by no tuple")),
@@ -267,16 +278,18 @@ impl<'a> Machine<'a> {
     /// What a function or class makes of its arguments.
     fn call(&mut self) -> Result<()> {
         let items = self.last(2)?;
-        let arguments = match self.object(items[1]) {
-            Object::Tuple(arguments) => arguments.clone(),
-            _ => return Err(self.damaged("a call without a tuple of arguments")),
+        let Object::Tuple(arguments) = self.object(items[1]) else {
+            return Err(self.damaged("a call without a tuple of arguments"));
         };
         match *self.object(items[0]) {
             Object::Global(Global::Dict) => {
-                let dict = self.dict_of(&arguments)?;
+                let dict = self.dict_of(arguments.first().copied())?;
                 self.push(dict);
             }
-            Object::Global(Global::Tensor) => self.push(Object::Tensor(arguments)),
+            Object::Global(Global::Tensor) => {
+                let arguments = first(arguments, TENSOR_ITEMS);
+                self.push(Object::Tensor(arguments));
+            }
             Object::Global(Global::Parameter) => match arguments.first() {
                 Some(&data) => self.stack.push(data),
                 None => return Err(self.damaged("a parameter of nothing")),
@@ -287,10 +300,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A dictionary from the arguments of its class: none, or a list of pairs (Python 2's `OrderedDict`).
-    fn dict_of(&self, arguments: &[Id]) -> Result<Object> {
-        let Some(Object::List(items)) = arguments.first().map(|&id| self.object(id)) else {
+    /// A dictionary from the argument of its class: none, or a list of pairs (Python 2's `OrderedDict`).
+    fn dict_of(&mut self, argument: Option<Id>) -> Result<Object> {
+        let Some(Object::List(items)) = argument.map(|id| self.object(id)) else {
             return Ok(Object::Dict(Vec::new()));
+        };
+        let Some(pairs_left) = self.pairs_left.checked_sub(items.len()) else {
+            return Err(self.damaged("its dictionaries claim more entries than it can hold"));
         };
         let mut entries = Vec::with_capacity(items.len());
         for &item in items {
@@ -301,6 +317,7 @@ impl<'a> Machine<'a> {
                 _ => return Err(self.damaged("a dictionary of what are no pairs")),
             }
         }
+        self.pairs_left = pairs_left;
         Ok(Object::Dict(entries))
     }
 
@@ -407,6 +424,11 @@ fn long(bytes: &[u8]) -> Object {
     let mut wide = if negative { [0xff; 8] } else { [0; 8] };
     wide[..bytes.len()].copy_from_slice(bytes);
     Object::Int(i64::from_le_bytes(wide))
+}
+
+/// The first `count` items, or as many as there are.
+fn first(items: &[Id], count: usize) -> Vec<Id> {
+    items[..items.len().min(count)].to_vec()
 }
 
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>> {

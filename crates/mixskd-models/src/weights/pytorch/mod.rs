@@ -2,7 +2,8 @@
 //!
 //! A pickle is a program for a small stack machine, and Python's machine may call any function. Ours ([`machine`]) knows the
 //! instructions that state dicts need and a table of names ([`globals`]); a file that asks for any other name is refused with that
-//! name. Nothing is allocated that the file's own length does not pay for.
+//! name. Memory is taken in proportion to the file's length: objects by the instructions that make them ([`machine`]), storages by their
+//! places in the file, and tensors, which may be many views of one storage, by [`Budget`].
 
 mod archive;
 mod globals;

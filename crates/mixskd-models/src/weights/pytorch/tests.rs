@@ -11,6 +11,7 @@ use candle_core::DType;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use super::machine::Object;
 use super::*;
 
 const ZIP: &[u8] = include_bytes!("../../../tests/pytorch/zip.pth");
@@ -187,6 +188,96 @@ fn many_views_of_one_storage_do_not_fill_the_memory() {
     pickle.extend(b"u.");
     let said = refusal(&archive(&pickle, &[("0", &values)]));
     assert!(said.contains("more values than the file"), "{said}");
+}
+
+/// One long tuple of arguments, recalled again and again; each call with a copy of it would fill the memory.
+#[test]
+fn many_calls_with_one_long_tuple_do_not_fill_the_memory() {
+    for call in [&b"h\x01h\x00R0"[..], b"h\x00Q0"] {
+        let file = |arguments: usize, calls: usize| {
+            [
+                b"\x80\x02(".to_vec(),
+                vec![b'N'; arguments],
+                b"tq\x00ctorch._utils\n_rebuild_tensor_v2\nq\x01".to_vec(),
+                call.repeat(calls),
+                b".".to_vec(),
+            ]
+            .concat()
+        };
+        let (pickle, _) = machine::run(&file(1000, 10)).unwrap();
+        let kept: Vec<usize> = (0..2000)
+            .filter_map(|id| match pickle.get(id) {
+                Object::Tensor(items) | Object::Storage(items) => Some(items.len()),
+                _ => None,
+            })
+            .collect();
+        assert!(kept.len() == 10 && kept.iter().all(|&n| n <= 6), "{kept:?}");
+        // Two megabytes that would become 200 GB.
+        let said = refusal(&archive(&file(131_072, 200_000), &[]));
+        assert!(said.contains("no dictionary"), "{said}");
+    }
+}
+
+#[test]
+fn many_dictionaries_of_one_list_do_not_fill_the_memory() {
+    let mut pickle = b"\x80\x02ccollections\nOrderedDict\nq\x02](".to_vec();
+    for _ in 0..100_000 {
+        pickle.extend(b"NN\x86");
+    }
+    pickle.extend(b"e\x85q\x00");
+    pickle.extend(b"h\x02h\x00R0".repeat(100_000));
+    pickle.push(b'.');
+    let said = refusal(&archive(&pickle, &[]));
+    assert!(said.contains("more entries"), "{said}");
+
+    // Python 2's way to write one is read.
+    let mut pickle = b"\x80\x02ccollections\nOrderedDict\n](X\x01\0\0\0wK\x03\x86e\x85R.".to_vec();
+    let said = refusal(&archive(&pickle, &[]));
+    assert!(said.contains("its keys are w"), "{said}");
+    pickle.truncate(pickle.len() - 1);
+    assert!(refusal(&archive(&pickle, &[])).contains("ends early"));
+}
+
+/// Entries of a zip archive that all lie at one place.
+#[test]
+fn many_storages_at_one_place_do_not_fill_the_memory() {
+    let values = vec![0; 4000];
+    let single = view(0, &[1], &[1]);
+    let of = |key: u8| {
+        let mut tensor = single[6..single.len() - 2].to_vec();
+        let place = tensor
+            .windows(3)
+            .position(|w| w == [0x8c, 1, b'0'])
+            .unwrap();
+        tensor[place + 2] = key;
+        [&[b'X', 1, 0, 0, 0, key][..], &tensor].concat()
+    };
+    let pickle = [b"\x80\x02}(".to_vec(), of(b'0'), of(b'1'), b"u.".to_vec()].concat();
+    let honest = archive(&pickle, &[("0", &values), ("1", &values)]);
+    assert_eq!(read(&honest).unwrap().len(), 2);
+
+    // In the directory at the end, the second storage gets the place of the first, and the second's bytes go.
+    let mut entries = honest.windows(4).enumerate();
+    let starts: Vec<usize> = entries
+        .by_ref()
+        .filter(|(_, w)| *w == b"PK\x03\x04")
+        .map(|(at, _)| at)
+        .collect();
+    let directory: Vec<usize> = honest
+        .windows(4)
+        .enumerate()
+        .filter(|(_, w)| *w == b"PK\x01\x02")
+        .map(|(at, _)| at)
+        .collect();
+    let mut hostile = honest.clone();
+    hostile[directory[2] + 42..directory[2] + 46]
+        .copy_from_slice(&(starts[1] as u32).to_le_bytes());
+    let gone = starts[2]..directory[0];
+    let end = honest.windows(4).rposition(|w| w == b"PK\x05\x06").unwrap();
+    hostile[end + 16..end + 20].copy_from_slice(&(gone.start as u32).to_le_bytes());
+    hostile.drain(gone);
+    let said = refusal(&hostile);
+    assert!(said.contains("more than the file holds"), "{said}");
 }
 
 #[test]
