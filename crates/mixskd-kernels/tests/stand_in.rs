@@ -7,10 +7,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use common::random;
 use mixskd_kernels::{
-    Activation, BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Downloads, ParameterUpdate,
-    PreparedConv2d, SgdConfig, Tape, Uploads, add, backward, batch_norm_eval, batch_norm_train,
-    concat_channels, conv2d, cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d,
-    join_channels, join_samples, linear, max_pool2d, mse, relu, samples, sgd_steps, weighted_sum,
+    BATCH_NORM_EPS, Conv2dConfig, ConvWeights, Downloads, ParameterUpdate, SgdConfig, Tape,
+    Uploads, add, backward, batch_norm_eval, batch_norm_train, concat_channels, conv2d,
+    cross_entropy, discriminator_loss, emulate_gpu, global_avg_pool2d, join_channels, join_samples,
+    linear, max_pool2d, mse, relu, samples, sgd_steps, weighted_sum,
 };
 
 const BATCH: usize = 4;
@@ -379,40 +379,6 @@ fn a_loss_that_is_a_kernels_output_or_none() {
     let ours = tape.backward(&z.sqr().unwrap().sum_all().unwrap()).unwrap();
     let expected = (z.as_tensor() * 2.0).unwrap().to_vec2::<f32>().unwrap();
     assert_eq!(values(&ours), expected);
-}
-
-#[test]
-fn prepared_convolutions_are_the_processors() {
-    let x = floats(&[2, 6, 6, 8], 60);
-    let residual = floats(&[2, 6, 6, 8], 61);
-    let bias = floats(&[8], 62);
-    let activations = [
-        Activation::None,
-        Activation::Relu,
-        Activation::Relu6,
-        Activation::Silu,
-    ];
-    for groups in [1, 2, 8] {
-        let config = Conv2dConfig { groups, ..same() };
-        let weight = floats(&[8, 8 / groups, 3, 3], 63);
-        for activation in activations {
-            for bias in [None, Some(&bias)] {
-                for residual in [None, Some(&residual)] {
-                    let conv = PreparedConv2d::new(&weight, bias, config, activation).unwrap();
-                    let host = conv.forward(&x, residual).unwrap();
-                    emulate_gpu(true);
-                    let stand_in = conv.forward(&x, residual).unwrap();
-                    emulate_gpu(false);
-                    let largest = |t: &Tensor| {
-                        let t = t.abs().unwrap().max_all().unwrap();
-                        t.to_scalar::<f32>().unwrap()
-                    };
-                    let apart = largest(&(&host - stand_in).unwrap()) / largest(&host);
-                    assert!(apart < 1e-5, "{groups} groups, {activation:?}: {apart}");
-                }
-            }
-        }
-    }
 }
 
 #[test]
