@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use rand::Rng;
 use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::Samples;
+use crate::loader::order::Anchors;
 use crate::rng::{Purpose, stream};
 
 /// What a training method needs of a batch.
@@ -63,20 +65,23 @@ impl Companions {
     }
 
     /// The images of `anchors` and what comes on top of them, block by block.
-    pub(crate) fn rows(&self, anchors: &[u32], samples: &dyn Samples, epoch: u64) -> Vec<u32> {
-        let mut rows = anchors.to_vec();
+    pub(crate) fn rows(&self, anchors: Anchors, samples: &dyn Samples, epoch: u64) -> Vec<u32> {
+        let mut rows = anchors.samples.to_vec();
         match self.needs {
             BatchNeeds::Anchors => {}
             BatchNeeds::Views(_) => {
                 for _ in 1..self.needs.blocks() {
-                    rows.extend_from_slice(anchors);
+                    rows.extend_from_slice(anchors.samples);
                 }
             }
             BatchNeeds::SameClass(count) => {
-                let of_each: Vec<Vec<u32>> = anchors
-                    .iter()
-                    .map(|&anchor| self.of(anchor, samples.label(anchor as usize), count, epoch))
-                    .collect();
+                let of_each = anchors.samples.iter().enumerate().map(|(row, &anchor)| {
+                    let class = samples.label(anchor as usize);
+                    let key = anchors.key(row, samples.len());
+                    let mut rng = stream(self.seed, epoch, key, Purpose::Companions);
+                    self.of(anchor, class, count, &mut rng)
+                });
+                let of_each: Vec<Vec<u32>> = of_each.collect();
                 for block in 0..count {
                     rows.extend(of_each.iter().map(|companions| companions[block]));
                 }
@@ -86,7 +91,7 @@ impl Companions {
     }
 
     /// `count` images of the anchor's class.
-    fn of(&self, anchor: u32, class: u32, count: usize, epoch: u64) -> Vec<u32> {
+    fn of(&self, anchor: u32, class: u32, count: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
         let Some(class) = self.classes.get(&class) else {
             return vec![anchor; count];
         };
@@ -94,7 +99,6 @@ impl Companions {
         let others = class.len() - 1;
         // The others are counted with the anchor left out.
         let other = |at: usize| class[if at >= own { at + 1 } else { at }];
-        let mut rng = stream(self.seed, epoch, u64::from(anchor), Purpose::Companions);
         if others == 0 {
             vec![anchor; count]
         } else if others < count {
@@ -102,7 +106,7 @@ impl Companions {
                 .map(|_| other(rng.random_range(0..others)))
                 .collect()
         } else {
-            index::sample(&mut rng, others, count)
+            index::sample(rng, others, count)
                 .into_iter()
                 .map(other)
                 .collect()
@@ -121,7 +125,7 @@ mod tests {
 
     fn rows(needs: BatchNeeds, labels: &[u32], anchors: &[u32], epoch: u64) -> Vec<u32> {
         let samples = samples(labels);
-        Companions::new(needs, &samples, 3).rows(anchors, &samples, epoch)
+        Companions::new(needs, &samples, 3).rows(Anchors::once(anchors), &samples, epoch)
     }
 
     #[test]

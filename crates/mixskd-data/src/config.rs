@@ -51,6 +51,9 @@ pub struct DataConfig {
     pub seed: u64,
     /// Random horizontal flip of training images. Not set: on for image folders, CIFAR and Fashion-MNIST, off for MNIST and IDX files of no known name.
     pub flip: Option<bool>,
+    /// Whether an epoch takes as many training images of every class: those of small classes several times, each time augmented otherwise, and of large
+    /// classes others in every epoch. Its length stays the number of training images. Without it, every image is taken once.
+    pub balanced: bool,
     /// Whether training images are cropped at random. Sets whose images all have one size of at most 96 pixels: after padding by 2 pixels (inputs below 32) or
     /// an eighth of the side; others: a box of 8 to 100 % of the area, resized. Without it they are prepared as those of evaluation are.
     pub crop: bool,
@@ -69,6 +72,7 @@ impl Default for DataConfig {
             skip_unreadable: false,
             seed: 0,
             flip: None,
+            balanced: false,
             crop: true,
             augment: Vec::new(),
         }

@@ -188,6 +188,7 @@ impl Trainer {
             batch: config.run.batch,
             needs,
             shuffle: true,
+            balanced: config.data.balanced,
             drop_last: true,
             seed,
             prefetch: config.run.prefetch,
@@ -200,6 +201,7 @@ impl Trainer {
             batch: config.run.eval_batch.min(dataset.test.len()),
             needs: BatchNeeds::Anchors,
             shuffle: false,
+            balanced: false,
             drop_last: false,
             shard: Shard::default(),
             ..train.clone()

@@ -188,18 +188,7 @@ impl Args {
         if self.data.source().is_some() {
             // The same data in another place.
             let trainer = Trainer::for_resume(&more.settings)?;
-            let (data, classes) = (&trainer.dataset().name, trainer.dataset().classes.len());
-            if let Some((of, its)) = comparison.data_of_runs()
-                && (&of, its) != (data, classes)
-            {
-                return Err(Failure::usage(
-                    format!(
-                        "{}: its runs are of {of}, {its} classes; --data names {data}, {classes} classes",
-                        out.display()
-                    ),
-                    "name the same data, or begin another comparison with another --out",
-                ));
-            }
+            comparison.check_data(trainer.dataset())?;
             more.settings
                 .data
                 .source

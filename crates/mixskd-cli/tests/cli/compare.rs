@@ -345,7 +345,7 @@ fn data_may_move_and_unfinished_runs_follow_it() {
     std::fs::remove_file(broken.join("report.json")).unwrap();
     std::fs::remove_dir_all(broken.join("checkpoints")).unwrap();
     std::fs::create_dir(dir.path().join("new")).unwrap();
-    std::fs::rename(dir.path().join("pets"), dir.path().join("new/pets")).unwrap();
+    std::fs::rename(dir.path().join("pets"), dir.path().join("new/animals")).unwrap();
     let resumed = run(dir.path(), "compare --out c --resume");
     let told = "compare.toml: data.source: ";
     resumed.refused(2, told, "--data DIR");
@@ -354,7 +354,7 @@ fn data_may_move_and_unfinished_runs_follow_it() {
     run(dir.path(), other).refused(2, "its runs are of pets, 2 classes", "--out");
     let resumed = run(
         dir.path(),
-        "compare --out c --resume --data new/pets --threads 1 --json",
+        "compare --out c --resume --data new/animals --threads 1 --json",
     )
     .ok();
     assert_eq!(resumed.json()["equal_epochs"][1]["runs"], 1);

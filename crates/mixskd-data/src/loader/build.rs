@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::order::{Anchors, Order, by_class};
 use super::{Batch, LoaderConfig, Shard, WindowBatch};
 use crate::companions::Companions;
 use crate::rng::{Purpose, stream};
@@ -20,6 +20,8 @@ pub(super) struct Builder {
     pub(super) pipeline: Pipeline,
     config: LoaderConfig,
     companions: Companions,
+    /// The samples of each class, where these are to be balanced.
+    classes: Vec<Vec<u32>>,
     /// Height and width of every image after augmentation.
     pub(super) size: (usize, usize),
 }
@@ -49,6 +51,11 @@ impl Builder {
         };
         Ok(Self {
             companions: Companions::new(config.needs, samples.as_ref(), config.seed),
+            classes: if config.balanced {
+                by_class(samples.as_ref())
+            } else {
+                Vec::new()
+            },
             samples,
             pipeline,
             config,
@@ -69,18 +76,22 @@ impl Builder {
     }
 
     /// The order of the samples in `epoch`.
-    pub(super) fn order(&self, epoch: u64) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.samples.len() as u32).collect();
-        if self.config.shuffle {
-            order.shuffle(&mut stream(self.config.seed, epoch, 0, Purpose::Shuffle));
+    pub(super) fn order(&self, epoch: u64) -> Order {
+        let mut rng = stream(self.config.seed, epoch, 0, Purpose::Shuffle);
+        let len = self.samples.len();
+        if self.config.balanced {
+            Order::balanced(&self.classes, &mut rng)
+        } else if self.config.shuffle {
+            Order::shuffled(len, &mut rng)
+        } else {
+            Order::numbered(len)
         }
-        order
     }
 
     /// Batch `step` of this loader's share of `epoch`. When `stop` is raised the rest of the images is left out; nobody looks at them then.
     pub(super) fn batch(
         &self,
-        order: &[u32],
+        order: &Order,
         epoch: u64,
         step: u64,
         stop: &AtomicBool,
@@ -124,7 +135,7 @@ impl Builder {
     }
 
     /// The same batch as windows onto its images.
-    pub(super) fn windows(&self, order: &[u32], epoch: u64, step: u64) -> Result<WindowBatch> {
+    pub(super) fn windows(&self, order: &Order, epoch: u64, step: u64) -> Result<WindowBatch> {
         let step = self.place(step);
         let anchors = self.anchors(order, step);
         let indices = self.companions.rows(anchors, self.samples.as_ref(), epoch);
@@ -160,19 +171,20 @@ impl Builder {
     }
 
     /// The samples that the batch at place `step` of the epoch is made for.
-    fn anchors<'a>(&self, order: &'a [u32], step: u64) -> &'a [u32] {
-        let first = step as usize * self.config.batch;
-        &order[first..order.len().min(first + self.config.batch)]
+    fn anchors<'a>(&self, order: &'a Order, step: u64) -> Anchors<'a> {
+        let batch = self.config.batch;
+        order.anchors(step as usize * batch, batch)
     }
 
     /// The draws of one row of a batch.
-    fn stream(&self, anchors: &[u32], epoch: u64, row: usize) -> ChaCha8Rng {
-        let anchor = anchors[row % anchors.len()];
-        let purpose = match row / anchors.len() {
+    fn stream(&self, anchors: Anchors, epoch: u64, row: usize) -> ChaCha8Rng {
+        let count = anchors.samples.len();
+        let key = anchors.key(row % count, self.samples.len());
+        let purpose = match row / count {
             0 => Purpose::Augment,
             block => Purpose::Block(block as u32),
         };
-        stream(self.config.seed, epoch, u64::from(anchor), purpose)
+        stream(self.config.seed, epoch, key, purpose)
     }
 
     fn labels(&self, indices: &[u32]) -> Vec<u32> {

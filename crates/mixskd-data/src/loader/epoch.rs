@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Batch;
 use super::build::Builder;
+use super::order::Order;
 use crate::{Error, Result};
 
 /// Iterator over the batches of one epoch.
@@ -24,7 +25,7 @@ enum Inner {
     /// Built when asked for.
     Direct {
         builder: Arc<Builder>,
-        order: Vec<u32>,
+        order: Order,
         epoch: u64,
         step: u64,
     },
@@ -50,7 +51,7 @@ impl Epoch {
         let left = steps.saturating_sub(first_step);
         if prefetch == 0 || left == 0 {
             let order = if left == 0 {
-                Vec::new()
+                Order::empty()
             } else {
                 builder.order(epoch)
             };

@@ -2,6 +2,7 @@
 
 mod build;
 mod epoch;
+pub(crate) mod order;
 mod windows;
 
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub struct LoaderConfig {
     pub needs: BatchNeeds,
     /// Draw a new order each epoch.
     pub shuffle: bool,
+    /// Take as many images of every class in an epoch, whatever their numbers are, in a new order each time: those of small classes several times, each time
+    /// augmented otherwise, and of large ones others in every epoch.
+    pub balanced: bool,
     /// Leave out the last batch when it is not full.
     pub drop_last: bool,
     /// Seed of order and augmentation.
@@ -70,6 +74,7 @@ impl Default for LoaderConfig {
             batch: 64,
             needs: BatchNeeds::Anchors,
             shuffle: true,
+            balanced: false,
             drop_last: true,
             seed: 0,
             prefetch: 4,

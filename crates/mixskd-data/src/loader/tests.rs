@@ -93,6 +93,63 @@ fn an_epoch_shows_every_image_once_and_the_next_another_order() {
 }
 
 #[test]
+fn a_balanced_epoch_shows_small_classes_again_and_augmented_otherwise() {
+    // 44 of one class, 4 of another.
+    let pixels = (0..48 * 8 * 8 * 3).map(|i| (i * 31 % 251) as u8).collect();
+    let labels = (0..48u32).map(|i| u32::from(i % 12 == 0)).collect();
+    let samples = Arc::new(PackedSamples::new((8, 8, 3), pixels, labels, "memory").unwrap());
+    let loader = |prefetch, needs, shard| {
+        let config = LoaderConfig {
+            balanced: true,
+            needs,
+            shard,
+            ..config(6, prefetch)
+        };
+        Loader::new(samples.clone(), pipeline(), config).unwrap()
+    };
+    let alone = loader(0, BatchNeeds::Anchors, Shard::default());
+    assert_eq!(alone.steps_per_epoch(), 8);
+    let first = all(&alone, 0);
+    let labels: Vec<u32> = first.iter().flat_map(|batch| batch.1.clone()).collect();
+    assert_eq!(labels.iter().filter(|label| **label == 1).count(), 24);
+    // Of an image that comes several times, nearly every time another picture: the crop has nine places, twice with the flip.
+    let mut seen: std::collections::BTreeMap<u32, Vec<Vec<u32>>> = Default::default();
+    for (images, _, indices, ..) in &first {
+        let each = images.len() / indices.len();
+        for (index, image) in indices.iter().zip(images.chunks(each)) {
+            let bits = image.iter().map(|value| value.to_bits()).collect();
+            seen.entry(*index).or_default().push(bits);
+        }
+    }
+    let (mut shown, mut kinds) = (0, 0);
+    for mut pictures in seen.into_values().filter(|pictures| pictures.len() > 1) {
+        shown += pictures.len();
+        pictures.sort_unstable();
+        pictures.dedup();
+        kinds += pictures.len();
+    }
+    assert!(shown == 24 && kinds > 14, "{kinds} of {shown}");
+    // The same whoever builds it, from wherever, with whomever.
+    assert_eq!(
+        all(&loader(3, BatchNeeds::Anchors, Shard::default()), 0),
+        first
+    );
+    let rest = alone.epoch_from(0, 5).map(|batch| plain(batch.unwrap()));
+    assert_eq!(rest.collect::<Vec<_>>(), first[5..]);
+    let second = loader(0, BatchNeeds::Anchors, Shard { rank: 1, world: 2 });
+    let expected: Vec<_> = first.iter().skip(1).step_by(2).cloned().collect();
+    assert_eq!(all(&second, 0), expected);
+    // Companions are drawn anew for each.
+    let pairs = all(&loader(0, BatchNeeds::SameClass(1), Shard::default()), 0);
+    let mut partners = std::collections::BTreeSet::new();
+    for (_, _, indices, ..) in &pairs {
+        let (anchors, others) = indices.split_at(6);
+        partners.extend((anchors.iter().zip(others)).filter(|(anchor, _)| **anchor == 12));
+    }
+    assert!(partners.len() > 1, "{partners:?}");
+}
+
+#[test]
 fn shards_are_the_batches_of_one_process_dealt_out_in_turn() {
     let whole = all(
         &Loader::new(samples(50), pipeline(), config(6, 2)).unwrap(),
@@ -434,14 +491,16 @@ fn windows_say_what_batches_show() {
     let ops: Vec<Arc<dyn Augment>> =
         vec![Arc::new(PadCrop { padding: 3 }), Arc::new(Flip::default())];
     let pipeline = Pipeline::new(ops, &[0.0; 3], &[1.0 / 255.0; 3]).unwrap();
-    for needs in [
-        BatchNeeds::Anchors,
-        BatchNeeds::Views(2),
-        BatchNeeds::SameClass(1),
+    for (needs, balanced) in [
+        (BatchNeeds::Anchors, false),
+        (BatchNeeds::Anchors, true),
+        (BatchNeeds::Views(2), false),
+        (BatchNeeds::SameClass(1), true),
     ] {
         let config = LoaderConfig {
             batch: 4,
             needs,
+            balanced,
             seed: 3,
             ..LoaderConfig::default()
         };

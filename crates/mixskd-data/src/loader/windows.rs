@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Loader;
 use super::build::Builder;
+use super::order::Order;
 use crate::augment::Window;
 use crate::{PackedSamples, Result};
 
@@ -23,7 +24,7 @@ pub struct WindowBatch {
 /// Iterator over the batches of one epoch. An error is an item, and the last one.
 pub struct Windows {
     builder: Arc<Builder>,
-    order: Vec<u32>,
+    order: Order,
     epoch: u64,
     step: u64,
     end: u64,

@@ -111,14 +111,12 @@ pub(super) fn same_beginning(run: &Report, other: &Report) -> Result<()> {
         let other = other.dir.display();
         Err(foreign(&run.dir, &format!("{what} those of {other}")))
     };
+    // Who knows the images need not go by the name of their folder.
+    let known = run.data_identity.is_some() && other.data_identity.is_some();
     let of = |report: &Report| {
-        let Report {
-            data,
-            classes,
-            parameters_kept,
-            ..
-        } = report;
-        format!("{data}, {classes} classes, a network of {parameters_kept} parameters")
+        let data = if known { "data" } else { &report.data };
+        let (classes, parameters) = (report.classes, report.parameters_kept);
+        format!("{data}, {classes} classes, a network of {parameters} parameters")
     };
     let (own, wanted) = (of(run), of(other));
     if own != wanted {

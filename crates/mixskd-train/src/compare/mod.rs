@@ -44,6 +44,8 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 
+use mixskd_data::Dataset;
+
 pub use config::CompareConfig;
 pub use entry::{ALL, Entry, EntrySpec};
 pub use runner::{InProcess, RunFailure, Runner};
@@ -211,13 +213,37 @@ impl Comparison {
         files::write_atomically(&self.dir.join(config::FILE), text.as_bytes())
     }
 
-    /// Name and number of classes of the data that the runs here are of, as the first that is done says; `None` before.
-    pub fn data_of_runs(&self) -> Option<(String, usize)> {
-        let report = self
-            .first_table()
-            .iter()
-            .find_map(|t| found::report(&t.dir).ok()?)?;
-        Some((report.data, report.classes))
+    /// Refuses data other than those that the runs here are of, as the first that is done says. A folder may have got another name since.
+    ///
+    /// # Errors
+    /// Says how they differ.
+    pub fn check_data(&self, dataset: &Dataset) -> Result<()> {
+        let mut tasks = self.first_table().into_iter();
+        let Some(report) = tasks.find_map(|task| found::report(&task.dir).ok()?) else {
+            return Ok(());
+        };
+        let difference = match &report.data_identity {
+            Some(identity) => identity.difference(&dataset.identity()),
+            // Earlier versions noted no more than these.
+            None => {
+                let same = (&report.data, report.classes) == (&dataset.name, dataset.classes.len());
+                let of = || format!("{} classes", dataset.classes.len());
+                (!same).then(of)
+            }
+        };
+        match difference {
+            None => Ok(()),
+            Some(difference) => Err(Error::Config {
+                place: self.dir.display().to_string(),
+                message: format!(
+                    "its runs are of {}, {} classes; {} is another set: {difference}",
+                    report.data, report.classes, dataset.name
+                ),
+                hint: Some(
+                    "name the same data, or begin another comparison with another --out".into(),
+                ),
+            }),
+        }
     }
 
     /// Refuses starting weights that are missing or not those that the comparison was begun with, where a run is left that has not begun.
