@@ -9,7 +9,7 @@ use crate::{Classifier, Result};
 
 /// One number for each place of an image.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heat {
+pub struct ClassActivationMap {
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -18,7 +18,7 @@ pub struct Heat {
     pub values: Vec<f32>,
 }
 
-impl Heat {
+impl ClassActivationMap {
     /// The Grad-CAM of `class` after stage `stage` (0-based), as large as that stage's map, in the logit's units.
     ///
     /// # Shapes
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn twice_as_wide_by_hand() {
-        let heat = Heat {
+        let heat = ClassActivationMap {
             height: 1,
             width: 2,
             values: vec![0.0, 4.0],

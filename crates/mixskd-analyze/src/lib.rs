@@ -3,7 +3,7 @@
 //! [`analyze`] takes one or two networks and a data set, and measures in one pass over the test images: calibration with temperature
 //! scaling ([`Calibration`]), accuracy of every class ([`ClassScore`]), how sure two networks are where both are right or both
 //! wrong ([`Agreement`]), error on mixed images against λ ([`MixedPoint`]), accuracy under the fast gradient sign method
-//! ([`FgsmPoint`]), test-time mixup rescaling ([`Rescaling`]), and where a network looks ([`Heat`], [`Picture`]). `docs/analysis.md` has
+//! ([`FgsmPoint`]), test-time mixup rescaling ([`Rescaling`]), and where a network looks ([`ClassActivationMap`], [`Picture`]). `docs/analysis.md` has
 //! every definition with its source.
 //!
 //! Images are taken in an order that the seed draws, sums are added in that order in float64, and the kernels below do not
@@ -76,7 +76,7 @@ pub use error::{Error, Result};
 pub use fgsm::{FgsmPoint, fgsm};
 pub use figures::Figure;
 pub use files::{ANALYSIS_HTML, ANALYSIS_JSON};
-pub use grad_cam::Heat;
+pub use grad_cam::ClassActivationMap;
 pub use mixed::MixedPoint;
 pub use page::base64;
 pub use picture::{enlarged, picture, png};

@@ -5,7 +5,7 @@ use image::codecs::png::PngEncoder;
 use image::imageops::{FilterType, resize};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage};
 
-use crate::grad_cam::Heat;
+use crate::grad_cam::ClassActivationMap;
 use crate::{Error, Result};
 
 /// Smaller pictures are enlarged by a whole factor until their longer side is about this many pixels.
@@ -76,7 +76,7 @@ pub fn enlarged(image: &RgbImage) -> RgbImage {
 }
 
 /// `heat` laid over a picture: the picture in grey and paler, the colours half through.
-pub(crate) fn overlay(picture: &RgbImage, heat: &Heat) -> RgbImage {
+pub(crate) fn overlay(picture: &RgbImage, heat: &ClassActivationMap) -> RgbImage {
     let heat = heat
         .resized(picture.height() as usize, picture.width() as usize)
         .scaled();
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(shown.get_pixel(0, 0).0, [0; 3]);
         assert_eq!(shown.get_pixel(223, 0).0, [255; 3]);
         assert_eq!(shown.get_pixel(0, 223).0, [128; 3]);
-        let heat = Heat {
+        let heat = ClassActivationMap {
             height: 1,
             width: 2,
             values: vec![0.0, 3.0],

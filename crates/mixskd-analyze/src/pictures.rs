@@ -4,7 +4,7 @@ use mixskd_data::Dataset;
 use serde::Serialize;
 
 use crate::analysis::Step;
-use crate::grad_cam::Heat;
+use crate::grad_cam::ClassActivationMap;
 use crate::picture::{enlarged, overlay, picture, png};
 use crate::{AnalyzeConfig, Classifier, Error, Measure, Prediction, Result, prediction};
 
@@ -113,7 +113,7 @@ pub(crate) fn pictures(
                 stage => stage - 1,
             };
             let heat = |class: usize, of: &str| -> Result<PictureFile> {
-                let heat = Heat::grad_cam(network, &tensor, stage, class)?;
+                let heat = ClassActivationMap::grad_cam(network, &tensor, stage, class)?;
                 Ok(PictureFile {
                     file: format!("grad-cam/{index:06}-{name}-{of}.png"),
                     bytes: png(&overlay(&shown, &heat))?,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 use mixskd_analyze::{
-    Classifier, Heat, Prediction, Reliability, Row, fgsm, fit_temperature, mean_theta,
+    ClassActivationMap, Classifier, Prediction, Reliability, Row, fgsm, fit_temperature, mean_theta,
 };
 use mixskd_models::weights::Metadata;
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
@@ -151,10 +151,10 @@ fn heat_is_pytorchs() {
         let heats = (0..4)
             .map(|k| {
                 let image = images.narrow(0, k, 1).unwrap();
-                Heat::grad_cam(&network, &image, stage - 1, class).unwrap()
+                ClassActivationMap::grad_cam(&network, &image, stage - 1, class).unwrap()
             })
             .collect::<Vec<_>>();
-        let all = |heats: &[Heat]| {
+        let all = |heats: &[ClassActivationMap]| {
             let values = heats.iter().flat_map(|heat| &heat.values);
             values.map(|&v| f64::from(v)).collect::<Vec<_>>()
         };

@@ -24,6 +24,9 @@ use crate::failure;
     after_help = "Exit status: 0 done, 1 something failed, 2 a wrong flag, key, name or path, 129, 130 or 143 stopped by a signal."
 )]
 pub(crate) struct Cli {
+    /// Show no progress: only errors, notes and the result
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::from(failure.status());
         }
     };
+    output::set_quiet(cli.quiet);
     match std::panic::catch_unwind(|| cli.command.run()) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {

@@ -1,6 +1,7 @@
 //! Data on stdout.
 
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -23,6 +24,25 @@ pub(crate) fn bytes(text: &[u8]) -> Result<()> {
             ))
         }
         _ => Ok(()),
+    }
+}
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether progress is shown from now on.
+pub(crate) fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether nobody wants to see progress.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Writes a line of progress to stderr, where it is wanted.
+pub(crate) fn progress(text: std::fmt::Arguments) {
+    if !is_quiet() {
+        say(text);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mixskd_train::{EpochRecord, Observer, RunStart, StepEvent};
 
-use crate::style;
+use crate::{output, style};
 
 /// Shows a run.
 pub(crate) struct Progress {
@@ -19,11 +19,19 @@ pub(crate) struct Progress {
 impl Progress {
     /// A bar where stderr is a terminal, else plain lines.
     pub(crate) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(ProgressBar::hidden);
+        let is_shown = std::io::stderr().is_terminal() && !output::is_quiet();
+        let bar = is_shown.then(ProgressBar::hidden);
         Self {
             bar,
             clock: Clock::new(0, 0),
             epochs: 0,
+        }
+    }
+
+    /// One line of progress.
+    fn show(&self, text: &str) {
+        if !output::is_quiet() {
+            self.say(text);
         }
     }
 
@@ -43,7 +51,7 @@ impl Observer for Progress {
         let steps = start.epochs * start.steps;
         self.clock = Clock::new(first_step, steps);
         if first_step >= steps {
-            self.say("every epoch of this run is done already");
+            self.show("every epoch of this run is done already");
             return;
         }
         let input = start.input;
@@ -52,7 +60,7 @@ impl Observer for Progress {
             (done, 0) => format!(" on from epoch {}", done + 1),
             (done, step) => format!(" on from epoch {}, step {}", done + 1, step + 1),
         };
-        self.say(&format!(
+        self.show(&format!(
             "training{from}: {} epoch{} of {} step{}, {} image{} each of {input} × {input} pixels, into {}",
             start.epochs,
             if start.epochs == 1 { "" } else { "s" },
@@ -113,7 +121,7 @@ impl Observer for Progress {
         if record.epoch < self.epochs {
             let _ = write!(text, ", {} left", duration(self.clock.left()));
         }
-        self.say(&text);
+        self.show(&text);
     }
 
     fn notice(&mut self, text: &str) {

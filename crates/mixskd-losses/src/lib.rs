@@ -40,7 +40,6 @@ mod error;
 mod feature_mse;
 mod focal_loss;
 mod gradient_reversal;
-mod hand_made_teacher;
 mod kl_divergence;
 mod label_smoothing;
 mod log_softmax;
@@ -51,6 +50,7 @@ pub mod objective;
 mod precision;
 mod soft_cross_entropy;
 mod virtual_softmax;
+mod virtual_teacher;
 
 /// The version of candle that this crate's tensors are of.
 pub use candle_core;
@@ -64,7 +64,6 @@ pub use error::{Error, Result};
 pub use feature_mse::feature_mse;
 pub use focal_loss::focal_loss;
 pub use gradient_reversal::gradient_reversal;
-pub use hand_made_teacher::hand_made_teacher;
 pub use kl_divergence::{kl_divergence, kl_divergence_attached};
 pub use label_smoothing::label_smoothing;
 pub use mix_cross_entropy::mix_cross_entropy;
@@ -75,3 +74,4 @@ pub use mutual_kl::mutual_kl;
 pub use objective::{DiscriminatorMode, LossParts, MixSkdOutputs, ObjectiveConfig, objective};
 pub use soft_cross_entropy::soft_cross_entropy;
 pub use virtual_softmax::virtual_softmax;
+pub use virtual_teacher::virtual_teacher;

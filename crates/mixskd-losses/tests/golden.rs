@@ -13,9 +13,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::{check_close, flat, outputs_from, scalar};
 use mixskd_losses::{
     ObjectiveConfig, attention_distance, attention_distillation, cross_entropy, discriminator_loss,
-    ensemble_targets, entropy, feature_mse, focal_loss, hand_made_teacher, kernel_mmd,
-    kl_divergence, kl_divergence_attached, kl_from_targets, label_smoothing, mix_cross_entropy,
-    mutual_kl, objective, scalar_mean_difference, soft_cross_entropy, virtual_softmax,
+    ensemble_targets, entropy, feature_mse, focal_loss, kernel_mmd, kl_divergence,
+    kl_divergence_attached, kl_from_targets, label_smoothing, mix_cross_entropy, mutual_kl,
+    objective, scalar_mean_difference, soft_cross_entropy, virtual_softmax, virtual_teacher,
 };
 
 const LISTS: [&str; 7] = [
@@ -203,7 +203,7 @@ fn check_methods(dtype: DType) {
                 &get("weight"),
                 &get("labels"),
             ),
-            "hand_made_teacher" => hand_made_teacher(
+            "hand_made_teacher" => virtual_teacher(
                 &get("logits"),
                 &get("labels"),
                 number("epsilon"),

@@ -367,7 +367,7 @@ fn shapes_and_types_are_named() {
             &labels,
             &n.lambda(2),
         )),
-        message(mixskd_losses::hand_made_teacher(&bytes, &labels, 0.1, 2.0)),
+        message(mixskd_losses::virtual_teacher(&bytes, &labels, 0.1, 2.0)),
     ] {
         assert!(refused.ends_with("must be floats, got U8"), "{refused}");
     }

@@ -195,6 +195,9 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Self {
+        if output::is_quiet() {
+            return Self(ProgressBar::hidden());
+        }
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent} %  {msg}") {
             bar.set_style(style.progress_chars("━╸─"));

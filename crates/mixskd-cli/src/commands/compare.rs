@@ -115,8 +115,8 @@ impl Args {
         })?;
         match seen {
             0 => {}
-            1 => output::say(format_args!("1 run was finished before")),
-            seen => output::say(format_args!("{seen} runs were finished before")),
+            1 => output::progress(format_args!("1 run was finished before")),
+            seen => output::progress(format_args!("{seen} runs were finished before")),
         }
         if self.json {
             output::json(&summary)?;
@@ -368,6 +368,9 @@ impl Runner for Processes {
         if let Some(threads) = self.threads {
             command.arg("--threads").arg(threads.to_string());
         }
+        if output::is_quiet() {
+            command.arg("--quiet");
+        }
         // The report is read from the run directory; progress goes to this process's stderr.
         command.stdin(Stdio::null()).stdout(Stdio::null());
         signals::end_with_parent(&mut command);
@@ -410,7 +413,7 @@ fn tell(event: &Event) {
             epochs,
         } => {
             let s = if *epochs == 1 { "" } else { "s" };
-            output::say(format_args!(
+            output::progress(format_args!(
                 "run {number} of {of}: {entry}, seed {seed}, {epochs} epoch{s}"
             ));
         }
@@ -420,7 +423,7 @@ fn tell(event: &Event) {
             failure.entry, failure.seed, failure.cause
         )),
         Event::Timing(entries) => {
-            output::say(format_args!(
+            output::progress(format_args!(
                 "timing a few steps of each of {entries} entries in turn, for equal time"
             ));
         }
@@ -429,7 +432,7 @@ fn tell(event: &Event) {
                 .iter()
                 .map(|(name, epochs)| format!("{name} {epochs}"))
                 .collect();
-            output::say(format_args!("epochs at equal time: {}", plan.join(", ")));
+            output::progress(format_args!("epochs at equal time: {}", plan.join(", ")));
         }
     }
 }

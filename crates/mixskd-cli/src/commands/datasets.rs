@@ -1,6 +1,6 @@
 //! `mixskd datasets`: the known sets, and how one is fetched.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -172,7 +172,8 @@ impl Display {
         let style =
             ProgressStyle::with_template("{prefix} {bar:24} {bytes} of {total_bytes}, {eta} left")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let is_shown = std::io::stderr().is_terminal() && !output::is_quiet();
+        let bar = is_shown.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.with_style(style)
         });
@@ -204,7 +205,7 @@ impl Display {
 
     fn say(&self, text: &str) {
         // A closed stderr is no reason to stop a download.
-        let write = || drop(writeln!(std::io::stderr().lock(), "{text}"));
+        let write = || output::progress(format_args!("{text}"));
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),

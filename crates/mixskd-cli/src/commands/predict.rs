@@ -323,7 +323,7 @@ impl Entry {
 
 /// How many pictures are done, on a terminal and where there are more than are read at once.
 fn bar(images: usize) -> ProgressBar {
-    if images <= BATCH {
+    if images <= BATCH || output::is_quiet() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(images as u64);

@@ -195,3 +195,18 @@ fn later_settings_win() {
     assert_eq!(config["objective"]["task_mix"], 0.0);
     assert_eq!(config["objective"]["discriminator"], "frozen");
 }
+
+#[test]
+fn quiet_runs_tell_their_result_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 4);
+    let told = run(dir.path(), &format!("{TINY} --out loud")).ok();
+    assert!(told.stderr.contains("epoch 1/"), "{}", told.stderr);
+    for quiet in ["-q", "--quiet"] {
+        let told = run(dir.path(), &format!("{TINY} {quiet} --out r{quiet}")).ok();
+        assert!(told.stdout.contains("top-1"), "{}", told.stdout);
+        assert_eq!(told.stderr, "");
+    }
+    // What is wrong is told.
+    run(dir.path(), &format!("-q {TINY} --out r-q")).refused(2, "not empty", "--out");
+}

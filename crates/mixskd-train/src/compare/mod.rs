@@ -49,7 +49,7 @@ use mixskd_data::Dataset;
 pub use config::CompareConfig;
 pub use entry::{ALL, Entry, EntrySpec};
 pub use runner::{InProcess, RunFailure, Runner};
-pub use statistics::{CONFIDENCE, Gain, Spread};
+pub use statistics::{CONFIDENCE, MeanSd, PairedDifference};
 pub use summary::{Failure, Row, RunRecord, Summary};
 
 use crate::run_dir::{is_occupied, lock};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::chart;
-use super::statistics::{Gain, Spread};
+use super::statistics::{MeanSd, PairedDifference};
 use super::{Row, Summary};
 use crate::{Error, Result, files};
 
@@ -227,7 +227,7 @@ fn table(rows: &[Row]) -> Vec<Vec<String>> {
 }
 
 /// A mean and its standard deviation in percent.
-fn percent(spread: Spread) -> String {
+fn percent(spread: MeanSd) -> String {
     let mean = 100.0 * spread.mean;
     match spread.sd {
         Some(sd) => format!("{mean:.2} ± {:.2}", 100.0 * sd),
@@ -236,7 +236,7 @@ fn percent(spread: Spread) -> String {
 }
 
 /// A difference in points, with its interval and the number of pairs.
-fn points(gain: Gain) -> String {
+fn points(gain: PairedDifference) -> String {
     let mean = 100.0 * gain.mean;
     match gain.half_width {
         Some(half) => format!("{mean:+.2} ± {:.2} (n = {})", 100.0 * half, gain.pairs),

@@ -7,7 +7,7 @@ pub const CONFIDENCE: f64 = 0.95;
 
 /// A mean over runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct MeanSd {
     /// Mean.
     pub mean: f64,
     /// Standard deviation over runs (n − 1); `None` for one run.
@@ -16,7 +16,7 @@ pub struct Spread {
 
 /// A mean of paired differences: run by run with the baseline's run of the same seed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Gain {
+pub struct PairedDifference {
     /// Mean difference.
     pub mean: f64,
     /// Half of the width of the 95 % interval, `t(0.975, n − 1) · sd / √n` (Student's paired interval); `None` for one pair.
@@ -25,7 +25,7 @@ pub struct Gain {
     pub pairs: usize,
 }
 
-impl Spread {
+impl MeanSd {
     /// Of `values`; `None` for none.
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() {
@@ -39,10 +39,10 @@ impl Spread {
     }
 }
 
-impl Gain {
+impl PairedDifference {
     /// Of paired `differences`; `None` for none.
     pub fn of(differences: &[f64]) -> Option<Self> {
-        let spread = Spread::of(differences)?;
+        let spread = MeanSd::of(differences)?;
         let pairs = differences.len();
         let half_width = spread
             .sd
@@ -114,19 +114,19 @@ mod tests {
 
     #[test]
     fn spread_and_gain_of_small_numbers() {
-        assert_eq!(Spread::of(&[]), None);
+        assert_eq!(MeanSd::of(&[]), None);
         assert_eq!(
-            Spread::of(&[3.0]),
-            Some(Spread {
+            MeanSd::of(&[3.0]),
+            Some(MeanSd {
                 mean: 3.0,
                 sd: None
             })
         );
-        let spread = Spread::of(&[1.0, 2.0, 3.0]).unwrap();
+        let spread = MeanSd::of(&[1.0, 2.0, 3.0]).unwrap();
         assert_eq!((spread.mean, spread.sd), (2.0, Some(1.0)));
-        let gain = Gain::of(&[1.0, 2.0, 3.0]).unwrap();
+        let gain = PairedDifference::of(&[1.0, 2.0, 3.0]).unwrap();
         assert!((gain.half_width.unwrap() - 4.3027 / 3f64.sqrt()).abs() < 1e-3);
         assert_eq!((gain.mean, gain.pairs), (2.0, 3));
-        assert_eq!(Gain::of(&[0.5]).unwrap().half_width, None);
+        assert_eq!(PairedDifference::of(&[0.5]).unwrap().half_width, None);
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::statistics::{Gain, Spread};
+use super::statistics::{MeanSd, PairedDifference};
 use super::{CompareConfig, Done, Entry};
 use crate::Report;
 
@@ -65,13 +65,13 @@ pub struct Row {
     /// Runs that are done.
     pub runs: usize,
     /// The backbone's top-1 after the last epoch, a fraction.
-    pub top1: Spread,
+    pub top1: MeanSd,
     /// Its paired difference to the baseline's, seed by seed; `None` for the baseline itself, and without a common seed.
-    pub gain: Option<Gain>,
+    pub gain: Option<PairedDifference>,
     /// The backbone's top-5 after the last epoch, a fraction.
-    pub top5: Spread,
+    pub top5: MeanSd,
     /// The backbone's test loss after the last epoch, in nats.
-    pub test_loss: Spread,
+    pub test_loss: MeanSd,
     /// Mean of original images trained on per second, evaluation excluded.
     pub samples_per_s: f64,
     /// Largest resident memory of any of the runs' processes in bytes, where the system tells.
@@ -222,7 +222,7 @@ fn rows(config: &CompareConfig, done: &[Done]) -> Vec<Row> {
         let values = |value: fn(&Report) -> f64| -> Vec<f64> {
             reports.iter().map(|report| value(report)).collect()
         };
-        let mean = |value| Spread::of(&values(value)).map_or(f64::NAN, |spread| spread.mean);
+        let mean = |value| MeanSd::of(&values(value)).map_or(f64::NAN, |spread| spread.mean);
         let differences: Vec<f64> = reports
             .iter()
             .filter_map(|report| {
@@ -234,12 +234,12 @@ fn rows(config: &CompareConfig, done: &[Done]) -> Vec<Row> {
             entry: entry.name.clone(),
             epochs: first.epochs,
             runs: reports.len(),
-            top1: Spread::of(&values(|report| report.top1))?,
+            top1: MeanSd::of(&values(|report| report.top1))?,
             gain: (entry.name != config.baseline)
-                .then(|| Gain::of(&differences))
+                .then(|| PairedDifference::of(&differences))
                 .flatten(),
-            top5: Spread::of(&values(|report| report.top5))?,
-            test_loss: Spread::of(&values(|report| report.test_loss))?,
+            top5: MeanSd::of(&values(|report| report.top5))?,
+            test_loss: MeanSd::of(&values(|report| report.test_loss))?,
             samples_per_s: mean(|report| report.samples_per_s),
             peak_memory_bytes: reports.iter().filter_map(|r| r.peak_memory_bytes).max(),
             seconds: mean(|report| report.seconds),

@@ -1,6 +1,6 @@
 //! Tf-KD (reg): knowledge distillation from a teacher made by hand.
 
-use mixskd_losses::{cross_entropy, hand_made_teacher};
+use mixskd_losses::{cross_entropy, virtual_teacher};
 use mixskd_models::{Backbone, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ impl Settings for Teacher {
     }
 }
 
-/// `task_weight·CE(z(x), y) + weight·KL_T(z(x) ‖ t_y)`: [`mixskd_losses::hand_made_teacher`].
+/// `task_weight·CE(z(x), y) + weight·KL_T(z(x) ‖ t_y)`: [`mixskd_losses::virtual_teacher`].
 struct TfKd {
     backbone: Box<dyn Backbone>,
     settings: Teacher,
@@ -79,7 +79,7 @@ impl Method for TfKd {
             task_weight,
         } = self.settings;
         let logits = self.backbone.forward(&batch.images, Mode::Train)?;
-        let taught = hand_made_teacher(&logits, &batch.labels, epsilon, temperature)?;
+        let taught = virtual_teacher(&logits, &batch.labels, epsilon, temperature)?;
         let terms = [
             ("task", task_weight, cross_entropy(&logits, &batch.labels)?),
             ("teacher", weight, taught),

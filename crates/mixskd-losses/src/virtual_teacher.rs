@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Result, check, kl_divergence};
 
-/// `KL_T(logits ‖ t)` with a hand-made teacher `t` that gives `1 − ε` to the label and `ε/(C − 1)` to each other class (Yuan et
+/// `KL_T(logits ‖ t)` with a virtual teacher `t`, designed by hand, that gives `1 − ε` to the label and `ε/(C − 1)` to each other class (Yuan et
 /// al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020, section 5.2). The teacher's logits
 /// are the logarithms of its probabilities, so that its temperature means what a network's does; the authors' code softens the
 /// probabilities themselves, and leaves the network's without temperature.
@@ -19,14 +19,14 @@ use crate::{Result, check, kl_divergence};
 /// # Errors
 /// When a shape does not fit, labels are not u32 or out of range, `epsilon` is not strictly between 0 and 1, or `temperature`
 /// is not a finite number above 0.
-pub fn hand_made_teacher(
+pub fn virtual_teacher(
     logits: &Tensor,
     labels: &Tensor,
     epsilon: f64,
     temperature: f64,
 ) -> Result<Tensor> {
-    let (batch, classes) = check::logits("hand_made_teacher", "logits", logits)?;
-    check::labels("hand_made_teacher", "labels", labels, batch)?;
+    let (batch, classes) = check::logits("virtual_teacher", "logits", logits)?;
+    check::labels("virtual_teacher", "labels", labels, batch)?;
     check::open_fraction("epsilon", epsilon)?;
     let other = (epsilon / classes.saturating_sub(1).max(1) as f64).ln();
     let own = (1.0 - epsilon).ln();
