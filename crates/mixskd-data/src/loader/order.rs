@@ -81,14 +81,12 @@ pub(crate) struct Anchors<'a> {
     again: &'a [u32],
 }
 
-impl<'a> Anchors<'a> {
+impl Anchors<'_> {
     /// Samples of which none is taken twice in an epoch.
     #[cfg(test)]
-    pub(crate) fn once(samples: &'a [u32]) -> Self {
-        Self {
-            samples,
-            again: &[],
-        }
+    pub(crate) fn once(samples: &[u32]) -> Anchors<'_> {
+        let again = &[];
+        Anchors { samples, again }
     }
 
     /// What draws for the anchor at `row` are made by, of `len` samples: its number, and others where it is taken again, so that it is augmented otherwise.
