@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -113,7 +114,7 @@ fn a_balanced_epoch_shows_small_classes_again_and_augmented_otherwise() {
     let labels: Vec<u32> = first.iter().flat_map(|batch| batch.1.clone()).collect();
     assert_eq!(labels.iter().filter(|label| **label == 1).count(), 24);
     // Of an image that comes several times, nearly every time another picture: the crop has nine places, twice with the flip.
-    let mut seen: std::collections::BTreeMap<u32, Vec<Vec<u32>>> = Default::default();
+    let mut seen: BTreeMap<u32, Vec<Vec<u32>>> = BTreeMap::new();
     for (images, _, indices, ..) in &first {
         let each = images.len() / indices.len();
         for (index, image) in indices.iter().zip(images.chunks(each)) {
@@ -141,7 +142,7 @@ fn a_balanced_epoch_shows_small_classes_again_and_augmented_otherwise() {
     assert_eq!(all(&second, 0), expected);
     // Companions are drawn anew for each.
     let pairs = all(&loader(0, BatchNeeds::SameClass(1), Shard::default()), 0);
-    let mut partners = std::collections::BTreeSet::new();
+    let mut partners = BTreeSet::new();
     for (_, _, indices, ..) in &pairs {
         let (anchors, others) = indices.split_at(6);
         partners.extend((anchors.iter().zip(others)).filter(|(anchor, _)| **anchor == 12));

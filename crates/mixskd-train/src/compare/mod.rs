@@ -222,14 +222,13 @@ impl Comparison {
         let Some(report) = tasks.find_map(|task| found::report(&task.dir).ok()?) else {
             return Ok(());
         };
-        let difference = match &report.data_identity {
-            Some(identity) => identity.difference(&dataset.identity()),
+        let difference = if let Some(identity) = &report.data_identity {
+            identity.difference(&dataset.identity())
+        } else {
             // Earlier versions noted no more than these.
-            None => {
-                let same = (&report.data, report.classes) == (&dataset.name, dataset.classes.len());
-                let of = || format!("{} classes", dataset.classes.len());
-                (!same).then(of)
-            }
+            let (data, classes) = (&dataset.name, dataset.classes.len());
+            let is_same = &report.data == data && report.classes == classes;
+            (!is_same).then(|| format!("{classes} classes"))
         };
         match difference {
             None => Ok(()),
