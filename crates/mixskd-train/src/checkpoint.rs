@@ -463,6 +463,24 @@ mod tests {
         safetensors::serialize(file.iter(), Some(header)).unwrap()
     }
 
+    /// A file of layout 3 as its first version wrote it: later ones have to read it. (`MIXSKD_WRITE_GOLDEN=1` writes it anew, with the next layout.)
+    #[test]
+    fn a_stored_checkpoint_is_read() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint-3.safetensors");
+        if std::env::var_os("MIXSKD_WRITE_GOLDEN").is_some() {
+            let frozen = sample().freeze(&ToHost::default()).unwrap();
+            frozen.save(&path).unwrap();
+        }
+        let back = Checkpoint::load(&path, &Device::Cpu).unwrap();
+        assert_eq!(back.progress, sample().progress);
+        assert_eq!(back.convolutions, sample().convolutions);
+        assert_eq!(back.data, sample().data);
+        assert_eq!(back.start_sha256, sample().start_sha256);
+        let table = back.method["table"].to_vec2::<f32>().unwrap();
+        assert_eq!(table, [[3.0, 6.0], [9.0, 12.0]]);
+    }
+
     #[test]
     fn what_is_whole_and_of_another_version_is_not_called_damaged() {
         let path = Path::new("memory");
