@@ -37,6 +37,8 @@ pub(crate) struct Checkpoint {
     pub(crate) data: Option<Identity>,
     /// SHA-256 of the file of weights that the run began with, where it began with any; checkpoints of earlier versions do not say.
     pub(crate) start_sha256: Option<String>,
+    /// The run's settings that may change its result, by key; checkpoints of earlier versions do not say.
+    pub(crate) settings: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ struct Header {
     data: Option<Identity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<BTreeMap<String, String>>,
     /// Over this header as JSON with nothing here, and every tensor.
     sha256: String,
 }
@@ -128,6 +132,7 @@ impl Checkpoint {
             convolutions: self.convolutions.clone(),
             data: self.data.clone(),
             start_sha256: self.start_sha256.clone(),
+            settings: self.settings.clone(),
             sha256: String::new(),
         };
         let values = to_host.begin(&all.values().copied().collect::<Vec<_>>())?;
@@ -198,6 +203,7 @@ impl Checkpoint {
             convolutions: header.convolutions,
             data: header.data,
             start_sha256: header.start_sha256,
+            settings: header.settings,
         };
         for (name, view) in views {
             if view.dtype() != Dtype::F32 {
@@ -351,6 +357,7 @@ mod tests {
                 images: "i".into(),
             }),
             start_sha256: Some("s".into()),
+            settings: None,
         }
     }
 

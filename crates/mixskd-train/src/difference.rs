@@ -1,5 +1,7 @@
 //! Where two configurations differ.
 
+use std::collections::BTreeMap;
+
 use crate::{Error, Result, TrainConfig};
 
 /// A key whose value is not the same in two configurations.
@@ -21,6 +23,31 @@ const HARMLESS: [&str; 5] = [
     "run.keep_checkpoints",
     "run.prefetch",
 ];
+
+/// Every `section.key` that says what a run is, with its value: not how its work is given to a GPU, which gives the same bits, nor who shares it.
+pub(crate) fn settings(config: &TrainConfig) -> Result<BTreeMap<String, String>> {
+    let counts = |(key, _): &(String, String)| {
+        let is_how = key.starts_with("distribution.") || key.starts_with("run.cuda_");
+        !is_how && !HARMLESS.contains(&key.as_str())
+    };
+    Ok(flat(config)?.into_iter().filter(counts).collect())
+}
+
+/// All that differs between two sets of [`settings`]. A key that only one has is another version's, or another method's, which is told by its name.
+pub(crate) fn all(
+    one: &BTreeMap<String, String>,
+    other: &BTreeMap<String, String>,
+) -> Vec<Difference> {
+    let of = |(key, value): (&String, &String)| {
+        let its = other.get(key)?;
+        (its != value).then(|| Difference {
+            key: key.clone(),
+            one: value.clone(),
+            other: its.clone(),
+        })
+    };
+    one.iter().filter_map(of).collect()
+}
 
 /// The first key that differs and may change a run's result, but for those that are `let_be`. Where starting weights lie changes none, and whether there are
 /// any does.

@@ -128,6 +128,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// The records of a run's epochs are not those of its checkpoint.
+    #[error("{}: {message}", path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// What cannot be did happen.
     #[error("{0}: this is a fault of mixskd")]
     Internal(String),
@@ -307,6 +315,9 @@ impl Error {
             | Self::Data(mixskd_data::Error::Io { .. }) => {
                 Some("check that the path is right and that you may read and write there".into())
             }
+            Self::Records { .. } => Some(
+                "bring the lines back, or take checkpoints of later epochs than it has lines for out of checkpoints/: the run then goes on from an older one".into(),
+            ),
             Self::Internal(_) => {
                 Some("report it with the command and its settings; `--resume` goes on from the newest checkpoint".into())
             }

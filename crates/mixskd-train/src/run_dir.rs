@@ -21,6 +21,7 @@ use candle_core::Device;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint_name::{CheckpointName, checkpoints_in};
+use crate::error::word;
 use crate::to_host::ToHost;
 use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
 
@@ -54,13 +55,16 @@ impl RunDir {
             });
         }
         if is_occupied(path) {
+            let another = "name another directory with --out";
+            let is_run = path.join("config.toml").is_file() && path.join("lock").exists();
             return Err(Error::RunDir {
                 path: path.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
-                hint: Some(format!(
-                    "name another directory with --out, or go on with --resume {}",
-                    path.display()
-                )),
+                hint: Some(if is_run {
+                    format!("{another}, or go on with --resume {}", word(path))
+                } else {
+                    another.into()
+                }),
             });
         }
         Ok(())
@@ -209,10 +213,9 @@ impl RunDir {
             return Ok(Vec::new());
         }
         let text = std::fs::read_to_string(&path).map_err(Error::file(&path, "read"))?;
-        let damaged = |message: String| Error::RunDir {
+        let damaged = |message: String| Error::Records {
             path: path.clone(),
             message,
-            hint: None,
         };
         let lines = text.lines().take(epochs).collect::<Vec<_>>();
         let records = lines
@@ -308,13 +311,25 @@ impl RunDir {
         self.path.join(REPORT).exists()
     }
 
-    /// Whether there are records of finished epochs.
-    pub(crate) fn has_records(&self) -> bool {
-        std::fs::metadata(self.metrics_path()).is_ok_and(|file| file.len() > 0)
+    /// Whether something of a run lies here that a new one would write over.
+    pub(crate) fn has_results(&self) -> bool {
+        let length = |name: &String| {
+            let file = std::fs::metadata(self.path.join(name));
+            file.map_or(0, |file| file.len())
+        };
+        let counts = |name: &String| is_result(name) && !name.starts_with(EVENTS);
+        names_in(&self.path)
+            .iter()
+            .any(|name| counts(name) && length(name) > 0)
     }
 
-    /// Moves what the run has written so far, but for its beginnings and its checkpoints, into a folder of its own, `earlier-N`, and gives
-    /// that: the run begins anew, and nothing of it is written over.
+    /// Whether a process has begun to train here.
+    pub(crate) fn was_begun(&self) -> bool {
+        self.path.join(SESSIONS).exists()
+    }
+
+    /// Moves what a run writes, but for its beginnings and its checkpoints, into a folder of its own, `earlier-N`, and gives
+    /// that: the run begins anew, and nothing of it is written over. What else lies here stays.
     pub(crate) fn set_aside(&self) -> Result<PathBuf> {
         let folder = |number: u32| self.path.join(format!("earlier-{number}"));
         let mut number = 1;
@@ -323,12 +338,9 @@ impl RunDir {
         }
         let aside = folder(number);
         std::fs::create_dir(&aside).map_err(Error::file(&aside, "create"))?;
-        for name in names_in(&self.path) {
-            if BEGINNINGS.contains(&name.as_str()) || name.starts_with("earlier-") {
-                continue;
-            }
-            let from = self.path.join(&name);
-            std::fs::rename(&from, aside.join(&name)).map_err(Error::file(&from, "move"))?;
+        for name in names_in(&self.path).iter().filter(|name| is_result(name)) {
+            let from = self.path.join(name);
+            std::fs::rename(&from, aside.join(name)).map_err(Error::file(&from, "move"))?;
         }
         files::sync_dir(&aside);
         files::sync_dir(&self.path);
@@ -407,8 +419,29 @@ impl Drop for RunDir {
 /// The result, once the run is done.
 const REPORT: &str = "report.json";
 
-/// What a run has before it has finished an epoch. `run.json` is the command line's: who began the run, where.
-const BEGINNINGS: [&str; 4] = ["config.toml", "lock", "checkpoints", "run.json"];
+/// Who worked on the run, and where: the command line writes it.
+const SESSIONS: &str = "run.json";
+
+/// What a run has before it has finished an epoch.
+const BEGINNINGS: [&str; 4] = ["config.toml", "lock", "checkpoints", SESSIONS];
+
+/// What comes of a run, the command line's tables and pages included.
+const RESULTS: [&str; 6] = [
+    "metrics.jsonl",
+    "metrics.csv",
+    "predictions.csv",
+    "model.safetensors",
+    "report.html",
+    REPORT,
+];
+
+/// How the names of TensorBoard's files begin, which are there from a run's first moment.
+const EVENTS: &str = "events.out.tfevents.";
+
+/// Whether a file of that name comes of a run.
+fn is_result(name: &String) -> bool {
+    RESULTS.contains(&name.as_str()) || name.starts_with(EVENTS)
+}
 
 /// Whether a directory holds anything but the beginnings of a run that finished no epoch.
 pub(crate) fn is_occupied(dir: &Path) -> bool {
@@ -499,6 +532,7 @@ mod tests {
             convolutions: None,
             data: None,
             start_sha256: None,
+            settings: None,
         }
     }
 

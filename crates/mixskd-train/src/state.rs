@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use mixskd_data::Identity;
 use mixskd_kernels::{cudnn_choices, recall_cudnn_choices};
-use mixskd_models::{ModelConfig, Strictness};
+use mixskd_models::{ModelConfig, Strictness, weights};
 
 use crate::average::Average;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint_name;
-use crate::difference;
+use crate::difference::{self, Difference};
 use crate::error::word;
 use crate::progress::Progress;
 use crate::step::Broken;
 use crate::trainer::{Trainer, not_finite};
 use crate::{Error, Observer, Result, RunDir, TrainConfig};
+
+const OTHER_DATA: &str = "put it back as it was, name the place where it lies with --data, or begin a new run with another --out";
 
 impl Trainer {
     /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of
@@ -90,13 +92,17 @@ impl Trainer {
                 if checkpoint.data.is_none() {
                     observer.notice("the checkpoint does not say which data it is of, and those that are there are taken: an earlier version wrote it");
                 }
+                for change in self.changes_since(&checkpoint)? {
+                    observer.notice(&change);
+                }
                 self.take_up(checkpoint)?;
                 if self.progress.epochs_done < self.config.run.epochs {
                     run.withdraw_report()?;
                 }
             }
-            None if run.has_records() => {
+            None if run.has_results() => {
                 self.require_start()?;
+                self.check_classes_of(run)?;
                 let aside = run.set_aside()?;
                 observer.notice(&format!(
                     "no whole checkpoint found: the run begins anew; what it had written before is in {}",
@@ -104,11 +110,29 @@ impl Trainer {
                 ));
             }
             // Of a run that was prepared and never begun there is nothing to tell.
-            None if damaged.is_empty() => {}
+            None if damaged.is_empty() && !run.was_begun() => {}
             None => observer.notice("no whole checkpoint found: the run begins anew"),
         }
         self.directory = Some(run.path().to_path_buf());
         Ok(())
+    }
+
+    /// Refuses to begin a run anew with other classes than those of the weights that it has left.
+    fn check_classes_of(&self, run: &RunDir) -> Result<()> {
+        let Ok((_, metadata)) = weights::load(&run.weights()) else {
+            return Ok(());
+        };
+        if metadata.classes.is_empty() || metadata.classes == self.dataset.classes {
+            return Ok(());
+        }
+        Err(Error::Config {
+            place: "data.source".into(),
+            message: format!(
+                "{} is not the data that the run began with: its weights know other classes",
+                self.config.data.source
+            ),
+            hint: Some(OTHER_DATA.into()),
+        })
     }
 
     /// Refuses to begin a run anew for want of a checkpoint where that would serve nobody.
@@ -154,8 +178,7 @@ impl Trainer {
                 "another run takes another trainer",
             );
         }
-        let is_begun =
-            run.newest_checkpoint_path().is_some() || run.has_records() || run.is_finished();
+        let is_begun = run.newest_checkpoint_path().is_some() || run.has_results();
         if !is_own && is_begun {
             return refuse(
                 "holds a run that was begun before".into(),
@@ -177,14 +200,32 @@ impl Trainer {
         }
     }
 
+    /// What of the settings was changed since `checkpoint` was written and may change the result, a line for the user each.
+    fn changes_since(&self, checkpoint: &Checkpoint) -> Result<Vec<String>> {
+        let Some(before) = &checkpoint.settings else {
+            return Ok(Vec::new());
+        };
+        let changes = difference::all(before, &difference::settings(&self.config)?);
+        let line = |found: Difference| {
+            format!(
+                "config.toml was changed since the checkpoint was written: {} was {}, is {}; the run goes on with that",
+                found.key, found.one, found.other
+            )
+        };
+        Ok(changes.into_iter().map(line).collect())
+    }
+
     /// Goes to where a checkpoint was written.
     pub(crate) fn take_up(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let began = checkpoint.data.as_ref();
         if let Some(difference) = began.and_then(|began| began.difference(self.identity())) {
             return Err(Error::Config {
                 place: "data.source".into(),
-                message: format!("{} is not the data that the run began with: {difference}", self.config.data.source),
-                hint: Some("put it back as it was, name the place where it lies with --data, or begin a new run with another --out".into()),
+                message: format!(
+                    "{} is not the data that the run began with: {difference}",
+                    self.config.data.source
+                ),
+                hint: Some(OTHER_DATA.into()),
             });
         }
         self.gpu.forget_begun()?;
@@ -233,6 +274,7 @@ impl Trainer {
             convolutions,
             data: Some(self.identity().clone()),
             start_sha256: self.start_sha256.clone(),
+            settings: Some(difference::settings(&self.config)?),
         })
     }
 

@@ -154,6 +154,42 @@ fn a_run_without_its_checkpoints_is_not_written_over() {
     }
     assert_eq!(weights(&out), expected);
 
+    // Weights alone are something, too; what else lies here is nobody's business.
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    std::fs::rename(
+        out.join("earlier-1/model.safetensors"),
+        out.join("model.safetensors"),
+    )
+    .unwrap();
+    for name in [
+        "report.json",
+        "metrics.jsonl",
+        "checkpoints/epoch-0001.safetensors",
+        "checkpoints/epoch-0002.safetensors",
+    ] {
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
+    let mut again = Trainer::new(&config).unwrap();
+    again.resume(&run, &mut ()).unwrap();
+    assert!(out.join("earlier-2/model.safetensors").exists() && out.join("notes.txt").exists());
+    // Other classes are other data.
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    write_set(&other, 24, 6);
+    std::fs::write(other.join("fine_label_names.txt"), "red\ngreen\npink\n").unwrap();
+    std::fs::rename(
+        out.join("earlier-2/model.safetensors"),
+        out.join("model.safetensors"),
+    )
+    .unwrap();
+    let mut elsewhere = config.clone();
+    elsewhere.data.source = other.display().to_string();
+    let mut stranger = Trainer::new(&elsewhere).unwrap();
+    let error = stranger.resume(&run, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("other classes"), "{error}");
+    again.resume(&run, &mut ()).unwrap();
+    again.run(&run, &mut ()).unwrap();
+
     // A trainer that has gone on cannot go back to a beginning that is no longer there.
     for file in std::fs::read_dir(out.join("checkpoints")).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
@@ -161,6 +197,38 @@ fn a_run_without_its_checkpoints_is_not_written_over() {
     std::fs::remove_file(out.join("report.json")).unwrap();
     let error = trainer.resume(&run, &mut ()).unwrap_err();
     assert!(error.to_string().contains("past the beginning"), "{error}");
+}
+
+#[test]
+fn settings_that_were_changed_are_told_and_lines_that_are_lost_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let config = config(dir.path(), "ce", 2);
+    let out = dir.path().join("run");
+    train(&config, &out);
+    let mut changed = config.clone();
+    changed.run.epochs = 3;
+    changed.run.prefetch = 2;
+    std::fs::write(out.join("config.toml"), changed.to_toml().unwrap()).unwrap();
+    let (run, changed) = RunDir::open(&out).unwrap();
+    let mut trainer = Trainer::new(&changed).unwrap();
+    let mut heard = Notices(Vec::new());
+    trainer.resume(&run, &mut heard).unwrap();
+    assert_eq!(heard.0.len(), 1, "{:?}", heard.0);
+    assert!(
+        heard.0[0].contains("run.epochs was 2, is 3"),
+        "{:?}",
+        heard.0
+    );
+    let lines = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let first = lines.lines().next().unwrap();
+    std::fs::write(out.join("metrics.jsonl"), format!("{first}\n")).unwrap();
+    let error = trainer.run(&run, &mut ()).unwrap_err();
+    assert!(
+        !error.is_usage() && error.to_string().contains("holds 1 epochs"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("checkpoints/"));
 }
 
 #[test]
@@ -221,7 +289,9 @@ fn a_loss_that_is_not_finite_names_its_term_and_keeps_the_checkpoint() {
         let mut trainer = Trainer::new(&config).unwrap();
         let mut heard = Notices(Vec::new());
         trainer.resume(&run, &mut heard).unwrap();
-        assert!(heard.0.is_empty(), "{:?}", heard.0);
+        // No checkpoint is passed over; that the settings were changed above is told.
+        assert_eq!(heard.0.len(), 2, "{:?}", heard.0);
+        assert!(heard.0.iter().all(|text| text.contains("was changed")));
     }
 }
 
