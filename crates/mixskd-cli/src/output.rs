@@ -51,6 +51,19 @@ pub(crate) fn say(text: std::fmt::Arguments) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// `text` from a file as a terminal may show it: control characters, and those that turn a line's direction round, as Rust writes them.
+pub(crate) fn printable(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| {
+        if c.is_control() || turns(c) {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
+}
+
 /// Writes `value` as one JSON document.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| {

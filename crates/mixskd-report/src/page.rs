@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use mixskd_train::method::SELF_TEACHER;
+
 use crate::html::Page;
 use crate::pictures::{self, Source};
 use crate::{Error, Result, Run, Session, confusion, curves, run_files};
@@ -155,7 +157,9 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
         let model = format!("{}, width {}", config.model.name, config.model.width);
         let last = run.records.last();
         let best = last.and_then(|record| {
+            // As in report.json: the self-teacher sees the maps of all others.
             let heads = record.heads.iter();
+            let heads = heads.filter(|head| head.name != SELF_TEACHER);
             heads.max_by(|a, b| a.top1.total_cmp(&b.top1))
         });
         rows.push(vec![

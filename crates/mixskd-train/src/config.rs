@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// A name of `mixskd models`.
+    /// A name of `mixskd models`, or `auto`: `cifar_resnet18` where images are fed at up to 96 pixels, `resnet18` where they are larger.
     pub name: String,
     /// Width multiplier of every layer.
     pub width: f64,
@@ -30,9 +30,31 @@ pub struct NetworkConfig {
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
-            name: "cifar_resnet18".into(),
+            name: AUTO.into(),
             width: 0.125,
             stem_relu: true,
+        }
+    }
+}
+
+/// The name of whichever network suits the images.
+const AUTO: &str = "auto";
+
+impl NetworkConfig {
+    /// Whether the name is left to the images.
+    pub(crate) fn is_auto(&self) -> bool {
+        self.name == AUTO
+    }
+
+    /// Settles a name that is left to the images, which are fed at `size` pixels.
+    pub(crate) fn settle(&mut self, size: usize) {
+        if self.is_auto() {
+            let name = if size <= 96 {
+                "cifar_resnet18"
+            } else {
+                "resnet18"
+            };
+            self.name = name.into();
         }
     }
 }

@@ -79,7 +79,7 @@ pub use optimizer::{OptimizerConfig, Sgd};
 pub use plan::Plan;
 pub use precision::Precision;
 pub use report::{Best, Report};
-pub use run_dir::{RunDir, next_free};
+pub use run_dir::{RunDir, make_next_free, next_free};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use seen::{Seen, Source};
 pub use trainer::Trainer;

@@ -338,7 +338,10 @@ impl RunDir {
         }
         let aside = folder(number);
         std::fs::create_dir(&aside).map_err(Error::file(&aside, "create"))?;
-        for name in names_in(&self.path).iter().filter(|name| is_result(name)) {
+        for name in names_in(&self.path)
+            .iter()
+            .filter(|name| is_result(name.as_str()))
+        {
             let from = self.path.join(name);
             std::fs::rename(&from, aside.join(name)).map_err(Error::file(&from, "move"))?;
         }
@@ -439,8 +442,8 @@ const RESULTS: [&str; 6] = [
 const EVENTS: &str = "events.out.tfevents.";
 
 /// Whether a file of that name comes of a run.
-fn is_result(name: &String) -> bool {
-    RESULTS.contains(&name.as_str()) || name.starts_with(EVENTS)
+fn is_result(name: &str) -> bool {
+    RESULTS.contains(&name) || name.starts_with(EVENTS)
 }
 
 /// Whether a directory holds anything but the beginnings of a run that finished no epoch.
@@ -483,6 +486,22 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
             action: "lock",
             source,
         }),
+    }
+}
+
+/// Makes `root/NNN-STEM`, empty, with the first free number. Of several processes that ask at once each gets one of its own.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_next_free(root: &Path, stem: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(root).map_err(Error::file(root, "create"))?;
+    loop {
+        let path = next_free(root, stem);
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::file(&path, "create")(error)),
+        }
     }
 }
 

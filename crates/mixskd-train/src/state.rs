@@ -186,8 +186,11 @@ impl Trainer {
             );
         }
         // What changes no result may change, and what was left to the data is resolved.
-        let resolved = ["run.image_size", "distribution.processes"];
+        let mut resolved = vec!["run.image_size", "distribution.processes"];
         let noted = TrainConfig::from_file(&run.path().join("config.toml"))?;
+        if noted.model.is_auto() {
+            resolved.push("model.name");
+        }
         match difference::in_results(&noted, &self.config, &resolved)? {
             Some(found) => refuse(
                 format!(

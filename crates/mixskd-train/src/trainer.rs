@@ -138,6 +138,7 @@ impl Trainer {
         if config.run.image_size == 0 {
             config.run.image_size = dataset.input_size();
         }
+        config.model.settle(config.run.image_size);
         let device = config.run.device.open_at(place.local_rank)?;
         config.run.precision.apply(&device)?;
         mixskd_kernels::set_cudnn_benchmark(&device, config.run.cudnn_benchmark)?;

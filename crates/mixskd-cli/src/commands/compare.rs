@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_report::{Session, read_sessions};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
-use mixskd_train::{TrainConfig, Trainer, method, next_free};
+use mixskd_train::{TrainConfig, Trainer, make_next_free, method};
 
 use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file};
 use crate::failure::{Failure, Result};
@@ -55,7 +55,7 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
-    /// Network, one of `mixskd models`
+    /// Network, one of `mixskd models` [default: what suits the images, cifar_resnet18 or resnet18]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Width multiplier of every layer
@@ -128,10 +128,12 @@ impl Args {
 
     fn create(&self) -> Result<Comparison> {
         let config = self.config()?;
-        let out = self.out.clone().unwrap_or_else(|| {
-            let model = &config.settings.model.name;
-            next_free(Path::new("runs"), &format!("compare-{model}"))
-        });
+        let out = if let Some(out) = &self.out {
+            out.clone()
+        } else {
+            let stem = format!("compare-{}", config.settings.model.name);
+            make_next_free(Path::new("runs"), &stem)?
+        };
         Ok(Comparison::create(&out, &config)?)
     }
 

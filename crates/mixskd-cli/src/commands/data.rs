@@ -7,7 +7,7 @@ use mixskd_report::preview;
 use mixskd_train::{DeviceKind, TrainConfig, Trainer};
 use serde_json::json;
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, tell_of_data};
+use super::shared::{DataArgs, ThreadArgs, existing_file, has_ending, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -79,15 +79,8 @@ impl Args {
 impl PreviewArgs {
     fn run(&self) -> Result<()> {
         self.threads.apply()?;
-        if let Some(out) = &self.out
-            && out
-                .extension()
-                .is_some_and(|end| !end.eq_ignore_ascii_case("png"))
-        {
-            return Err(Failure::usage(
-                format!("{}: the picture is a PNG file", out.display()),
-                "let its name end in .png",
-            ));
+        if let Some(out) = &self.out {
+            has_ending(out, "--out", "png")?;
         }
         let config = self.config()?;
         let located = |error| match &self.config {

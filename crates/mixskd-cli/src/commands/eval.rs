@@ -108,7 +108,16 @@ impl Args {
             let logits = network.logits(images).map_err(Error::wrap)?;
             Ok(vec![(method::BACKBONE.to_string(), logits)])
         };
-        let scores = evaluate(heads, &loader, &device)?;
+        let scores = evaluate(heads, &loader, &device).map_err(|error| match error {
+            // The data crate's hint is for sets of images: there is no --skip-unreadable beside --images.
+            mixskd_train::Error::Data(mixskd_data::Error::Image {
+                origin, message, ..
+            }) if self.images.is_some() => Failure::failed(
+                format!("{origin}: {message}"),
+                Some("mend it, or take it out of the folder".into()),
+            ),
+            error => error.into(),
+        })?;
         let seconds = started.elapsed().as_secs_f64();
         let Some(score) = scores.first() else {
             return Err(Failure::failed(

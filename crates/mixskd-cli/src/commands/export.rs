@@ -9,7 +9,7 @@ use mixskd_models::weights::{self, Metadata};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::shared::{existing_file, not_onto_itself};
+use super::shared::{existing_file, has_ending, not_onto_itself};
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -71,7 +71,12 @@ impl Args {
             &self.weights,
             "`mixskd train` writes model.safetensors into its run directory",
         )?;
+        let ending = match self.format {
+            Format::Onnx => "onnx",
+            Format::Timm => "safetensors",
+        };
         not_onto_itself(&self.output, path)?;
+        has_ending(&self.output, "-o", ending)?;
         if self.format == Format::Timm {
             return self.timm(path);
         }

@@ -9,7 +9,7 @@ use mixskd_models::{ModelConfig, ParamStore, Strictness};
 use mixskd_train::verify_checkpoint;
 use serde_json::json;
 
-use super::shared::{existing_file, not_onto_itself};
+use super::shared::{existing_file, has_ending, not_onto_itself};
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -68,11 +68,11 @@ impl Args {
             let cause = format!("{flag}: must be {wanted}, got {value}");
             Err(Failure::usage(
                 cause,
-                "one for each channel, of pixels in 0…1, such as 0.5",
+                "one for each channel, of pixels in 0…1; those of pixels in 0…255 divided by 255",
             ))
         };
-        if let Some(mean) = self.mean.iter().find(|mean| !mean.is_finite()) {
-            return wrong("--mean", mean, "finite");
+        if let Some(mean) = self.mean.iter().find(|mean| !(0.0..=1.0).contains(*mean)) {
+            return wrong("--mean", mean, "from 0 to 1");
         }
         if let Some(std) = self
             .std
@@ -83,6 +83,7 @@ impl Args {
         }
         let names = self.class_names.as_deref().map(class_names).transpose()?;
         not_onto_itself(&self.output, path)?;
+        has_ending(&self.output, "-o", "safetensors")?;
         let state = StateDict::read(path)?;
         let own = if state.is_checkpoint() {
             verify_checkpoint(path)?;
@@ -98,6 +99,19 @@ impl Args {
             return Err(Failure::usage(cause, "say how many classes with --classes"));
         };
         model.classes = classes;
+        if let (Some(names), Some(file)) = (&names, &self.class_names)
+            && names.len() != classes
+        {
+            let cause = format!(
+                "--class-names {}: {} names for {classes} classes",
+                file.display(),
+                names.len()
+            );
+            return Err(Failure::usage(
+                cause,
+                "one name a line, in the order of the network's outputs",
+            ));
+        }
         let metadata = self.metadata(&model, names, own.as_ref());
 
         let strictness = if self.partial {

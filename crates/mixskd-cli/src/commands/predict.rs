@@ -281,7 +281,7 @@ impl Prediction {
     fn text(&self) -> String {
         let rows = self.top.iter().map(|guess| {
             let mut row = vec![
-                format!("  {}", guess.class),
+                format!("  {}", output::printable(&guess.class)),
                 format!("{:.2} %", 100.0 * guess.probability),
             ];
             if let Some(logit) = self
@@ -293,7 +293,7 @@ impl Prediction {
             }
             row
         });
-        let mut text = self.file.clone();
+        let mut text = output::printable(&self.file);
         let _ = write!(text, "\n{}", output::table(&rows.collect::<Vec<_>>()));
         text
     }

@@ -7,6 +7,7 @@ use mixskd_report::{REPORT_HTML, write_page_of};
 use mixskd_train::Observer;
 use serde_json::json;
 
+use super::shared::has_ending;
 use crate::failure::Result;
 use crate::output;
 use crate::progress::Progress;
@@ -39,6 +40,7 @@ impl Args {
             (None, [dir]) => dir.join(REPORT_HTML),
             (None, _) => PathBuf::from(REPORT_HTML),
         };
+        has_ending(&out, "--out", "html")?;
         let mut progress = Progress::new();
         for missing in write_page_of(&self.dirs, &out)? {
             progress.notice(&missing);

@@ -188,6 +188,20 @@ pub(crate) fn existing_file<'a>(path: &'a Path, hint: &str) -> Result<&'a Path> 
     Err(Failure::usage(format!("{}: {what}", path.display()), hint))
 }
 
+/// Refuses a name whose ending says that it is another kind of file than `ending`.
+pub(crate) fn has_ending(output: &Path, flag: &str, ending: &str) -> Result<()> {
+    match output.extension() {
+        Some(own) if !own.eq_ignore_ascii_case(ending) => Err(Failure::usage(
+            format!(
+                "{flag} {}: what is written is a .{ending} file",
+                output.display()
+            ),
+            format!("let its name end in .{ending}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses an output that would take the place of the file it is made from.
 pub(crate) fn not_onto_itself(output: &Path, source: &Path) -> Result<()> {
     let same = match (output.canonicalize(), source.canonicalize()) {

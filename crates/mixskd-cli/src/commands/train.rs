@@ -6,7 +6,9 @@ use clap::{ArgAction, Parser, ValueHint};
 use mixskd_data::recipe;
 use mixskd_losses::ObjectiveConfig;
 use mixskd_report::Recorder;
-use mixskd_train::{Control, Observer, Report, RunDir, TrainConfig, Trainer, method, next_free};
+use mixskd_train::{
+    Control, Observer, Report, RunDir, TrainConfig, Trainer, make_next_free, method,
+};
 use serde_json::{Value, json};
 
 use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, tell_of_data};
@@ -39,7 +41,7 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
-    /// Network, one of `mixskd models`
+    /// Network, one of `mixskd models` [default: what suits the images, cifar_resnet18 or resnet18]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Width multiplier of every layer
@@ -182,7 +184,10 @@ impl Args {
             }
             let mut progress = Progress::new();
             tell_of_data(trainer.dataset(), &mut progress);
-            let out = self.out.clone().unwrap_or_else(|| default_out(&trainer));
+            let out = match &self.out {
+                Some(out) => out.clone(),
+                None => default_out(&trainer)?,
+            };
             let run = RunDir::create(&out, trainer.config())?;
             listen(trainer.control(), Some(run.path()))?;
             Ok((trainer, Some((run, progress))))
@@ -482,17 +487,15 @@ fn command_line() -> String {
     words.join(" ")
 }
 
-/// `runs/NNN-METHOD-MODEL-DATA`.
-fn default_out(trainer: &Trainer) -> PathBuf {
+/// Makes `runs/NNN-METHOD-MODEL-DATA`.
+fn default_out(trainer: &Trainer) -> Result<PathBuf> {
     let config = trainer.config();
     let data = trainer
         .dataset()
         .name
         .replace(|c: char| !(c.is_alphanumeric() || "._-".contains(c)), "-");
-    next_free(
-        Path::new("runs"),
-        &format!("{}-{}-{data}", config.method.name(), config.model.name),
-    )
+    let stem = format!("{}-{}-{data}", config.method.name(), config.model.name);
+    Ok(make_next_free(Path::new("runs"), &stem)?)
 }
 
 #[cfg(test)]

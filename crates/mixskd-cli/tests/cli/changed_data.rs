@@ -201,13 +201,41 @@ fn folders_as_people_have_them() {
         assert!(train.stderr.contains(told), "{told}: {}", train.stderr);
     }
     let large = "train --data pets --method ce --batch 4 --set run.image_size=128 --dry-run";
-    let told = run(dir.path(), large).ok().stderr;
+    // Larger images have another network by default, which is made for them.
+    let told = run(dir.path(), large).ok();
+    assert!(
+        told.stdout.contains("name = \"resnet18\""),
+        "{}",
+        told.stdout
+    );
+    assert!(!told.stderr.contains("made for images"), "{}", told.stderr);
+    let told = run(dir.path(), &format!("{large} --model cifar_resnet18"));
+    let told = told.ok().stderr;
     for part in [
         "made for images of about 32 pixels and gets 128",
         "readme.txt",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
+    // Splits by other names, and a link to a picture that is not there.
+    let pets = dir.path().join("pets");
+    std::fs::rename(pets.join("train"), pets.join("Training")).unwrap();
+    std::fs::rename(pets.join("val"), pets.join("validation")).unwrap();
+    run(dir.path(), &format!("{TINY} --method ce --out names")).ok();
+    std::fs::create_dir(pets.join("valid")).unwrap();
+    let two = format!("{TINY} --out two");
+    run(dir.path(), &two).refused(2, "several folders that could be meant by val", "leave one");
+    std::fs::remove_dir(pets.join("valid")).unwrap();
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/nowhere.png", pets.join("validation/cat/gone.png")).unwrap();
+        let gone = format!("{TINY} --method ce --epochs 1 --out gone");
+        run(dir.path(), &gone).refused(1, "gone.png", "mixskd train --resume gone");
+        run(dir.path(), &format!("{gone}-not --skip-unreadable")).ok();
+        std::fs::remove_file(pets.join("validation/cat/gone.png")).unwrap();
+    }
+    std::fs::rename(pets.join("Training"), pets.join("train")).unwrap();
+    std::fs::rename(pets.join("validation"), pets.join("val")).unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     run(dir.path(), &format!("{TINY} --out file")).refused(
         2,

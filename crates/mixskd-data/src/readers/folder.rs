@@ -24,7 +24,7 @@ fn detect(source: &Source) -> bool {
     matches!(source, Source::Folder { dir, .. } if folders(dir).is_ok_and(|mut found| found.next().is_some()))
 }
 
-/// Reads `train/CLASS/*` with `val/CLASS/*` or `test/CLASS/*`; a single folder of classes (or a lone `train`) is split by
+/// Reads `train/CLASS/*` (or `training`) with `val/CLASS/*` (or `valid`, `validation`) or `test/CLASS/*` (or `testing`), in whatever case; a single folder of classes (or a lone `train`) is split by
 /// `val_fraction`, class by class. Classes are sorted by name; their images are those of all folders below, too. Hidden files and
 /// files that are no images are passed over.
 fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
@@ -35,12 +35,19 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "give a folder",
         ));
     };
-    let inner = dir.join("train");
-    let train_dir = if inner.is_dir() { inner } else { dir.clone() };
-    let test_dir = ["val", "test"]
-        .map(|name| dir.join(name))
-        .into_iter()
-        .find(|path| path.is_dir() && train_dir != *dir);
+    let inner = split_folder(dir, &["train", "training"])?;
+    let is_split = inner.is_some();
+    let train_dir = inner.unwrap_or_else(|| dir.clone());
+    let (val_dir, unused) = if is_split {
+        let val = split_folder(dir, &["val", "valid", "validation"])?;
+        (val, split_folder(dir, &["test", "testing"])?)
+    } else {
+        (None, None)
+    };
+    let (test_dir, unused) = match (val_dir, unused) {
+        (Some(val), unused) => (Some(val), unused),
+        (None, test) => (test, None),
+    };
     let mut others = Vec::new();
     let mut train = classes_of(&train_dir, &mut others)?;
     let mut test = match &test_dir {
@@ -76,15 +83,39 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
     }
     let mut dataset = files::assemble(dir, *recipe, train, test, skipped);
     dataset.notes.extend(passed_over(dir, &others));
-    let unused = dir.join("test");
-    if test_dir.is_some_and(|used| used != unused) && unused.is_dir() {
+    if let (Some(used), Some(unused)) = (test_dir, unused) {
+        let used = used.file_name().unwrap_or_default().to_string_lossy();
         let note = format!(
-            "{} is not read: the test images are those of val",
+            "{} is not read: the test images are those of {used}",
             unused.display()
         );
         dataset.notes.push(note);
     }
     Ok(dataset)
+}
+
+/// The folder in `dir` that is called by one of `names`, in whatever case.
+///
+/// # Errors
+/// When several are: which is meant?
+fn split_folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
+    let is_called = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        names.contains(&name.to_lowercase().as_str())
+    };
+    let mut found = folders(dir)?.filter(is_called);
+    let first = found.next();
+    match found.next() {
+        None => Ok(first),
+        Some(other) => Err(Error::layout(
+            &other,
+            format!(
+                "is one of several folders that could be meant by {}",
+                names[0]
+            ),
+            "leave one of them there",
+        )),
+    }
 }
 
 /// The images in `dir` and all folders below it, sorted; hidden ones are left out, and links to folders not followed.
@@ -171,6 +202,11 @@ fn folders(dir: &Path) -> Result<impl Iterator<Item = PathBuf>> {
     Ok(all.filter(|path| path.is_dir()))
 }
 
+/// Whether it is a link to nothing, as when a disk is not there: an image that cannot be read.
+fn is_broken(path: &Path) -> bool {
+    path.is_symlink() && !path.exists()
+}
+
 /// Whether its name is an image's.
 fn is_named_image(path: &Path) -> bool {
     let extension = path
@@ -186,7 +222,7 @@ fn images_below(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     for (path, kind) in listing(dir)? {
         if kind.is_dir() {
             folders.push(path);
-        } else if is_named_image(&path) && (kind.is_file() || path.is_file()) {
+        } else if is_named_image(&path) && (kind.is_file() || path.is_file() || is_broken(&path)) {
             images.push(path);
         } else {
             others.push(path);

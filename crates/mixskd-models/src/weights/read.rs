@@ -152,7 +152,12 @@ fn strings(path: &Path, bytes: &[u8]) -> Result<Option<BTreeMap<String, String>>
 pub fn build_from_file(path: &Path, device: &Device) -> Result<(Box<dyn Backbone>, Metadata)> {
     let (tensors, metadata) = load(path)?;
     // The network may be far larger than the file that names it: no memory is taken before the tensors are known to be there.
-    let report = compare_shapes(&metadata.model.shapes()?, &tensors);
+    let shapes = metadata.model.shapes().map_err(|error| Error::Format {
+        path: path.into(),
+        message: format!("names a network that cannot be made: {error}"),
+        hint: "take another file, or the version of mixskd that wrote it",
+    })?;
+    let report = compare_shapes(&shapes, &tensors);
     if !report.is_exact() {
         return Err(Error::Weights {
             source_name: path.display().to_string(),
