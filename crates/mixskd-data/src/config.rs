@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::nearest::did_you_mean;
 use crate::readers::{self, Source};
 use crate::recipe::{recipe, recipes};
-use crate::{AugmentConfig, Dataset, Error, Result};
+use crate::{AugmentConfig, Balance, Dataset, Error, Result};
 
 /// Which of CIFAR-100's two labels is the class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +51,11 @@ pub struct DataConfig {
     pub seed: u64,
     /// Random horizontal flip of training images. Not set: on for image folders, CIFAR and Fashion-MNIST, off for MNIST and IDX files of no known name.
     pub flip: Option<bool>,
-    /// Whether an epoch takes as many training images of every class: those of small classes several times, each time augmented otherwise, and of large
-    /// classes others in every epoch. Its length stays the number of training images. Without it, every image is taken once.
-    pub balanced: bool,
+    /// How far an epoch makes up for classes of unequal numbers: 0 takes every training image once, 1 every class as often, 0.5 classes by the square root of
+    /// their numbers. Images of small classes are then taken several times, each time augmented otherwise; an epoch stays as long.
+    pub balance: f64,
+    /// Epochs at the beginning in which every image is taken once all the same.
+    pub balance_after: u64,
     /// Whether training images are cropped at random. Sets whose images all have one size of at most 96 pixels: after padding by 2 pixels (inputs below 32) or
     /// an eighth of the side; others: a box of 8 to 100 % of the area, resized. Without it they are prepared as those of evaluation are.
     pub crop: bool,
@@ -72,7 +74,8 @@ impl Default for DataConfig {
             skip_unreadable: false,
             seed: 0,
             flip: None,
-            balanced: false,
+            balance: 0.0,
+            balance_after: 0,
             crop: true,
             augment: Vec::new(),
         }
@@ -94,6 +97,14 @@ pub fn data_root() -> PathBuf {
 }
 
 impl DataConfig {
+    /// How a training loader balances classes.
+    pub fn balance(&self) -> Balance {
+        Balance {
+            strength: self.balance,
+            after: self.balance_after,
+        }
+    }
+
     /// Opens the data set, with known names looked up in [`data_root`].
     ///
     /// # Errors
@@ -108,6 +119,10 @@ impl DataConfig {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_in(&self, root: &Path) -> Result<Dataset> {
+        if !(0.0..=1.0).contains(&self.balance) {
+            let message = format!("must lie between 0 and 1, got {}", self.balance);
+            return Err(Error::config("balance", message, "for example 0.5"));
+        }
         if let Some(fraction) = self.val_fraction
             && !(fraction > 0.0 && fraction < 1.0)
         {

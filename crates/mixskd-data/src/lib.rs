@@ -70,7 +70,7 @@ pub use decode::{EXTENSIONS, read_image};
 pub use error::{Error, Result};
 pub use fetch::{FetchEvent, fetch};
 pub use image::{Image, ImageView};
-pub use loader::{Batch, Epoch, Loader, LoaderConfig, Shard, WindowBatch, Windows};
+pub use loader::{Balance, Batch, Epoch, Loader, LoaderConfig, Shard, WindowBatch, Windows};
 pub use nearest::did_you_mean;
 pub use pairs::{LambdaPer, PairSampler, Pairs};
 pub use readers::{image_files, test_images};

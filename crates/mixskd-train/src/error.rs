@@ -225,7 +225,7 @@ impl Error {
         let (place, message, hint) = match self {
             Self::Data(mixskd_data::Error::Config { key, message, hint }) => {
                 let (section, option) = key.split_once('.').unwrap_or((&key, ""));
-                if !["val_fraction", "labels", "augment", "flip"].contains(&section) {
+                if !["val_fraction", "labels", "augment", "flip", "balance"].contains(&section) {
                     return Self::Data(mixskd_data::Error::Config { key, message, hint });
                 }
                 let message = match option {

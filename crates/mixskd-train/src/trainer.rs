@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use mixskd_data::{BatchNeeds, Dataset, Identity, Loader, LoaderConfig, Shard, recipe};
+use mixskd_data::{Balance, BatchNeeds, Dataset, Identity, Loader, LoaderConfig, Shard, recipe};
 use mixskd_models::{ModelConfig, ParamStore};
 use serde::{Deserialize, Serialize};
 
@@ -189,7 +189,7 @@ impl Trainer {
             batch: config.run.batch,
             needs,
             shuffle: true,
-            balanced: config.data.balanced,
+            balance: config.data.balance(),
             drop_last: true,
             seed,
             prefetch: config.run.prefetch,
@@ -202,7 +202,7 @@ impl Trainer {
             batch: config.run.eval_batch.min(dataset.test.len()),
             needs: BatchNeeds::Anchors,
             shuffle: false,
-            balanced: false,
+            balance: Balance::default(),
             drop_last: false,
             shard: Shard::default(),
             ..train.clone()

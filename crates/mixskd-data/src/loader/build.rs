@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::order::{Anchors, Order, by_class};
-use super::{Batch, LoaderConfig, Shard, WindowBatch};
+use super::{Balance, Batch, LoaderConfig, Shard, WindowBatch};
 use crate::companions::Companions;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Pipeline, Result, Samples};
@@ -51,7 +51,7 @@ impl Builder {
         };
         Ok(Self {
             companions: Companions::new(config.needs, samples.as_ref(), config.seed),
-            classes: if config.balanced {
+            classes: if config.balance.strength > 0.0 {
                 by_class(samples.as_ref())
             } else {
                 Vec::new()
@@ -79,8 +79,9 @@ impl Builder {
     pub(super) fn order(&self, epoch: u64) -> Order {
         let mut rng = stream(self.config.seed, epoch, 0, Purpose::Shuffle);
         let len = self.samples.len();
-        if self.config.balanced {
-            Order::balanced(&self.classes, &mut rng)
+        let Balance { strength, after } = self.config.balance;
+        if strength > 0.0 && epoch >= after {
+            Order::balanced(&self.classes, strength, &mut rng)
         } else if self.config.shuffle {
             Order::shuffled(len, &mut rng)
         } else {

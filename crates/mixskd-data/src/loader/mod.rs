@@ -17,7 +17,7 @@ use crate::{BatchNeeds, Error, Pipeline, Result, Samples};
 use build::Builder;
 
 /// How batches are made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderConfig {
     /// Images in a batch; what `needs` asks for comes on top.
@@ -26,9 +26,8 @@ pub struct LoaderConfig {
     pub needs: BatchNeeds,
     /// Draw a new order each epoch.
     pub shuffle: bool,
-    /// Take as many images of every class in an epoch, whatever their numbers are, in a new order each time: those of small classes several times, each time
-    /// augmented otherwise, and of large ones others in every epoch.
-    pub balanced: bool,
+    /// How often the images of small classes are taken beside those of large ones.
+    pub balance: Balance,
     /// Leave out the last batch when it is not full.
     pub drop_last: bool,
     /// Seed of order and augmentation.
@@ -37,6 +36,18 @@ pub struct LoaderConfig {
     pub prefetch: usize,
     /// Which of an epoch's batches this loader makes.
     pub shard: Shard,
+}
+
+/// How far an epoch makes up for classes of unequal numbers. It takes as many images as there are; a class's share of them is by its number of images to the power
+/// of `1 − strength` (Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, ICLR 2020). Images of small classes are taken several times,
+/// each time augmented otherwise, and of large ones others in every epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Balance {
+    /// From 0, every image once, to 1, every class as often.
+    pub strength: f64,
+    /// Epochs before it, in which every image is taken once.
+    pub after: u64,
 }
 
 /// The part of an epoch that one of several processes takes: of every `world` batches the one at `rank`, so that step s is batch
@@ -74,7 +85,7 @@ impl Default for LoaderConfig {
             batch: 64,
             needs: BatchNeeds::Anchors,
             shuffle: true,
-            balanced: false,
+            balance: Balance::default(),
             drop_last: true,
             seed: 0,
             prefetch: 4,

@@ -38,12 +38,18 @@ impl Order {
         order
     }
 
-    /// As many places as there are samples, and as many of them for each of `classes` as for any other, but for a remainder that is drawn. A class of
-    /// fewer samples has each of them again, none more than once more than another; of a class of more, others are left out in every epoch.
-    pub(super) fn balanced(classes: &[Vec<u32>], rng: &mut ChaCha8Rng) -> Self {
+    /// As many places as there are samples, each of `classes` having a share of them by its number of samples to the power of `1 − strength`: with 1 as many as
+    /// any other. A class of more places than samples has each of them again, none more than once more than another; of a class of fewer, others are left out in
+    /// every epoch. What is left after rounding down goes to classes that are drawn.
+    pub(super) fn balanced(classes: &[Vec<u32>], strength: f64, rng: &mut ChaCha8Rng) -> Self {
         let len: usize = classes.iter().map(Vec::len).sum();
-        let mut places = vec![len / classes.len().max(1); classes.len()];
-        for class in index::sample(rng, classes.len(), len % classes.len().max(1)) {
+        let weight = |class: &Vec<u32>| (class.len() as f64).powf(1.0 - strength);
+        let all: f64 = classes.iter().map(weight).sum();
+        // A hair more, so that what is a whole number is not rounded below it.
+        let share = |class| (len as f64 * weight(class) / all + 1e-9).floor() as usize;
+        let mut places: Vec<usize> = classes.iter().map(share).collect();
+        let left = len.saturating_sub(places.iter().sum());
+        for class in index::sample(rng, classes.len(), left.min(classes.len())) {
             places[class] += 1;
         }
         let mut drawn = Vec::with_capacity(len);
@@ -125,7 +131,7 @@ mod tests {
         let classes = [(0..20).collect(), vec![20, 21, 22], vec![23]];
         let mut left_out = [false; 20];
         for epoch in 0..20 {
-            let order = Order::balanced(&classes, &mut rng(epoch));
+            let order = Order::balanced(&classes, 1.0, &mut rng(epoch));
             assert_eq!(order.samples.len(), 24);
             let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
             for &sample in &order.samples {
@@ -152,7 +158,7 @@ mod tests {
             assert!(order.samples[..8].iter().any(|&s| s >= 20));
             assert_ne!(
                 order.samples,
-                Order::balanced(&classes, &mut rng(epoch + 1)).samples
+                Order::balanced(&classes, 1.0, &mut rng(epoch + 1)).samples
             );
         }
         // No image of a large class is left out for ever, or never.
@@ -164,11 +170,25 @@ mod tests {
         // 5 places for two classes.
         let classes = [vec![0, 1, 2], vec![3, 4]];
         let first = |epoch| {
-            let order = Order::balanced(&classes, &mut rng(epoch));
+            let order = Order::balanced(&classes, 1.0, &mut rng(epoch));
             order.samples.iter().filter(|&&s| s < 3).count()
         };
         let counts: Vec<_> = (0..20).map(first).collect();
         assert!(counts.contains(&2) && counts.contains(&3), "{counts:?}");
+    }
+
+    #[test]
+    fn between_the_two_lies_the_square_root() {
+        // 4 : 1 by number, 2 : 1 by their square roots: of 125 places 83 or 84.
+        let classes = [(0..100).collect(), (100..125).collect()];
+        let of_first = |strength| {
+            let order = Order::balanced(&classes, strength, &mut rng(0));
+            assert_eq!(order.samples.len(), 125);
+            order.samples.iter().filter(|&&s| s < 100).count()
+        };
+        assert_eq!(of_first(0.0), 100);
+        assert!((83..=84).contains(&of_first(0.5)));
+        assert!((62..=63).contains(&of_first(1.0)));
     }
 
     #[test]

@@ -101,7 +101,10 @@ fn a_balanced_epoch_shows_small_classes_again_and_augmented_otherwise() {
     let samples = Arc::new(PackedSamples::new((8, 8, 3), pixels, labels, "memory").unwrap());
     let loader = |prefetch, needs, shard| {
         let config = LoaderConfig {
-            balanced: true,
+            balance: Balance {
+                strength: 1.0,
+                after: 0,
+            },
             needs,
             shard,
             ..config(6, prefetch)
@@ -501,7 +504,10 @@ fn windows_say_what_batches_show() {
         let config = LoaderConfig {
             batch: 4,
             needs,
-            balanced,
+            balance: Balance {
+                strength: f64::from(u8::from(balanced)),
+                after: 2,
+            },
             seed: 3,
             ..LoaderConfig::default()
         };
