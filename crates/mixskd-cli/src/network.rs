@@ -13,7 +13,7 @@ use crate::output;
 /// The GPU where there is one, else the CPU, with a word where a build for GPUs finds none.
 pub(crate) fn device() -> Result<Device> {
     let kind = DeviceKind::Auto;
-    if let Some(notice) = kind.fallback_notice() {
+    if let Some(notice) = kind.fallback_notice(0) {
         output::say(format_args!("note: {notice}"));
     }
     Ok(kind.open()?)

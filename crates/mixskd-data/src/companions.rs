@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::Samples;
-use crate::loader::order::Anchors;
+use crate::loader::order::{Anchors, by_class};
 use crate::rng::{Purpose, stream};
 
 /// What a training method needs of a batch.
@@ -50,13 +50,10 @@ pub(crate) struct Companions {
 
 impl Companions {
     pub(crate) fn new(needs: BatchNeeds, samples: &dyn Samples, seed: u64) -> Self {
-        let mut classes: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        if matches!(needs, BatchNeeds::SameClass(_)) {
-            for at in 0..samples.len() {
-                let class = samples.label(at);
-                classes.entry(class).or_default().push(at as u32);
-            }
-        }
+        let classes = match needs {
+            BatchNeeds::SameClass(_) => by_class(samples),
+            _ => BTreeMap::new(),
+        };
         Self {
             needs,
             classes,

@@ -119,10 +119,7 @@ impl DataConfig {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_in(&self, root: &Path) -> Result<Dataset> {
-        if !(0.0..=1.0).contains(&self.balance) {
-            let message = format!("must lie between 0 and 1, got {}", self.balance);
-            return Err(Error::config("balance", message, "for example 0.5"));
-        }
+        self.balance().check()?;
         if let Some(fraction) = self.val_fraction
             && !(fraction > 0.0 && fraction < 1.0)
         {

@@ -100,7 +100,7 @@ impl TrainerBuilder {
         }
     }
 
-    /// Trains on `dataset`, whatever `data.source` says. Its augmentation is its own, too: `data.augment`, `data.flip` and `data.crop` are not read.
+    /// Trains on `dataset`, whatever `data.source` says. Its augmentation is its own, too: `data.augment`, `data.flip` and `data.crop` are not read; `data.balance` is.
     #[must_use]
     pub fn dataset(mut self, dataset: Dataset) -> Self {
         self.dataset = Some(dataset);

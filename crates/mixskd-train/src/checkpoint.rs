@@ -172,7 +172,7 @@ impl Checkpoint {
         };
         let format = signature.format;
         if ![2, FORMAT].contains(&format) {
-            let message = format!("has layout {format}; this version reads layout {FORMAT}");
+            let message = format!("has layout {format}; this version reads layouts 2 and {FORMAT}");
             return Err(of_another_version(message));
         }
         let parsed = serde_json::from_str::<Header>(header);

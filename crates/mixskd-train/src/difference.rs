@@ -30,7 +30,11 @@ pub(crate) fn settings(config: &TrainConfig) -> Result<BTreeMap<String, String>>
         let is_how = key.starts_with("distribution.") || key.starts_with("run.cuda_");
         !is_how && !HARMLESS.contains(&key.as_str())
     };
-    Ok(flat(config)?.into_iter().filter(counts).collect())
+    let mut settings: BTreeMap<_, _> = flat(config)?.into_iter().filter(counts).collect();
+    // Without a value of its own it is one that suits the data.
+    let flip = settings.entry("data.flip".into());
+    flip.or_insert_with(|| "nothing".into());
+    Ok(settings)
 }
 
 /// All that differs between two sets of [`settings`]. A key that only one has is another version's, or another method's, which is told by its name.
@@ -58,8 +62,11 @@ pub(crate) fn in_results(
 ) -> Result<Option<Difference>> {
     let has_weights = |config: &TrainConfig| config.init.weights.is_some();
     let is_start = has_weights(one) != has_weights(other);
+    // A network that is left to the data is whichever it comes to be.
+    let is_left = one.model.is_auto() || other.model.is_auto();
     first(one, other, |key| {
-        let counts = !HARMLESS.contains(&key) && !let_be.contains(&key);
+        let is_open = is_left && key == "model.name";
+        let counts = !HARMLESS.contains(&key) && !let_be.contains(&key) && !is_open;
         counts || (is_start && key == "init.weights")
     })
 }

@@ -78,8 +78,10 @@ impl Trainer {
                 && let Some(batch) = self.next(&mut ahead, &mut batches, 0)?
             {
                 let go_on = seconds.len() + 1 < count;
-                self.begin(&batch, 0.0, &mut ahead, &mut batches, go_on)?;
-                self.step(&batch, 0.0, true, &mut || batches.fetch())?;
+                // A step that is launched ahead is known by its rate, too.
+                let lr = self.schedule.lr(0, batch.step / self.place().world);
+                self.begin(&batch, lr, &mut ahead, &mut batches, go_on)?;
+                self.step(&batch, lr, true, &mut || batches.fetch())?;
                 taken += 1;
                 // The first step of an epoch waits for the loader to begin.
                 if taken > warm_up && (!first || in_epoch == 1) {

@@ -350,8 +350,19 @@ impl RunDir {
         Ok(aside)
     }
 
-    /// Takes the result of a run away that goes on from before its end.
-    pub(crate) fn withdraw_report(&self) -> Result<()> {
+    /// Before the first step: what was left to the data is settled in the configuration, and the result of a run that goes on from before its end is no
+    /// longer one.
+    pub(crate) fn settle_beginning(&self, config: &TrainConfig, epochs_done: usize) -> Result<()> {
+        if !self.is_held() {
+            return Ok(());
+        }
+        let noted = TrainConfig::from_file(&self.path.join("config.toml"))?;
+        if noted.model.is_auto() {
+            self.set_config(config)?;
+        }
+        if epochs_done >= config.run.epochs {
+            return Ok(());
+        }
         let path = self.path.join(REPORT);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -458,7 +469,7 @@ pub(crate) fn is_occupied(dir: &Path) -> bool {
 }
 
 /// Names of what lies in a directory; none where it cannot be read.
-fn names_in(dir: &Path) -> Vec<String> {
+pub(crate) fn names_in(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -487,42 +498,6 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
             source,
         }),
     }
-}
-
-/// Makes `root/NNN-STEM`, empty, with the first free number. Of several processes that ask at once each gets one of its own.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_next_free(root: &Path, stem: &str) -> Result<PathBuf> {
-    std::fs::create_dir_all(root).map_err(Error::file(root, "create"))?;
-    loop {
-        let path = next_free(root, stem);
-        match std::fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::file(&path, "create")(error)),
-        }
-    }
-}
-
-/// `root/NNN-STEM` with the first free number.
-pub fn next_free(root: &Path, stem: &str) -> PathBuf {
-    let taken = std::fs::read_dir(root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()?
-                .split('-')
-                .next()?
-                .parse::<u32>()
-                .ok()
-        })
-        .max()
-        .unwrap_or(0);
-    root.join(format!("{:03}-{stem}", taken + 1))
 }
 
 #[cfg(test)]

@@ -17,19 +17,24 @@ use crate::step::Broken;
 use crate::trainer::{Trainer, not_finite};
 use crate::{Error, Observer, Result, RunDir, TrainConfig};
 
+/// What several processes remember of an image has to be one's alone in an epoch.
+pub(crate) fn not_balanced(method: &str) -> Error {
+    Error::Config {
+        place: "data.balance".into(),
+        message: format!(
+            "{method} remembers what it said of each image, and of several processes each would say something else of an image that is taken again"
+        ),
+        hint: Some("train it in one process, or with data.balance = 0".into()),
+    }
+}
+
 const OTHER_DATA: &str = "put it back as it was, name the place where it lies with --data, or begin a new run with another --out";
 
 impl Trainer {
     /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of
     /// this size: lines for the user.
     pub fn start_notices(&self) -> Vec<String> {
-        let mut notices: Vec<_> = self
-            .config
-            .run
-            .device
-            .fallback_notice()
-            .into_iter()
-            .collect();
+        let mut notices: Vec<_> = self.device_notice().into_iter().collect();
         if let Ok(Some(start)) = &self.start {
             let data = &self.dataset;
             notices.push(start.to_string());
@@ -53,6 +58,26 @@ impl Trainer {
             hint: error.hint(),
         };
         std::mem::replace(&mut self.start, Err(again)).map(drop)
+    }
+
+    /// Tells what there is to know before the first step. Whoever begins a run needs the weights that it starts from.
+    pub(crate) fn tell_beginning(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let notices = if self.progress == Progress::default() {
+            self.require_start()?;
+            self.start_notices()
+        } else {
+            self.device_notice().into_iter().collect()
+        };
+        for text in notices {
+            observer.notice(&text);
+        }
+        Ok(())
+    }
+
+    /// Why a GPU is not used that might be.
+    pub(crate) fn device_notice(&self) -> Option<String> {
+        let device = self.config.run.device;
+        device.fallback_notice(self.place().local_rank)
     }
 
     /// Networks for small images leave large ones their size for a whole stage, which takes long and serves nobody.
@@ -96,9 +121,6 @@ impl Trainer {
                     observer.notice(&change);
                 }
                 self.take_up(checkpoint)?;
-                if self.progress.epochs_done < self.config.run.epochs {
-                    run.withdraw_report()?;
-                }
             }
             None if run.has_results() => {
                 self.require_start()?;
@@ -186,11 +208,8 @@ impl Trainer {
             );
         }
         // What changes no result may change, and what was left to the data is resolved.
-        let mut resolved = vec!["run.image_size", "distribution.processes"];
+        let resolved = ["run.image_size", "distribution.processes"];
         let noted = TrainConfig::from_file(&run.path().join("config.toml"))?;
-        if noted.model.is_auto() {
-            resolved.push("model.name");
-        }
         match difference::in_results(&noted, &self.config, &resolved)? {
             Some(found) => refuse(
                 format!(
@@ -246,10 +265,8 @@ impl Trainer {
                 "the ways of cuDNN that this run was begun with are not of this device or version: others are chosen, which round otherwise".into(),
             );
         }
-        // One of an earlier version does not say.
-        if checkpoint.start_sha256.is_some() {
-            self.start_sha256 = checkpoint.start_sha256;
-        }
+        // One of an earlier version does not say, and the file may be another one by now.
+        self.start_sha256 = checkpoint.start_sha256;
         self.progress = checkpoint.progress;
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::init;
 use crate::method::{Method, MethodInputs, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
+use crate::state::not_balanced;
 use crate::step::{Broken, Outcome, Updater};
 use crate::to_host::ToHost;
 use crate::{
@@ -167,6 +168,9 @@ impl Trainer {
         let maker = Maker::new(&config, parts.method)?;
         let needs = maker.needs(&config)?;
         let method = maker.build(&inputs)?;
+        if place.world > 1 && config.data.balance > 0.0 && !method.state()?.is_empty() {
+            return Err(not_balanced(config.method_name()));
+        }
         let body = init::body(&store, method.backbone());
         if config.init.freeze_backbone {
             for name in &body {
@@ -326,6 +330,7 @@ impl Trainer {
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);
         let mut records = self.group.firsts(records)?;
+        run.settle_beginning(&self.config, self.progress.epochs_done)?;
         let steps = self.steps_per_epoch();
         observer.started(&RunStart {
             dir: run.path(),
@@ -336,12 +341,7 @@ impl Trainer {
             batch: world * self.config.run.batch,
             input: self.config.run.image_size,
         });
-        if self.progress == Progress::default() {
-            self.require_start()?;
-            for text in self.start_notices() {
-                observer.notice(&text);
-            }
-        }
+        self.tell_beginning(observer)?;
         let mut cadence = Cadence::new(self.config.run.checkpoint_every);
         for epoch in self.progress.epochs_done..self.config.run.epochs {
             let (before, started) = (self.progress.elapsed(), Instant::now());

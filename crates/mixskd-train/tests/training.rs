@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Notices, begin, config, timeless, train, weights, write_set};
-use mixskd_train::{Error, Observer, RunDir, TestEvent, TrainConfig, Trainer, method};
+use mixskd_train::{
+    Control, Error, Observer, RunDir, StepEvent, TestEvent, TrainConfig, Trainer, method,
+};
 
 #[test]
 fn every_method_learns() {
@@ -102,10 +104,14 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
     let mut trainer = Trainer::new(&config).unwrap();
     let mut heard = Notices(Vec::new());
     trainer.resume(&run, &mut heard).unwrap();
-    // It is not thrown away, and the run is no longer finished.
+    // It is not thrown away, nor is the result before the run goes on.
     let damaged = out.join("checkpoints/epoch-0003.safetensors.damaged");
     assert!(std::fs::read(damaged).unwrap() == whole[..whole.len() / 2]);
-    assert!(!out.join("report.json").exists());
+    assert!(out.join("report.json").exists());
+    let mut stop = StopAtOnce(trainer.control(), out.join("report.json"));
+    let stopped = trainer.run(&run, &mut stop).unwrap_err();
+    assert!(matches!(stopped, Error::Stopped { .. }), "{stopped}");
+    trainer.control().reset();
     trainer.run(&run, &mut heard).unwrap();
     assert!(
         heard.0.iter().any(|text| text.contains("epoch-0003")),
@@ -113,6 +119,16 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
         heard.0
     );
     assert_eq!(weights(&out), expected);
+}
+
+/// Stops a run after its first step, by when the result of an end that is yet to come is not there.
+struct StopAtOnce(Control, std::path::PathBuf);
+
+impl Observer for StopAtOnce {
+    fn step(&mut self, _: &StepEvent) {
+        assert!(!self.1.exists());
+        self.0.stop();
+    }
 }
 
 #[test]

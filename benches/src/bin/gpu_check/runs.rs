@@ -411,6 +411,19 @@ pub(crate) fn run(options: &Options, table: &mut Table) {
         ),
         (Err(error), _) | (_, Err(error)) => table.broken("run", name, &error),
     }
+    let name = "a plan, its steps launched as training's are";
+    let planned = guarded(|| {
+        let _on_gpu = OnGpu::new(&Device::Cpu);
+        let trainer = Trainer::new(&runner.config(&with(&[]), true)?)?;
+        Ok(trainer.plan()?.seconds_per_step)
+    });
+    match planned {
+        Ok(seconds) => {
+            let value = format!("{:.2} ms a step", 1e3 * seconds);
+            table.fact("run", name, value, seconds > 0.0 && seconds.is_finite());
+        }
+        Err(error) => table.broken("run", name, &error),
+    }
     if !options.emulate {
         let name = "mixskd: its step with branches beside the backbone";
         table.fact("run", name, "captured as a graph".into(), has_branches);

@@ -8,7 +8,7 @@ use mixskd_analyze::{
     ANALYSIS_HTML, ANALYSIS_JSON, Analysis, AnalyzeConfig, Classifier, Measure, Step, analyze,
     summary,
 };
-use mixskd_train::{Observer, TrainConfig, next_free};
+use mixskd_train::{Observer, TrainConfig, make_next_free};
 
 use super::shared::{DataArgs, ThreadArgs, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
@@ -173,7 +173,10 @@ impl Args {
             let model = networks
                 .first()
                 .map_or("network", |n| n.metadata.model.name.as_str());
-            return Ok(next_free(Path::new("runs"), &format!("analysis-{model}")));
+            return Ok(make_next_free(
+                Path::new("runs"),
+                &format!("analysis-{model}"),
+            )?);
         };
         let taken = match std::fs::read_dir(out) {
             Ok(mut entries) => entries.next().is_some(),

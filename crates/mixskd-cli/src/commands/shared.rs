@@ -1,5 +1,6 @@
 //! Flags that several commands have.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -190,8 +191,30 @@ pub(crate) fn existing_file<'a>(path: &'a Path, hint: &str) -> Result<&'a Path> 
 
 /// Refuses a name whose ending says that it is another kind of file than `ending`.
 pub(crate) fn has_ending(output: &Path, flag: &str, ending: &str) -> Result<()> {
+    const KINDS: [&str; 16] = [
+        "bin",
+        "bmp",
+        "csv",
+        "gif",
+        "html",
+        "jpeg",
+        "jpg",
+        "json",
+        "jsonl",
+        "onnx",
+        "png",
+        "pt",
+        "pth",
+        "safetensors",
+        "svg",
+        "toml",
+    ];
+    let is_another = |own: &OsStr| {
+        let is = |kind: &str| own.eq_ignore_ascii_case(kind);
+        !is(ending) && KINDS.iter().any(|kind| is(kind))
+    };
     match output.extension() {
-        Some(own) if !own.eq_ignore_ascii_case(ending) => Err(Failure::usage(
+        Some(own) if is_another(own) => Err(Failure::usage(
             format!(
                 "{flag} {}: what is written is a .{ending} file",
                 output.display()

@@ -222,10 +222,10 @@ fn folders_as_people_have_them() {
     std::fs::rename(pets.join("train"), pets.join("Training")).unwrap();
     std::fs::rename(pets.join("val"), pets.join("validation")).unwrap();
     run(dir.path(), &format!("{TINY} --method ce --out names")).ok();
-    std::fs::create_dir(pets.join("valid")).unwrap();
+    std::fs::create_dir_all(pets.join("valid/cat")).unwrap();
     let two = format!("{TINY} --out two");
     run(dir.path(), &two).refused(2, "several folders that could be meant by val", "leave one");
-    std::fs::remove_dir(pets.join("valid")).unwrap();
+    std::fs::remove_dir_all(pets.join("valid")).unwrap();
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink("/nowhere.png", pets.join("validation/cat/gone.png")).unwrap();

@@ -52,7 +52,7 @@ impl Builder {
         Ok(Self {
             companions: Companions::new(config.needs, samples.as_ref(), config.seed),
             classes: if config.balance.strength > 0.0 {
-                by_class(samples.as_ref())
+                by_class(samples.as_ref()).into_values().collect()
             } else {
                 Vec::new()
             },

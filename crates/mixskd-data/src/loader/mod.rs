@@ -50,6 +50,20 @@ pub struct Balance {
     pub after: u64,
 }
 
+impl Balance {
+    /// Checks the strength.
+    ///
+    /// # Errors
+    /// When it is not between 0 and 1.
+    pub(crate) fn check(self) -> Result<()> {
+        if (0.0..=1.0).contains(&self.strength) {
+            return Ok(());
+        }
+        let message = format!("must lie between 0 and 1, got {}", self.strength);
+        Err(Error::config("balance", message, "for example 0.5"))
+    }
+}
+
 /// The part of an epoch that one of several processes takes: of every `world` batches the one at `rank`, so that step s is batch
 /// `s·world + rank` of the epoch. With `drop_last`, batches at the end that do not go round are left out, and every rank has as many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +166,7 @@ impl Loader {
                 "ask for fewer views or companions, or a smaller batch",
             ));
         }
+        config.balance.check()?;
         if len == 0 {
             return Err(Error::config(
                 "data",

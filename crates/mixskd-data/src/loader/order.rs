@@ -103,7 +103,7 @@ impl Anchors<'_> {
 }
 
 /// The samples of each class that has any, in their order.
-pub(super) fn by_class(samples: &dyn Samples) -> Vec<Vec<u32>> {
+pub(crate) fn by_class(samples: &dyn Samples) -> BTreeMap<u32, Vec<u32>> {
     let mut classes: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for at in 0..samples.len() {
         classes
@@ -111,7 +111,7 @@ pub(super) fn by_class(samples: &dyn Samples) -> Vec<Vec<u32>> {
             .or_default()
             .push(at as u32);
     }
-    classes.into_values().collect()
+    classes
 }
 
 #[cfg(test)]

@@ -35,14 +35,20 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "give a folder",
         ));
     };
-    let inner = split_folder(dir, &["train", "training"])?;
-    let is_split = inner.is_some();
-    let train_dir = inner.unwrap_or_else(|| dir.clone());
-    let (val_dir, unused) = if is_split {
-        let val = split_folder(dir, &["val", "valid", "validation"])?;
-        (val, split_folder(dir, &["test", "testing"])?)
-    } else {
-        (None, None)
+    let (val_dir, unused) = (
+        split_folder(dir, &["val", "valid", "validation"])?,
+        split_folder(dir, &["test", "testing"])?,
+    );
+    let inner = match split_folder(dir, &["train", "training"])? {
+        // By another name it may be a class, unless there is something to test on beside it.
+        Some(path) if path.ends_with("train") || val_dir.is_some() || unused.is_some() => {
+            Some(path)
+        }
+        _ => None,
+    };
+    let (train_dir, val_dir, unused) = match inner {
+        Some(inner) => (inner, val_dir, unused),
+        None => (dir.clone(), None, None),
     };
     let (test_dir, unused) = match (val_dir, unused) {
         (Some(val), unused) => (Some(val), unused),
@@ -94,14 +100,19 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// The folder in `dir` that is called by one of `names`, in whatever case.
+/// The folder in `dir` called by the first of `names`; without one, that with folders in it which is called by any of them, in whatever case.
 ///
 /// # Errors
 /// When several are: which is meant?
 fn split_folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
+    let usual = dir.join(names[0]);
+    if usual.is_dir() {
+        return Ok(Some(usual));
+    }
     let is_called = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        names.contains(&name.to_lowercase().as_str())
+        let holds_classes = || folders(path).is_ok_and(|mut inner| inner.next().is_some());
+        names.contains(&name.to_lowercase().as_str()) && holds_classes()
     };
     let mut found = folders(dir)?.filter(is_called);
     let first = found.next();

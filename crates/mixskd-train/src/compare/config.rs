@@ -159,8 +159,10 @@ impl CompareConfig {
             }
             _ => false,
         };
+        let is_left = self.settings.model.is_auto() || more.settings.model.is_auto();
         let counts = |key: &str| {
-            key != "data.source"
+            !(is_left && key == "model.name")
+                && key != "data.source"
                 && key != "run.seed"
                 && !key.starts_with("method.")
                 && !(moved && key == "init.weights")

@@ -130,7 +130,10 @@ pub(super) fn same_beginning(run: &Report, other: &Report) -> Result<()> {
     if images.difference(others).is_some() {
         return refuse("is a run of other classes or images of the same name than");
     }
-    if run.start_sha256 != other.start_sha256 {
+    let starts = (&run.start_sha256, &other.start_sha256);
+    if let (Some(own), Some(theirs)) = starts
+        && own != theirs
+    {
         return refuse("began with other weights than");
     }
     Ok(())

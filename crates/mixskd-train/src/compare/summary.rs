@@ -152,6 +152,7 @@ impl Summary {
         if let Some(run) = done.first() {
             self.data.clone_from(&run.report.data);
             self.classes = run.report.classes;
+            self.model.clone_from(&run.report.model);
         }
         self.equal_epochs = rows(config, done);
         self.runs = records(config, done);

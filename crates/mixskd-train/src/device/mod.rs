@@ -39,11 +39,11 @@ pub(crate) fn describe_gpu() -> String {
 
 impl DeviceKind {
     /// Why [`Self::Auto`] takes the CPU in a build that could take a GPU: a line for the user. `None` where it takes one, was not asked for, or the build knows no GPUs.
-    pub fn fallback_notice(self) -> Option<String> {
+    pub fn fallback_notice(self, ordinal: usize) -> Option<String> {
         if self != Self::Auto || !cfg!(feature = "cuda") {
             return None;
         }
-        let error = gpu::open(0).err()?;
+        let error = gpu::open(ordinal).err()?;
         Some(format!(
             "no GPU is used, by run.device = \"auto\": {}",
             error.cause()

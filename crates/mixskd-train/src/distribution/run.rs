@@ -54,11 +54,16 @@ impl Trainer {
     /// What has to be the same for all processes, a line each.
     fn description(&self) -> Result<String> {
         let data = self.identity();
-        let device = if self.device.is_cpu() { "CPU" } else { "GPU" };
+        // On a GPU the host's instructions change no bit.
+        let device = if self.device.is_cpu() {
+            let set = mixskd_kernels::instruction_set();
+            format!("CPU\ninstruction set: {set}")
+        } else {
+            "GPU".into()
+        };
         Ok(format!(
-            "version: {}\ndevice: {device}\ninstruction set: {}\nclasses: {}\nimages: {}\n{}",
+            "version: {}\ndevice: {device}\nclasses: {}\nimages: {}\n{}",
             env!("CARGO_PKG_VERSION"),
-            mixskd_kernels::instruction_set(),
             data.names,
             data.images,
             self.config.to_toml()?

@@ -45,6 +45,44 @@ fn a_folder_splits_by_class_with_its_seed() {
 }
 
 #[test]
+fn splits_are_found_by_other_names_and_classes_are_not_taken_for_them() {
+    let fill = |names: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            for n in 0..4 {
+                picture(&dir.path().join(name).join(format!("{n}.png")), 8, 8);
+            }
+        }
+        dir
+    };
+    for (train, test) in [("train", "valid"), ("Train", "Val"), ("training", "TEST")] {
+        let names =
+            ["ant", "bee"].map(|class| [format!("{train}/{class}"), format!("{test}/{class}")]);
+        let names: Vec<&str> = names.as_flattened().iter().map(String::as_str).collect();
+        let dir = fill(&names);
+        let dataset = open(dir.path()).unwrap();
+        assert_eq!(dataset.classes, ["ant", "bee"], "{train}, {test}");
+        assert_eq!((dataset.train.len(), dataset.test.len()), (8, 8));
+    }
+    // Trains and trainings, beside nothing to test on.
+    for names in [&["Bus", "Train"][..], &["running/a", "training/b"]] {
+        let dir = fill(names);
+        let config = DataConfig {
+            val_fraction: Some(0.25),
+            ..config(dir.path())
+        };
+        let dataset = config.open().unwrap();
+        assert_eq!(
+            (dataset.classes.len(), dataset.train.len()),
+            (2, 6),
+            "{names:?}"
+        );
+    }
+    let dir = fill(&["train/ant", "train/bee", "valid/ant", "validation/ant"]);
+    refused(open(dir.path()), &["several folders", "leave one"]);
+}
+
+#[test]
 fn small_folders_of_one_size_are_treated_like_cifar() {
     let dir = tempfile::tempdir().unwrap();
     for split in ["train", "test"] {
