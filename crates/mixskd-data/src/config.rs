@@ -54,7 +54,8 @@ pub struct DataConfig {
     /// How far an epoch makes up for classes of unequal numbers: 0 takes every training image once, 1 every class as often, 0.5 classes by the square root of
     /// their numbers. Images of small classes are then taken several times, each time augmented otherwise; an epoch stays as long.
     pub balance: f64,
-    /// Epochs at the beginning in which every image is taken once all the same.
+    /// Epochs at the beginning in which every image is taken once all the same: deferred re-balancing (Cao et al., Learning Imbalanced Datasets with
+    /// Label-Distribution-Aware Margin Loss, NeurIPS 2019), which from the first epoch on seldom pays.
     pub balance_after: u64,
     /// Whether training images are cropped at random. Sets whose images all have one size of at most 96 pixels: after padding by 2 pixels (inputs below 32) or
     /// an eighth of the side; others: a box of 8 to 100 % of the area, resized. Without it they are prepared as those of evaluation are.

@@ -77,10 +77,9 @@ impl Trainer {
             while seconds.len() < count
                 && let Some(batch) = self.next(&mut ahead, &mut batches, 0)?
             {
-                let go_on = seconds.len() + 1 < count;
                 // A step that is launched ahead is known by its rate, too.
                 let lr = self.schedule.lr(0, batch.step / self.place().world);
-                self.begin(&batch, lr, &mut ahead, &mut batches, go_on)?;
+                self.begin(&batch, lr, &mut ahead, &mut batches, true)?;
                 self.step(&batch, lr, true, &mut || batches.fetch())?;
                 taken += 1;
                 // The first step of an epoch waits for the loader to begin.
@@ -91,6 +90,8 @@ impl Trainer {
                 started = Instant::now();
             }
         }
+        // What has been launched ahead is nobody's.
+        self.gpu.forget_begun()?;
         Ok(seconds)
     }
 
