@@ -56,22 +56,20 @@ fn with_own_parts(config: &TrainConfig, dir: &Path) -> TrainerBuilder {
         .method("mine", BatchNeeds::Anchors, own)
 }
 
-/// Its only head has a name of its own.
-struct Nameless(Box<dyn Backbone>);
+/// The same, whose only head has a name of its own.
+struct Nameless(Own);
 
 impl Method for Nameless {
     fn backbone(&self) -> &dyn Backbone {
-        self.0.as_ref()
+        self.0.backbone()
     }
 
     fn step(&mut self, batch: &TrainBatch) -> mixskd_train::Result<StepOutput> {
-        let logits = self.0.forward(&batch.images, Mode::Train)?;
-        let task = mixskd_losses::cross_entropy(&logits, &batch.labels)?;
-        StepOutput::of(&[("task", 1.0, task)], &logits, &batch.labels)
+        self.0.step(batch)
     }
 
     fn heads(&self, images: &Tensor) -> mixskd_train::Result<Vec<(String, Tensor)>> {
-        let logits = self.0.forward(images, Mode::Eval)?;
+        let logits = self.backbone().forward(images, Mode::Eval)?;
         Ok(vec![("network".into(), logits)])
     }
 }
@@ -83,7 +81,7 @@ fn the_first_head_is_the_backbone() {
     let config = config(dir.path(), "ce", 2);
     let mut trainer = Trainer::builder(&config)
         .method("nameless", BatchNeeds::Anchors, |inputs: &MethodInputs| {
-            Ok(Box::new(Nameless(inputs.backbone()?)))
+            Ok(Box::new(Nameless(Own(inputs.backbone()?))))
         })
         .build()
         .unwrap();
