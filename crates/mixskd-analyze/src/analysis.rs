@@ -11,7 +11,7 @@ use crate::fgsm::Fgsm;
 use crate::mixed::MixedError;
 use crate::order::{Selected, Split};
 use crate::pictures::Picture;
-use crate::prediction::{loss, top1, top5};
+use crate::prediction::{balanced, loss, top1, top5};
 use crate::rescaling::{Rescaler, means};
 use crate::{
     Agreement, AnalyzeConfig, Calibration, ClassScore, Classifier, Error, FgsmPoint, Measure,
@@ -63,6 +63,8 @@ pub struct NetworkAnalysis {
     pub top1: f64,
     /// Share of the images whose class is among the five most probable.
     pub top5: f64,
+    /// Mean over classes of the share of their images that is classified rightly; classes without an image are left out.
+    pub balanced: f64,
     /// Mean cross-entropy in nats.
     pub loss: f64,
     /// Calibration.
@@ -233,6 +235,7 @@ impl Pass<'_> {
             method: network.metadata.extra.get("method").cloned(),
             top1: top1(&predictions),
             top5: top5(&predictions),
+            balanced: balanced(&predictions),
             loss: loss(&predictions),
             calibration: config
                 .wants(Measure::Calibration)

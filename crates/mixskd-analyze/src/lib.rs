@@ -81,7 +81,7 @@ pub use mixed::MixedPoint;
 pub use page::base64;
 pub use picture::{enlarged, picture, png};
 pub use pictures::{Picture, PictureFile, View};
-pub use prediction::{Prediction, loss, predict, top1, top5, worst};
+pub use prediction::{Prediction, balanced, loss, predict, top1, top5, worst};
 pub use rescaling::{Means, Rescaling, mean_theta};
 pub use softmax::log_softmax;
 pub use summary::summary;

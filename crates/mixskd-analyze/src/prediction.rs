@@ -1,5 +1,6 @@
 //! What a network says of an image, from its logits. Everything is computed in float64 from the float32 logits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mixskd_data::{Loader, LoaderConfig, Samples};
@@ -124,6 +125,19 @@ pub fn top5(predictions: &[Prediction]) -> f64 {
     mean(predictions, |p| f64::from(u8::from(p.among_five)))
 }
 
+/// Balanced accuracy: the mean over classes of the share of their images that is right; classes without an image are left out.
+pub fn balanced(predictions: &[Prediction]) -> f64 {
+    let mut classes: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for prediction in predictions {
+        let (images, right) = classes.entry(prediction.label).or_default();
+        *images += 1;
+        *right += usize::from(prediction.correct);
+    }
+    let recalls = classes.values();
+    let recalls = recalls.map(|&(images, right)| right as f64 / images as f64);
+    recalls.sum::<f64>() / classes.len().max(1) as f64
+}
+
 /// Mean cross-entropy in nats.
 pub fn loss(predictions: &[Prediction]) -> f64 {
     -mean(predictions, |p| p.log_likelihood)
@@ -145,6 +159,17 @@ mod tests {
         assert!((p.brier - brier).abs() < 1e-7);
         assert!((loss(&[p]) - 8f64.ln()).abs() < 1e-7);
         assert_eq!((top1(&[p]), top5(&[p])), (0.0, 1.0));
+    }
+
+    #[test]
+    fn balanced_accuracy_counts_classes() {
+        let right = |index| Prediction::new(index, 0, &[1.0, 0.0], 1.0);
+        let wrong = Prediction::new(3, 1, &[1.0, 0.0], 1.0);
+        let all = [right(0), right(1), right(2), wrong];
+        assert_eq!(
+            (top1(&all), balanced(&all), balanced(&[])),
+            (0.75, 0.5, 0.0)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use mixskd_train::{EpochRecord, Observer, RunStart, StepEvent};
+use mixskd_train::{EpochRecord, HeadScore, Observer, RunStart, StepEvent};
 
 use crate::{output, style};
 
@@ -97,12 +97,17 @@ impl Observer for Progress {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
+        let balanced = record.heads.first().and_then(HeadScore::own_balanced);
         let mut text = format!(
-            "epoch {}/{}: test top-1 {}, top-5 {}, test loss {:.3}, training loss {:.3}",
+            "epoch {}/{}: test top-1 {}, top-5 {}{}, test loss {:.3}, training loss {:.3}",
             record.epoch,
             self.epochs,
             percent(record.top1),
             percent(record.top5),
+            balanced.map_or(String::new(), |balanced| format!(
+                ", balanced {}",
+                percent(balanced)
+            )),
             record.test_loss,
             record.loss
         );

@@ -10,6 +10,9 @@ use crate::output;
 use crate::progress::{duration, percent};
 use crate::style::Style;
 
+/// Where the column of balanced accuracies stands, where classes have unequal numbers of test images.
+const BALANCED_AT: usize = 3;
+
 /// The table: the backbone, which is the result, then the heads that are thrown away; what was chosen on the test images
 /// stands beside, and says so.
 pub(crate) fn table(report: &Report, style: Style) -> String {
@@ -56,6 +59,17 @@ pub(crate) fn table(report: &Report, style: Style) -> String {
             String::new(),
             cell,
         ]);
+    }
+    if report
+        .heads
+        .iter()
+        .any(|head| head.own_balanced().is_some())
+    {
+        rows[0].insert(BALANCED_AT, "balanced".into());
+        let cells = report.heads.iter().map(|head| head.balanced);
+        for (row, balanced) in rows[1..].iter_mut().zip(cells.chain([None])) {
+            row.insert(BALANCED_AT, balanced.map_or(String::new(), percent));
+        }
     }
     let table = output::table(&rows);
     let mut lines = table.lines().map(String::from).collect::<Vec<_>>();
@@ -112,6 +126,7 @@ pub(crate) mod tests {
             name: name.into(),
             top1,
             top5: 0.99,
+            balanced: None,
             loss: 0.5,
         };
         let best = |head: &str, epoch, top1| Best {
@@ -132,6 +147,7 @@ pub(crate) mod tests {
             seed: 0,
             top1: 0.81,
             top5: 0.99,
+            balanced: None,
             test_loss: 0.5,
             heads: vec![
                 head("backbone", 0.81),
@@ -173,6 +189,22 @@ pub(crate) mod tests {
             text.contains("mixskd eval --weights 'runs/a b/model.safetensors' --data pets"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_balanced_accuracy_is_shown_where_it_says_something() {
+        let mut report = report();
+        assert!(!table(&report, crate::style::stdout()).contains("balanced"));
+        for head in &mut report.heads {
+            head.balanced = Some(0.5);
+        }
+        let text = table(&report, crate::style::stdout());
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].contains("top-5    balanced"), "{text}");
+        for line in &lines[1..4] {
+            assert!(line.contains("99.00 %   50.00 %"), "{text}");
+        }
+        assert!(lines[4].contains("epoch 6: 83.00 %, branch 3"), "{text}");
     }
 
     #[test]

@@ -175,6 +175,19 @@ impl Dataset {
         Pipeline::new(self.preset().eval(size, self.size), &self.mean, &self.std)
     }
 
+    /// Images of each class, of training and of the test.
+    pub fn class_images(&self) -> [Vec<usize>; 2] {
+        [&self.train, &self.test].map(|samples| {
+            let mut counts = vec![0; self.classes.len()];
+            for index in 0..samples.len() {
+                if let Some(count) = counts.get_mut(samples.label(index) as usize) {
+                    *count += 1;
+                }
+            }
+            counts
+        })
+    }
+
     /// What makes it this one. Pixels are not looked at.
     pub fn identity(&self) -> Identity {
         let mut names = Sha256::new();

@@ -1,6 +1,6 @@
 //! Labelled images by index.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Image, ImageView, Result, decode};
 
@@ -35,6 +35,11 @@ pub trait Samples: Send + Sync {
 
     /// The file of image `index`, below the set's folder, where it has one of its own.
     fn file(&self, _index: usize) -> Option<String> {
+        None
+    }
+
+    /// Where that file lies.
+    fn path(&self, _index: usize) -> Option<&Path> {
         None
     }
 
@@ -202,6 +207,10 @@ impl Samples for FileSamples {
 
     fn origin(&self, index: usize) -> String {
         self.files[index].0.display().to_string()
+    }
+
+    fn path(&self, index: usize) -> Option<&Path> {
+        Some(&self.files[index].0)
     }
 
     fn file(&self, index: usize) -> Option<String> {

@@ -7,8 +7,8 @@ use mixskd_train::EpochRecord;
 
 /// One line an epoch under one line of names; numbers unrounded, an empty cell where an epoch has no such value.
 ///
-/// Columns: `epoch`, `lr`, `loss`, `term.NAME` for every term, `train_top1`, `HEAD.top1`, `HEAD.top5`, `HEAD.loss` for every
-/// head, `samples_per_s`, `seconds`.
+/// Columns: `epoch`, `lr`, `loss`, `term.NAME` for every term, `train_top1`, `HEAD.top1`, `HEAD.top5`, `HEAD.balanced`, `HEAD.loss` for
+/// every head, `samples_per_s`, `seconds`.
 pub(crate) fn table(records: &[EpochRecord]) -> String {
     let terms: BTreeSet<&str> = records
         .iter()
@@ -24,7 +24,9 @@ pub(crate) fn table(records: &[EpochRecord]) -> String {
     names.extend(terms.iter().map(|term| cell(&format!("term.{term}"))));
     names.push("train_top1".into());
     for head in &heads {
-        names.extend(["top1", "top5", "loss"].map(|what| cell(&format!("{head}.{what}"))));
+        names.extend(
+            ["top1", "top5", "balanced", "loss"].map(|what| cell(&format!("{head}.{what}"))),
+        );
     }
     names.extend(["samples_per_s", "seconds"].map(String::from));
     let mut text = names.join(",");
@@ -45,6 +47,7 @@ pub(crate) fn table(records: &[EpochRecord]) -> String {
             let head = record.heads.iter().find(|head| head.name == *name);
             add(head.map(|head| head.top1));
             add(head.map(|head| head.top5));
+            add(head.and_then(|head| head.balanced));
             add(head.map(|head| head.loss));
         }
         add(Some(record.samples_per_s));
@@ -76,9 +79,9 @@ mod tests {
         assert_eq!(
             text,
             "epoch,lr,loss,term.feature,term.task_mix,train_top1,\
-             backbone.top1,backbone.top5,backbone.loss,branch 1.top1,branch 1.top5,branch 1.loss,samples_per_s,seconds\n\
-             1,0.1,2.5,0.25,2,0.5,0.75,1,0.5,0.625,1,0.5,300,12.5\n\
-             2,0.1,2.5,,2,0.5,0.75,1,0.5,0.625,1,0.5,300,12.5\n"
+             backbone.top1,backbone.top5,backbone.balanced,backbone.loss,branch 1.top1,branch 1.top5,branch 1.balanced,branch 1.loss,samples_per_s,seconds\n\
+             1,0.1,2.5,0.25,2,0.5,0.75,1,0.75,0.5,0.625,1,0.625,0.5,300,12.5\n\
+             2,0.1,2.5,,2,0.5,0.75,1,0.75,0.5,0.625,1,0.625,0.5,300,12.5\n"
         );
     }
 

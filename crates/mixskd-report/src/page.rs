@@ -137,6 +137,9 @@ fn names(runs: &[Run]) -> Vec<String> {
     runs.iter().enumerate().map(name).collect()
 }
 
+/// Where the column of balanced accuracies stands, where there is one.
+const BALANCED_AT: usize = 7;
+
 fn results(page: &mut Page, runs: &[Run], names: &[String]) {
     let mut rows = vec![
         [
@@ -175,6 +178,15 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
             }),
         ]);
     }
+    let balanced = |run: &Run| run.records.last()?.heads.first()?.own_balanced();
+    let has_balanced = runs.iter().any(|run| balanced(run).is_some());
+    if has_balanced {
+        rows[0].insert(BALANCED_AT, "balanced".into());
+        for (cells, run) in rows[1..].iter_mut().zip(runs) {
+            let cell = balanced(run).map_or("–".into(), percent);
+            cells.insert(BALANCED_AT, cell);
+        }
+    }
     if let [_] = runs {
         rows = upright(&rows);
     }
@@ -182,6 +194,9 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
     page.note(
         "Accuracies are of the held-out images after the last finished epoch. The backbone is what is kept; which head is best is read off the held-out images themselves, so that it flatters.",
     );
+    if has_balanced {
+        page.note("Classes have unequal numbers of held-out images: top-1 counts images, the balanced accuracy counts classes (the mean of their accuracies).");
+    }
     if let Some(unlike) = unlike(runs, names) {
         page.note(&unlike);
     }

@@ -76,6 +76,7 @@ pub(crate) mod tests {
             name: name.into(),
             top1,
             top5: 1.0,
+            balanced: Some(top1),
             loss: 0.5,
         };
         EpochRecord {

@@ -97,6 +97,9 @@ fn values(record: &EpochRecord) -> Vec<(String, f64)> {
         let name = tag(&head.name);
         values.push((format!("top1/{name}"), head.top1));
         values.push((format!("top5/{name}"), head.top5));
+        if let Some(balanced) = head.balanced {
+            values.push((format!("balanced/{name}"), balanced));
+        }
         values.push((format!("test_loss/{name}"), head.loss));
     }
     values.push(("optimizer/lr".into(), record.lr));

@@ -18,6 +18,7 @@ fn record(epoch: usize) -> EpochRecord {
         name: name.into(),
         top1: 0.1 * epoch as f64,
         top5: 1.0,
+        balanced: Some(0.25),
         loss: 0.5,
     };
     EpochRecord {
@@ -60,6 +61,8 @@ fn tensorboard_reads_every_value() {
     assert_eq!(
         tags,
         [
+            "balanced/backbone",
+            "balanced/self-teacher",
             "loss/task_mix",
             "loss/total",
             "optimizer/lr",

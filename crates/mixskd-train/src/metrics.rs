@@ -18,11 +18,20 @@ pub struct HeadScore {
     pub top1: f64,
     /// Fraction of images whose class is among the five most probable (among all, where there are fewer).
     pub top5: f64,
+    /// Balanced accuracy: the mean over classes of the fraction of their images whose class is the most probable one, classes without a test image left out.
+    /// It is top-1 where the classes have as many images each; `None` in records of earlier versions.
+    #[serde(default)]
+    pub balanced: Option<f64>,
     /// Mean cross-entropy in nats.
     pub loss: f64,
 }
 
 impl HeadScore {
+    /// [`Self::balanced`] where it says another thing than top-1.
+    pub fn own_balanced(&self) -> Option<f64> {
+        own_balanced(self.top1, self.balanced)
+    }
+
     /// The score of the network that is kept, which is to be the first.
     ///
     /// # Errors
@@ -38,6 +47,11 @@ impl HeadScore {
             }
         })
     }
+}
+
+/// `balanced`, unless rounding alone makes it another than `top1`.
+pub(crate) fn own_balanced(top1: f64, balanced: Option<f64>) -> Option<f64> {
+    balanced.filter(|balanced| (balanced - top1).abs() > 1e-9)
 }
 
 /// One epoch, as a line of `metrics.jsonl`.
@@ -218,6 +232,8 @@ pub(crate) struct HeadMeter {
     top1: usize,
     top5: usize,
     loss: f64,
+    /// Images of each class, and how many of them are right.
+    classes: Vec<(usize, usize)>,
 }
 
 impl HeadMeter {
@@ -237,8 +253,14 @@ impl HeadMeter {
             .with_min_len(32)
             .map(|(row, &label)| ImageScore::of(row, label as usize))
             .collect();
+        if self.classes.len() < classes {
+            self.classes.resize(classes, (0, 0));
+        }
         // In their order, whatever the number of threads.
-        for score in scores {
+        for (score, &label) in scores.into_iter().zip(labels) {
+            let (images, right) = &mut self.classes[label as usize];
+            *images += 1;
+            *right += usize::from(score.top1);
             self.samples += 1;
             self.top1 += usize::from(score.top1);
             self.top5 += usize::from(score.top5);
@@ -253,8 +275,16 @@ impl HeadMeter {
             name,
             top1: self.top1 as f64 / samples,
             top5: self.top5 as f64 / samples,
+            balanced: Some(self.balanced()),
             loss: self.loss / samples,
         }
+    }
+
+    fn balanced(&self) -> f64 {
+        let tested = self.classes.iter().filter(|(images, _)| *images > 0);
+        let recalls = tested.map(|&(images, right)| right as f64 / images as f64);
+        let (count, sum) = recalls.fold((0usize, 0.0), |(n, sum), recall| (n + 1, sum + recall));
+        sum / count.max(1) as f64
     }
 }
 
@@ -304,6 +334,23 @@ mod tests {
         check(&[[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]], &[1, 1], 0.5);
         check(&[[1.0, 1.0, 1.0]], &[0], 0.0);
         check(&[[f32::NAN, f32::NAN, f32::NAN]], &[0], 0.0);
+    }
+
+    #[test]
+    fn balanced_accuracy_counts_classes_and_not_images() {
+        let mut meter = HeadMeter::default();
+        // Three of class 0, all right, in two batches; one of class 2, wrong; none of class 1.
+        let zero = [1.0, 0.0, 0.0];
+        meter.add(&[zero, zero].concat(), &[0, 0]).unwrap();
+        meter.add(&[zero, zero].concat(), &[0, 2]).unwrap();
+        let score = meter.score("x".into());
+        assert_eq!((score.top1, score.balanced), (0.75, Some(0.5)));
+        assert_eq!(score.own_balanced(), Some(0.5));
+        let level = HeadScore {
+            balanced: Some(0.75 + 1e-16),
+            ..score
+        };
+        assert_eq!(level.own_balanced(), None);
     }
 
     #[test]

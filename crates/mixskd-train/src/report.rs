@@ -48,6 +48,9 @@ pub struct Report {
     pub top1: f64,
     /// The backbone's top-5 on the test images after the last epoch, a fraction.
     pub top5: f64,
+    /// The backbone's balanced accuracy on the test images after the last epoch ([`HeadScore::balanced`]); `None` in reports of earlier versions.
+    #[serde(default)]
+    pub balanced: Option<f64>,
     /// The backbone's mean cross-entropy on the test images after the last epoch, in nats.
     pub test_loss: f64,
     /// Every head after the last epoch, the backbone first.
@@ -126,6 +129,7 @@ impl Trainer {
             seed: self.config.run.seed,
             top1: last.top1,
             top5: last.top5,
+            balanced: HeadScore::of_backbone(&last.heads)?.balanced,
             test_loss: last.test_loss,
             heads: last.heads.clone(),
             best_backbone,
@@ -160,6 +164,7 @@ mod tests {
                 name: (*name).into(),
                 top1: *top1,
                 top5: 1.0,
+                balanced: None,
                 loss: 0.5,
             });
             let heads: Vec<_> = heads.collect();

@@ -9,8 +9,9 @@ use mixskd_report::{Session, read_sessions};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
 use mixskd_train::{TrainConfig, Trainer, make_next_free, method};
 
-use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file};
+use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
+use crate::progress::Progress;
 use crate::signals::{self, Request};
 use crate::summary::shell_word;
 use crate::{output, plan};
@@ -257,6 +258,7 @@ impl Args {
         let mut trainer = Trainer::at(&config, place).map_err(in_file)?;
         // Every run would stumble over them, and could not be given others.
         trainer.require_start().map_err(in_file)?;
+        tell_of_data(trainer.dataset(), &mut Progress::new());
         Ok(trainer.config().clone())
     }
 

@@ -1,5 +1,6 @@
 //! `mixskd eval`: how well trained weights classify a set's test images.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,6 +54,10 @@ pub(crate) struct Evaluation {
     top1: f64,
     /// Fraction of images whose class is among the five most probable.
     top5: f64,
+    /// Mean over classes of the fraction of their images whose class is the most probable one; classes without a test image are left out.
+    balanced: f64,
+    /// Test images of the class that has the fewest, and of that which has the most, classes without one left out.
+    class_images: (usize, usize),
     /// Mean cross-entropy in nats.
     loss: f64,
     /// Seconds of reading and classifying.
@@ -142,6 +147,8 @@ impl Args {
             images: test.len(),
             top1: score.top1,
             top5: score.top5,
+            balanced: score.balanced.unwrap_or_default(),
+            class_images: class_images(test.as_ref()),
             loss: score.loss,
             seconds,
             samples_per_s: test.len() as f64 / seconds.max(f64::MIN_POSITIVE),
@@ -154,9 +161,19 @@ impl Args {
     }
 }
 
+/// The fewest and the most images that a class has, of those that have any.
+fn class_images(samples: &dyn Samples) -> (usize, usize) {
+    let mut counts = BTreeMap::new();
+    for index in 0..samples.len() {
+        *counts.entry(samples.label(index)).or_insert(0) += 1;
+    }
+    let of = |count: Option<&usize>| count.copied().unwrap_or_default();
+    (of(counts.values().min()), of(counts.values().max()))
+}
+
 impl Evaluation {
     fn text(&self) -> String {
-        let rows = [
+        let mut rows = vec![
             ("model", self.model.clone()),
             (
                 "data",
@@ -170,6 +187,14 @@ impl Evaluation {
             ("loss", format!("{:.4}", self.loss)),
             ("speed", format!("{:.0} images/s", self.samples_per_s)),
         ];
+        let (fewest, most) = self.class_images;
+        if fewest != most {
+            let balanced = format!(
+                "{} (the mean over classes, which have {fewest} to {most} test images)",
+                percent(self.balanced)
+            );
+            rows.insert(4, ("balanced", balanced));
+        }
         output::columns(&rows)
     }
 }

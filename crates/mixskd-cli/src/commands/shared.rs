@@ -159,7 +159,15 @@ pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
     for text in dataset.skipped.iter().chain(&dataset.notes) {
         observer.notice(text);
     }
+    if let Some(found) = dataset.duplicates(LOOKED_THROUGH) {
+        for text in found.notes(dataset) {
+            observer.notice(&text);
+        }
+    }
 }
+
+/// Bytes of images that are looked through for duplicates before anything else is done: a second's work. `mixskd data check` looks through all.
+const LOOKED_THROUGH: u64 = 512 << 20;
 
 /// A word where the run that `weights` lie in held out other images of the same folder than `data` asks for.
 pub(crate) fn other_split(weights: &Path, data: &DataConfig) -> Option<String> {

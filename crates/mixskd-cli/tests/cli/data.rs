@@ -1,6 +1,6 @@
-//! `mixskd data preview`: its picture, what it refuses.
+//! `mixskd data`: what a check finds; a preview's picture, what it refuses.
 
-use crate::support::{image_folder, run};
+use crate::support::{image_folder, run, save_image};
 
 #[test]
 fn a_preview_is_a_picture_of_what_training_would_see() {
@@ -56,4 +56,103 @@ fn what_cannot_be_shown_is_refused() {
     run("--batch 4 --out no/where.png").refused(1, "no/where.png", "path");
     run("--batch 4 --out a.jpg").refused(2, "a.jpg", ".png");
     assert_eq!(run("--count 0").status, 2);
+}
+
+#[test]
+fn a_check_finds_what_is_wrong_with_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 6);
+    let check = |flags: &str| run(dir.path(), &format!("data check --data pets {flags}"));
+    let told = check("").ok();
+    for line in [
+        "pets, 2 classes",
+        "6 of each class",
+        "all 8 × 8",
+        "cannot be read: 0",
+    ] {
+        assert!(told.stdout.contains(line), "{}", told.stdout);
+    }
+
+    let copy = |from: &str, to: &str| std::fs::copy(folder.join(from), folder.join(to)).unwrap();
+    copy("train/cat/01.png", "val/cat/09.png");
+    copy("train/cat/02.png", "train/dog/20.png");
+    copy("train/dog/03.png", "train/dog/21.png");
+    save_image(&folder.join("train/cat/big.png"), 20, 9);
+    let found = check("--json --threads 1").ok().json();
+    let pair = |key: &str| {
+        let pairs = found[key].as_array().unwrap();
+        assert_eq!(pairs.len(), 1, "{key}: {pairs:?}");
+        let end = |k: usize| pairs[0][k].as_str().unwrap().replace('\\', "/");
+        [end(0), end(1)].map(|path| path.split_once("pets/").unwrap().1.to_string())
+    };
+    assert_eq!(pair("leaked"), ["val/cat/09.png", "train/cat/01.png"]);
+    assert_eq!(
+        pair("contradicting"),
+        ["train/dog/20.png", "train/cat/02.png"]
+    );
+    assert_eq!(pair("repeated"), ["train/dog/21.png", "train/dog/03.png"]);
+    assert_eq!(found["size"], serde_json::json!([[8, 8], [20, 20]]));
+    assert_eq!(found["classes"][1]["train"], 8);
+
+    // Training warns of it, too.
+    let told = run(dir.path(), "train --data pets --batch 4 --dry-run").ok();
+    for warning in [
+        "1 test image is there for training",
+        "1 training image is there as another",
+    ] {
+        assert!(told.stderr.contains(warning), "{}", told.stderr);
+    }
+
+    std::fs::write(folder.join("val/dog/09.png"), b"no picture").unwrap();
+    let told = check("");
+    assert_eq!(told.status, 1);
+    assert!(told.stdout.contains("val/dog/09.png: "), "{}", told.stdout);
+    for word in ["1 image cannot be read", "--skip-unreadable"] {
+        assert!(told.stderr.contains(word), "{}", told.stderr);
+    }
+    let told = check("--skip-unreadable").ok();
+    assert!(
+        told.stdout.contains("left out, as they cannot be read: 1"),
+        "{}",
+        told.stdout
+    );
+}
+
+#[test]
+fn classes_far_from_equal_are_told_and_scored_by_class() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 10);
+    for k in 1..10 {
+        std::fs::remove_file(folder.join(format!("train/dog/{k:02}.png"))).unwrap();
+    }
+    for k in 1..4 {
+        std::fs::remove_file(folder.join(format!("val/dog/{k:02}.png"))).unwrap();
+    }
+    let told = run(
+        dir.path(),
+        "train --data pets --batch 4 --epochs 1 --width 0.03125 --out r",
+    )
+    .ok();
+    assert!(
+        told.stderr.contains("classes have 1 to 10 training images"),
+        "{}",
+        told.stderr
+    );
+    let told = run(dir.path(), "eval --data pets --weights r/model.safetensors").ok();
+    assert!(
+        told.stdout.contains("which have 1 to 4 test images"),
+        "{}",
+        told.stdout
+    );
+    let report = run(
+        dir.path(),
+        "eval --data pets --weights r/model.safetensors --json",
+    )
+    .ok()
+    .json();
+    let number = |key: &str| report[key].as_f64().unwrap();
+    // Of four cats and one dog: what is right of them, image by image and class by class.
+    let right = (5.0 * number("top1")).round();
+    let dog = (2.0 * number("balanced") - right / 4.0) / (1.0 - 0.25);
+    assert!(dog.abs() < 1e-9 || (dog - 1.0).abs() < 1e-9, "{report}");
 }

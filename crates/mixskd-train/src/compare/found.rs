@@ -163,7 +163,11 @@ fn foreign(dir: &Path, message: &str) -> Error {
 
 /// A figure that no run can have.
 fn impossible(report: &Report) -> Option<(&'static str, f64)> {
-    let fractions = [("top1", report.top1), ("top5", report.top5)];
+    let fractions = [
+        ("top1", report.top1),
+        ("top5", report.top5),
+        ("balanced", report.balanced.unwrap_or_default()),
+    ];
     let amounts = [
         ("test_loss", report.test_loss),
         ("seconds", report.seconds),

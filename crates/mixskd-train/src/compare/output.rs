@@ -41,10 +41,14 @@ const HEAD: [&str; 9] = [
     "seconds a run",
 ];
 
+/// Where the column of balanced accuracies stands, where there is one.
+const BALANCED_AT: usize = 6;
+
 impl Summary {
     /// The first table as cells, head first.
     pub fn equal_epochs_table(&self) -> Vec<Vec<String>> {
-        let mut cells = table(&self.equal_epochs);
+        let mut cells = table(&self.equal_epochs, self.has_own_balanced());
+        let columns = cells[0].len();
         // An entry all of whose runs failed has no figures, and is not to be missed for it.
         let mut failed: Vec<(&str, usize)> = Vec::new();
         for failure in &self.failures {
@@ -60,7 +64,7 @@ impl Summary {
             }
         }
         cells.extend(failed.into_iter().map(|(entry, epochs)| {
-            let mut row = vec!["–".to_string(); HEAD.len()];
+            let mut row = vec!["–".to_string(); columns];
             row[0] = format!("{entry} (failed)");
             row[1] = epochs.to_string();
             row[2] = "0".into();
@@ -74,7 +78,7 @@ impl Summary {
         if self.equal_time.is_empty() {
             return Vec::new();
         }
-        table(&self.equal_time)
+        table(&self.equal_time, self.has_own_balanced())
     }
 
     /// What is compared, in one sentence.
@@ -108,6 +112,9 @@ impl Summary {
             }),
             "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
         ];
+        if self.has_own_balanced() {
+            notes.push("Classes have unequal numbers of test images: top-1 counts images, balanced accuracy counts classes (the mean of their accuracies).".into());
+        }
         notes.push(match (self.equal_time.is_empty(), self.equal_time_asked) {
             (false, _) => "At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.",
             (true, true) => "Steps are equal in number, not in cost: the table at equal training time is still to come.",
@@ -207,7 +214,8 @@ fn list(numbers: &[u64]) -> String {
     words.join(", ")
 }
 
-fn table(rows: &[Row]) -> Vec<Vec<String>> {
+/// Head and rows, with a column of balanced accuracies where `balanced`.
+fn table(rows: &[Row], balanced: bool) -> Vec<Vec<String>> {
     let mut cells = vec![HEAD.map(String::from).to_vec()];
     cells.extend(rows.iter().map(|row| {
         vec![
@@ -223,6 +231,13 @@ fn table(rows: &[Row]) -> Vec<Vec<String>> {
             format!("{:.1}", row.seconds),
         ]
     }));
+    if balanced {
+        cells[0].insert(BALANCED_AT, "balanced %".into());
+        for (cells, row) in cells[1..].iter_mut().zip(rows) {
+            let cell = row.balanced.map_or_else(|| "–".into(), percent);
+            cells.insert(BALANCED_AT, cell);
+        }
+    }
     cells
 }
 
@@ -259,7 +274,7 @@ fn markdown_table(cells: &[Vec<String>]) -> String {
 
 /// Every row of both tables, fractions unrounded; an empty cell where there is no value.
 fn csv(summary: &Summary) -> String {
-    let mut text = "table,entry,epochs,runs,top1_mean,top1_sd,gain_mean,gain_half_width_95,gain_pairs,top5_mean,top5_sd,test_loss_mean,test_loss_sd,samples_per_s,peak_memory_bytes,seconds,parameters_training\n".to_string();
+    let mut text = "table,entry,epochs,runs,top1_mean,top1_sd,gain_mean,gain_half_width_95,gain_pairs,top5_mean,top5_sd,balanced_mean,balanced_sd,test_loss_mean,test_loss_sd,samples_per_s,peak_memory_bytes,seconds,parameters_training\n".to_string();
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
     let tables = [
         ("equal_epochs", &summary.equal_epochs),
@@ -280,6 +295,8 @@ fn csv(summary: &Summary) -> String {
                     .map_or(String::new(), |gain| gain.pairs.to_string()),
                 row.top5.mean.to_string(),
                 number(row.top5.sd),
+                number(row.balanced.map(|balanced| balanced.mean)),
+                number(row.balanced.and_then(|balanced| balanced.sd)),
                 row.test_loss.mean.to_string(),
                 number(row.test_loss.sd),
                 row.samples_per_s.to_string(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::statistics::{MeanSd, PairedDifference};
 use super::{CompareConfig, Done, Entry};
 use crate::Report;
+use crate::metrics::own_balanced;
 
 /// A run that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct RunRecord {
     pub top1: f64,
     /// The backbone's top-5 after the last epoch, a fraction.
     pub top5: f64,
+    /// The backbone's balanced accuracy after the last epoch, a fraction; `None` where that was not recorded.
+    #[serde(default)]
+    pub balanced: Option<f64>,
     /// The backbone's test loss after the last epoch, in nats.
     pub test_loss: f64,
     /// Original images trained on per second, evaluation excluded.
@@ -70,6 +74,9 @@ pub struct Row {
     pub gain: Option<PairedDifference>,
     /// The backbone's top-5 after the last epoch, a fraction.
     pub top5: MeanSd,
+    /// The backbone's balanced accuracy after the last epoch, a fraction; `None` where a run did not record it.
+    #[serde(default)]
+    pub balanced: Option<MeanSd>,
     /// The backbone's test loss after the last epoch, in nats.
     pub test_loss: MeanSd,
     /// Mean of original images trained on per second, evaluation excluded.
@@ -178,6 +185,12 @@ impl Summary {
         self.failures.extend_from_slice(failures);
     }
 
+    /// Whether some row's balanced accuracy says another thing than its top-1.
+    pub(super) fn has_own_balanced(&self) -> bool {
+        let mut runs = self.runs.iter();
+        runs.any(|run| own_balanced(run.top1, run.balanced).is_some())
+    }
+
     /// Every set of conditions that costs were measured under, with the number of runs; those that were not recorded are left out.
     pub(super) fn conditions(&self) -> Vec<(&str, usize)> {
         counts(self.runs.iter().filter_map(|run| run.conditions.as_deref()))
@@ -240,6 +253,9 @@ fn rows(config: &CompareConfig, done: &[Done]) -> Vec<Row> {
                 .then(|| PairedDifference::of(&differences))
                 .flatten(),
             top5: MeanSd::of(&values(|report| report.top5))?,
+            balanced: (reports.iter().map(|report| report.balanced))
+                .collect::<Option<Vec<f64>>>()
+                .and_then(|values| MeanSd::of(&values)),
             test_loss: MeanSd::of(&values(|report| report.test_loss))?,
             samples_per_s: mean(|report| report.samples_per_s),
             peak_memory_bytes: reports.iter().filter_map(|r| r.peak_memory_bytes).max(),
@@ -258,6 +274,7 @@ fn records(config: &CompareConfig, done: &[Done]) -> Vec<RunRecord> {
         epochs: run.report.epochs,
         top1: run.report.top1,
         top5: run.report.top5,
+        balanced: run.report.balanced,
         test_loss: run.report.test_loss,
         samples_per_s: run.report.samples_per_s,
         seconds: run.report.seconds,
@@ -301,6 +318,7 @@ mod tests {
                 seed,
                 top1,
                 top5: 1.0,
+                balanced: None,
                 test_loss: 1.0 - top1,
                 heads: Vec::new(),
                 best_backbone: best.clone(),
@@ -340,6 +358,28 @@ mod tests {
             partly.contains("1 run by a; 1 run by one that was not recorded"),
             "{partly}"
         );
+    }
+
+    #[test]
+    fn balanced_accuracies_are_a_column_where_they_say_something() {
+        let with = |balanced: [Option<f64>; 2]| {
+            let mut all = [done(0, 0, 0.5), done(0, 1, 0.5)];
+            for (run, balanced) in all.iter_mut().zip(balanced) {
+                run.report.balanced = balanced;
+            }
+            summary(&all)
+        };
+        for level in [[None, None], [Some(0.5), Some(0.5)]] {
+            let summary = with(level);
+            assert!(!summary.markdown().contains("balanced"));
+        }
+        let unequal = with([Some(0.25), Some(0.5)]);
+        let table = unequal.equal_epochs_table();
+        assert_eq!((&*table[0][5], &*table[0][6]), ("top-5 %", "balanced %"));
+        assert_eq!(table[1][6], "37.50 ± 17.68");
+        assert!(unequal.notes().join("\n").contains("counts classes"));
+        // Of a mean without all its runs nothing is said.
+        assert_eq!(with([Some(0.25), None]).equal_epochs_table()[1][6], "–");
     }
 
     fn summary(done: &[Done]) -> Summary {

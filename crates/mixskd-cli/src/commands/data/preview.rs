@@ -1,13 +1,13 @@
-//! `mixskd data`: training images as the network sees them, without training.
+//! `mixskd data preview`: training images as the network sees them.
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Parser, ValueHint};
 use mixskd_report::preview;
 use mixskd_train::{DeviceKind, TrainConfig, Trainer};
 use serde_json::json;
 
-use super::shared::{DataArgs, ThreadArgs, existing_file, has_ending, tell_of_data};
+use super::super::shared::{DataArgs, ThreadArgs, existing_file, has_ending, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -17,23 +17,10 @@ Examples:
   mixskd data preview                                      the shipped images, mixed as `mixskd train` mixes them
   mixskd data preview --data pets --method cutmix --augment randaugment --out pets.png";
 
-/// Flags of `mixskd data`.
-#[derive(Debug, Parser)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Write one picture of training images as the network sees them: augmented, mixed, with λ and both classes
-    Preview(Box<PreviewArgs>),
-}
-
 /// Flags of `mixskd data preview`.
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct PreviewArgs {
+pub(crate) struct Args {
     /// Read settings from a TOML file, as `mixskd train` does
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
@@ -68,16 +55,8 @@ pub(crate) struct PreviewArgs {
 }
 
 impl Args {
-    /// Does it.
-    pub(crate) fn run(&self) -> Result<()> {
-        match &self.command {
-            Command::Preview(args) => args.run(),
-        }
-    }
-}
-
-impl PreviewArgs {
-    fn run(&self) -> Result<()> {
+    /// Writes the picture.
+    pub(super) fn run(&self) -> Result<()> {
         self.threads.apply()?;
         if let Some(out) = &self.out {
             has_ending(out, "--out", "png")?;
