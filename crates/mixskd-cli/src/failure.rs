@@ -26,6 +26,14 @@ const USAGE: u8 = 2;
 const FAILED: u8 = 1;
 
 impl Failure {
+    /// The same with another hint.
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
     /// A mistake in what was asked for: exit status 2.
     pub(crate) fn usage(cause: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! "Did you mean …?"
 
-/// A hint for an unknown `name`: the nearest of `known` if one is near, and all of them. Case is no difference.
+/// A hint for an unknown `name`: the nearest of `known` if one is near or holds it as a part, and all of them. Case is no difference.
 ///
 /// ```
 /// let hint = mixskd_data::did_you_mean("mnits", ["cifar-10", "mnist"].into_iter());
@@ -9,19 +9,18 @@
 pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let all = known.clone().collect::<Vec<_>>().join(", ");
     let lower = name.to_lowercase();
-    let nearest = known
-        .map(|other| {
-            (
-                strsim::damerau_levenshtein(&lower, &other.to_lowercase()),
-                other,
-            )
-        })
-        .min();
-    match nearest {
-        Some((distance, other)) if distance <= 1 + name.len() / 3 => {
-            format!("did you mean `{other}`? known: {all}")
-        }
-        _ => format!("known: {all}"),
+    // `vgg` is meant to be `cifar_vgg13_bn`, however many letters that has.
+    let is_part = |other: &&str| name.len() >= 3 && other.to_lowercase().contains(&lower);
+    let whole = known
+        .clone()
+        .filter(is_part)
+        .min_by_key(|other| other.len());
+    let distance = |other: &str| strsim::damerau_levenshtein(&lower, &other.to_lowercase());
+    let nearest = known.map(|other| (distance(other), other)).min();
+    let nearest = nearest.filter(|(distance, _)| *distance <= 1 + name.len() / 3);
+    match whole.or(nearest.map(|(_, other)| other)) {
+        Some(other) => format!("did you mean `{other}`? known: {all}"),
+        None => format!("known: {all}"),
     }
 }
 
@@ -35,6 +34,7 @@ mod tests {
         assert!(
             did_you_mean("cifar100", known.into_iter()).starts_with("did you mean `cifar-100`")
         );
+        assert!(did_you_mean("MNI", known.into_iter()).starts_with("did you mean `mnist`"));
         assert!(did_you_mean("imagenet-21k", known.into_iter()).starts_with("known: "));
     }
 }

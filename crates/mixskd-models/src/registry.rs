@@ -52,11 +52,13 @@ pub fn find(name: &str) -> Result<&'static ModelSpec> {
         return Ok(spec);
     }
     let lower = name.to_lowercase();
-    let nearest = ALL
-        .iter()
-        .map(|spec| spec.name)
-        .min_by_key(|known| strsim::levenshtein(&lower, known))
-        .unwrap_or_default();
+    let names = ALL.iter().map(|spec| spec.name);
+    // Of a name that is part of others, the shortest of those.
+    let key = |known: &&str| {
+        let is_part = name.len() >= 3 && known.contains(&lower);
+        (!is_part, strsim::levenshtein(&lower, known))
+    };
+    let nearest = names.min_by_key(key).unwrap_or_default();
     let known: Vec<&str> = ALL.iter().map(|spec| spec.name).collect();
     Err(Error::UnknownModel {
         name: name.into(),

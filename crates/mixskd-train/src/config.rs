@@ -277,6 +277,9 @@ impl TrainConfig {
         }
         let mut root =
             toml::Table::try_from(self).map_err(|error| Error::config(key, error.to_string()))?;
+        if !key.contains('.') && !root.contains_key(key) {
+            return Err(no_section(key, &root));
+        }
         let (sections, leaf) = key
             .rsplit_once('.')
             .map_or((vec![], key), |(s, leaf)| (s.split('.').collect(), leaf));
@@ -419,6 +422,23 @@ pub(crate) fn unknown_name<'a>(
     }
 }
 
+/// The error for a key without a section that is none of `root`'s; names the sections that have such a key.
+fn no_section(key: &str, root: &toml::Table) -> Error {
+    let sections: Vec<_> = root.keys().map(String::as_str).collect();
+    let mut error = unknown_name(key, "key", key, sections.into_iter());
+    let has_it = |(section, value): (&String, &toml::Value)| {
+        let inner = value.as_table()?;
+        inner
+            .contains_key(key)
+            .then(|| format!("`{section}.{key}`"))
+    };
+    let found: Vec<_> = root.iter().filter_map(has_it).collect();
+    if let (false, Error::Config { hint, .. }) = (found.is_empty(), &mut error) {
+        *hint = Some(format!("did you mean {}?", found.join(" or ")));
+    }
+    error
+}
+
 /// Turns serde's message about an unknown field or variant into ours, with the nearest name.
 fn explain(place: &str, message: &str) -> Error {
     let quoted = message.split('`').skip(1).step_by(2).collect::<Vec<_>>();
@@ -486,6 +506,8 @@ mod tests {
             &["optimizer.momentun", "`momentum`"],
         );
         check_error("optimiser.lr=0.5", &["did you mean `optimizer`"]);
+        check_error("epochs=3", &["`epochs`", "did you mean `run.epochs`?"]);
+        check_error("seed=3", &["`data.seed` or `run.seed`"]);
         check_error("method.name=mixsdk", &["did you mean `mixskd`"]);
         check_error("method.alhpa=1", &["method.alhpa", "`alpha`"]);
         check_error("method.alpha=0", &["method.alpha", "must be from"]);

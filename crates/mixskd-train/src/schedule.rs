@@ -50,7 +50,7 @@ impl ScheduleConfig {
     /// When `lr` is not a finite number above 0, there is no epoch or no step, warm-up is longer than the run, or `gamma` is not in (0, 1].
     pub fn build(&self, lr: f64, epochs: usize, steps: usize) -> Result<Schedule> {
         if !(lr.is_finite() && lr > 0.0) {
-            let message = format!("must be above 0, got {lr}");
+            let message = format!("must be a finite number above 0, got {lr}");
             return Err(Error::config("optimizer.lr", message));
         }
         if epochs == 0 || steps == 0 {

@@ -8,9 +8,9 @@ use mixskd_analyze::{
     ANALYSIS_HTML, ANALYSIS_JSON, Analysis, AnalyzeConfig, Classifier, Measure, Step, analyze,
     summary,
 };
-use mixskd_train::{Observer, TrainConfig, make_next_free};
+use mixskd_train::{Observer, make_next_free};
 
-use super::shared::{DataArgs, ThreadArgs, other_split, tell_of_data};
+use super::shared::{DATA_HELP, DataArgs, ThreadArgs, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::{network, output};
@@ -22,7 +22,7 @@ Examples:
 
 /// Flags of `mixskd analyze`.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("data", |arg| arg.help(DATA_HELP)))]
 pub(crate) struct Args {
     /// Weights file that `mixskd train` or `mixskd import` wrote; given twice, the two are compared on the same images
     #[arg(long, value_name = "FILE", required = true, action = ArgAction::Append, value_hint = ValueHint::FilePath)]
@@ -86,15 +86,13 @@ impl Args {
         let device = network::device()?;
         let networks = self.weights.iter().map(|path| network::open(path, &device));
         let networks = networks.collect::<Result<Vec<_>>>()?;
-        let data = self.data.apply(TrainConfig::default())?.data;
-        let dataset = data.open()?;
+        let weights = self.weights.iter().map(PathBuf::as_path);
+        let (data, dataset, told) = self.data.open_for(weights)?;
         let mut progress = Progress::new();
         tell_of_data(&dataset, &mut progress);
-        for text in self
-            .weights
-            .iter()
-            .filter_map(|weights| other_split(weights, &data))
-        {
+        let splits = self.weights.iter();
+        let splits = splits.filter_map(|weights| other_split(weights, &data));
+        for text in told.into_iter().chain(splits) {
             progress.notice(&text);
         }
         drop(progress);

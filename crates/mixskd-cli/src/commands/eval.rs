@@ -8,10 +8,10 @@ use std::time::Instant;
 use candle_core::Error;
 use clap::{Parser, ValueHint};
 use mixskd_data::{Loader, LoaderConfig, Samples, test_images};
-use mixskd_train::{Observer, TrainConfig, evaluate, method};
+use mixskd_train::{Observer, evaluate, method};
 use serde::Serialize;
 
-use super::shared::{DataArgs, ThreadArgs, other_split, tell_of_data};
+use super::shared::{DATA_HELP, DataArgs, ThreadArgs, other_split, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::progress::{Progress, percent};
 use crate::{network, output};
@@ -21,6 +21,7 @@ const BATCH: usize = 250;
 
 /// Flags of `mixskd eval`.
 #[derive(Debug, Parser)]
+#[command(mut_arg("data", |arg| arg.help(DATA_HELP)))]
 pub(crate) struct Args {
     /// Weights file that `mixskd train` or `mixskd import` wrote
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -90,11 +91,11 @@ impl Args {
             }
             (name, Arc::new(samples))
         } else {
-            let data = self.data.apply(TrainConfig::default())?.data;
-            let dataset = data.open()?;
+            let weights = std::iter::once(self.weights.as_path());
+            let (data, dataset, told) = self.data.open_for(weights)?;
             let mut progress = Progress::new();
             tell_of_data(&dataset, &mut progress);
-            if let Some(text) = other_split(&self.weights, &data) {
+            for text in told.into_iter().chain(other_split(&self.weights, &data)) {
                 progress.notice(&text);
             }
             network.check_fit(&dataset)?;

@@ -31,6 +31,9 @@ pub(crate) struct DataArgs {
     labels: Option<String>,
 }
 
+/// Of `--data` where there are weights of a run.
+pub(crate) const DATA_HELP: &str = "A known set, a folder, or hub:NAME [default: the data of the run that the weights lie in, else the set that ships with the program]";
+
 impl DataArgs {
     /// The set or folder that is named.
     pub(crate) fn source(&self) -> Option<&str> {
@@ -55,6 +58,39 @@ impl DataArgs {
             }
         }
         Ok(config)
+    }
+
+    /// The data that these flags name; without any, those of the run that one of `weights` lies in, and a word on that.
+    ///
+    /// # Errors
+    /// When the data cannot be opened.
+    pub(crate) fn open_for<'a>(
+        &self,
+        mut weights: impl Iterator<Item = &'a Path>,
+    ) -> Result<(DataConfig, Dataset, Option<String>)> {
+        let has_flags = self.data.is_some()
+            || self.val_fraction.is_some()
+            || self.split_seed.is_some()
+            || self.skip_unreadable
+            || self.labels.is_some();
+        let of_run = || {
+            weights
+                .find_map(run_of)
+                .filter(|run| run.own.data.is_none())
+        };
+        let Some(run) = (!has_flags).then(of_run).flatten() else {
+            let data = self.apply(TrainConfig::default())?.data;
+            let dataset = data.open()?;
+            return Ok((data, dataset, None));
+        };
+        let hint = "the run's config.toml names these data; say where they lie now with --data DIR";
+        let dataset = run.data.open().map_err(|error| match error {
+            error @ mixskd_data::Error::Image { .. } => error.into(),
+            error => Failure::from(error).with_hint(hint),
+        })?;
+        let flags = Self::of(&run.data);
+        let told = (!flags.is_empty()).then(|| format!("the data are those of the run:{flags}"));
+        Ok((run.data, dataset, told))
     }
 
     /// The flags that ask for `config`, with a space before each; empty for the default.
@@ -169,11 +205,14 @@ pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
 /// Bytes of images that are looked through for duplicates before anything else is done: a second's work. `mixskd data check` looks through all.
 const LOOKED_THROUGH: u64 = 512 << 20;
 
+/// The settings of the run that `weights` lie in, where they lie in one.
+fn run_of(weights: &Path) -> Option<TrainConfig> {
+    TrainConfig::from_file(&weights.parent()?.join("config.toml")).ok()
+}
+
 /// A word where the run that `weights` lie in held out other images of the same folder than `data` asks for.
 pub(crate) fn other_split(weights: &Path, data: &DataConfig) -> Option<String> {
-    let own = TrainConfig::from_file(&weights.parent()?.join("config.toml"))
-        .ok()?
-        .data;
+    let own = run_of(weights)?.data;
     let fraction = own.val_fraction?;
     let place = |source: &str| Path::new(source).canonicalize().ok();
     let same = place(&own.source)? == place(&data.source)?;

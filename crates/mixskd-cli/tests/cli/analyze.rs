@@ -50,9 +50,9 @@ fn two_networks_are_analysed_on_the_same_images() {
     assert!(json["networks"][0].get("fgsm").is_none() && json.get("pictures").is_none());
     run(dir.path(), &format!("{weights} --only ece")).refused(2, "no measure `ece`", "calibration");
     run(dir.path(), &format!("{weights} --images 8")).refused(2, "no test image 8", "0 to 7");
-    run(dir.path(), "analyze --weights a/model.safetensors").refused(
-        2,
-        "knows 2 classes",
-        "--data",
-    );
+    run(
+        dir.path(),
+        "analyze --weights a/model.safetensors --data fashion-mnist-mini",
+    )
+    .refused(2, "knows 2 classes", "--data");
 }

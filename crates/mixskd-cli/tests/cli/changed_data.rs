@@ -161,6 +161,20 @@ fn the_split_that_a_run_drew_is_the_one_that_its_next_command_names() {
     let again = run(dir.path(), &format!("eval {next} --json")).ok().json();
     assert_eq!(again["top1"], report["top1"]);
 
+    // Without flags it is the run's own data, and that they have gone is told with where it says so.
+    let own = run(dir.path(), "eval --weights r/model.safetensors --json").ok();
+    assert!(
+        own.stderr.contains("the data are those of the run: --data"),
+        "{}",
+        own.stderr
+    );
+    assert_eq!(own.json()["top1"], report["top1"]);
+    let flat = dir.path().join("flat");
+    std::fs::rename(&flat, dir.path().join("away")).unwrap();
+    let gone = run(dir.path(), "eval --weights r/model.safetensors");
+    gone.refused(2, "there is no such folder", "--data DIR");
+    std::fs::rename(dir.path().join("away"), &flat).unwrap();
+
     // Another draw tests images that the run was trained on, which is told; so are wrong numbers in plain words.
     let told = |flags: &str| {
         let eval = format!("eval --weights r/model.safetensors --data flat {flags}");

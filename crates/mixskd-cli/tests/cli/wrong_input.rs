@@ -183,7 +183,11 @@ fn weights_that_are_none_or_do_not_fit_are_refused() {
     )
     .ok();
     let weights = "--weights r/model.safetensors";
-    run(dir.path(), &format!("eval {weights}")).refused(2, "class", "--data");
+    run(
+        dir.path(),
+        &format!("eval {weights} --data fashion-mnist-mini"),
+    )
+    .refused(2, "class", "--data");
     run(
         dir.path(),
         &format!("predict {weights} --topk 3 pets/val/cat/00.png"),
