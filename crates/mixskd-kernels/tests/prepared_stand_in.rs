@@ -44,6 +44,25 @@ fn prepared_convolutions_are_the_processors() {
                     emulate_gpu(false);
                     let apart = largest(&(&host - stand_in).unwrap()) / largest(&host);
                     assert!(apart < 1e-5, "{groups} groups, {activation:?}: {apart}");
+                    // Once more, with what was kept, and with another batch.
+                    let less = |t: &Tensor| t.narrow(0, 0, 1).unwrap();
+                    emulate_gpu(true);
+                    let again = conv
+                        .forward(&less(&x), residual.map(less).as_ref())
+                        .unwrap();
+                    emulate_gpu(false);
+                    let apart = largest(&(less(&host) - again).unwrap()) / largest(&host);
+                    assert!(apart < 1e-5, "{groups} groups, {activation:?}: {apart}");
+                    // Maps of bfloat16 beside parameters of float.
+                    let short = |t: &Tensor| t.to_dtype(DType::BF16).unwrap();
+                    emulate_gpu(true);
+                    let rough = conv
+                        .forward(&short(&x), residual.map(short).as_ref())
+                        .unwrap();
+                    emulate_gpu(false);
+                    let rough = rough.to_dtype(DType::F32).unwrap();
+                    let apart = largest(&(&host - rough).unwrap()) / largest(&host);
+                    assert!(apart < 2e-2, "{groups} groups, {activation:?}: {apart}");
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! Prints one table and writes it as JSON. Exit status 1 where a check failed; a speed below its goal is a row, not a failure.
 
 mod child;
+mod inference;
 mod parity;
 mod poisoned;
 mod runs;

@@ -11,7 +11,7 @@ use mixskd_kernels::{
 
 use crate::single::{downloads, hits, images, updates, updates_as_made, verdicts};
 use crate::table::Table;
-use crate::{LATE, OnGpu, Options, guarded, worse};
+use crate::{LATE, OnGpu, Options, guarded, inference, worse};
 
 /// What the project asks of a GPU's kernels, relative to the length of the result.
 fn bound(dtype: DType) -> f64 {
@@ -146,27 +146,41 @@ pub(crate) fn run(gpu: &Device, options: &Options, table: &mut Table) {
         }
         Err(error) => table.broken("kernel", "inputs", &error),
     }
-    let others: [(&str, Check); 7] = [
-        ("update of all parameters", updates),
+    let others: [(&str, Check, DType); 10] = [
+        ("update of all parameters", updates, DType::F32),
         (
             "update of weights as convolutions made their gradients",
             |gpu| updates_as_made(gpu, DType::F32),
+            DType::F32,
         ),
         (
             "update of weights as convolutions made their gradients, bf16",
             |gpu| updates_as_made(gpu, DType::BF16),
+            DType::F32,
         ),
-        ("verdict on a step", verdicts),
-        ("hits", hits),
-        ("batches of images", images),
+        ("verdict on a step", verdicts, DType::F32),
+        ("hits", hits, DType::F32),
+        ("batches of images", images, DType::F32),
         (
             "values brought to the host while the GPU goes on",
             downloads,
+            DType::F32,
         ),
+        (
+            "convolutions for inference, with bias, sum and activation",
+            |gpu| inference::convolutions(gpu, DType::F32),
+            DType::F32,
+        ),
+        (
+            "convolutions for inference, with bias, sum and activation, bf16",
+            |gpu| inference::convolutions(gpu, DType::BF16),
+            DType::BF16,
+        ),
+        ("networks for inference", inference::networks, DType::F32),
     ];
-    for (name, check) in others {
+    for (name, check, dtype) in others {
         match in_time().and_then(|()| guarded(|| check(gpu))) {
-            Ok(error) => table.error("kernel", name, error, bound(DType::F32)),
+            Ok(error) => table.error("kernel", name, error, bound(dtype)),
             Err(error) => table.broken("kernel", name, &error),
         }
     }

@@ -340,7 +340,10 @@ impl Timed<'_> {
             ""
         };
         let text = milliseconds(&report).map_or("no time".into(), |ms| {
-            format!("{ms:.2} ms{memory}{captured}")
+            // As in a run, where the next step is launched before this one is read.
+            let ahead = report["seconds_per_step_ahead"].as_f64();
+            let ahead = ahead.map_or(String::new(), |s| format!(", {:.2} ms in a run", 1e3 * s));
+            format!("{ms:.2} ms{ahead}{memory}{captured}")
         });
         table.figure("speed", &place, text, report.clone());
         let notices = report["notices"].as_array();

@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::simd::Element;
 use crate::storage;
-use crate::{Activation, Conv2dConfig, Result, batch_norm_eval, compose, gpu, relu6, shape, silu};
+use crate::{Activation, Conv2dConfig, Result, compose, gpu, relu6, shape, silu};
 
 use super::config::Geometry;
 use super::epilogue::Epilogue;
@@ -41,6 +41,7 @@ pub struct PreparedConv2d {
     activation: Activation,
     f32: Forms<f32>,
     f64: Forms<f64>,
+    gpu: gpu::GpuForms,
 }
 
 /// The weight in the forms that kernels read it in, each made when it is first wanted.
@@ -87,6 +88,7 @@ impl PreparedConv2d {
             activation,
             f32: Forms::default(),
             f64: Forms::default(),
+            gpu: gpu::GpuForms::default(),
         })
     }
 
@@ -124,8 +126,14 @@ impl PreparedConv2d {
         if let Some(residual) = residual {
             shape::exactly("conv2d", "residual", residual, &shape)?;
         }
-        if let Some(y) = gpu::conv2d(x, &self.weight, &g)? {
-            return self.finish(y, residual);
+        let relu = self.activation == Activation::Relu;
+        let added = [self.bias.as_ref(), residual];
+        if let Some(y) = gpu::conv2d_infer(&self.gpu, x, &self.weight, added, &g, relu)? {
+            return match self.activation {
+                Activation::None | Activation::Relu => Ok(y),
+                Activation::Relu6 => relu6(&y),
+                Activation::Silu => silu(&y),
+            };
         }
         let mut all = vec![x, &self.weight];
         all.extend(residual);
@@ -148,25 +156,6 @@ impl PreparedConv2d {
             _ => self.run(&self.f64, &g, &x, residual.as_ref())?,
         };
         Ok(y)
-    }
-
-    /// Bias, residual and activation of a convolution that a GPU has made: where there is anything to add, by the pass that normalises, which adds and cuts
-    /// off, too.
-    fn finish(&self, y: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        let relu = self.activation == Activation::Relu;
-        let y = if self.bias.is_some() || residual.is_some() || relu {
-            let ones = Tensor::ones(y.dim(D::Minus1)?, y.dtype(), y.device())?;
-            let zeros = ones.zeros_like()?;
-            let bias = self.bias.as_ref().unwrap_or(&zeros);
-            batch_norm_eval(&y, &ones, bias, &zeros, &ones, 0.0, residual, relu)?
-        } else {
-            y
-        };
-        match self.activation {
-            Activation::None | Activation::Relu => Ok(y),
-            Activation::Relu6 => relu6(&y),
-            Activation::Silu => silu(&y),
-        }
     }
 
     fn run<T: Element>(

@@ -21,6 +21,10 @@ macro_rules! nothing {
     };
 }
 
+/// What a convolution keeps on a GPU: nothing, as there is none.
+#[derive(Debug, Default)]
+pub(crate) struct GpuForms {}
+
 type Pairs<'a> = Option<(&'a Tensor, &'a Tensor)>;
 
 /// Whether the CPU stands in for a GPU.
@@ -230,6 +234,7 @@ impl Download {
 
 nothing! {
     conv2d(&Tensor, &Tensor, &Geometry) -> Tensor;
+    conv2d_infer(&GpuForms, &Tensor, &Tensor, [Option<&Tensor>; 2], &Geometry, bool) -> Tensor;
     batch_norm_train(&Tensor, [&Tensor; 2], f64, Option<&Tensor>, bool) -> (Tensor, BatchStats);
     join_channels(&[&Tensor]) -> Tensor;
     join_samples(&[&Tensor]) -> Tensor;

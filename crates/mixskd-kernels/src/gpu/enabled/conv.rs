@@ -31,7 +31,7 @@ pub fn gpu_notices() -> Vec<String> {
     Vec::new()
 }
 
-fn sizes(g: &Geometry, element: Element) -> Convolution {
+pub(super) fn sizes(g: &Geometry, element: Element) -> Convolution {
     Convolution {
         input: [g.batch, g.in_h, g.in_w, g.in_c],
         output: [g.batch, g.out_h, g.out_w, g.out_c],
@@ -61,7 +61,7 @@ fn turn(g: &Geometry, from: &Tensor, to: &Tensor) -> candle_core::Result<Turn> {
 }
 
 /// The weight in the order and type of the maps.
-fn turned(
+pub(super) fn turned(
     gpu: &Gpu,
     g: &Geometry,
     w: &Tensor,

@@ -231,13 +231,25 @@ pub fn side_by_side<T, E: From<crate::Error>>(
     let has_lanes = OPEN.with_borrow(Option::is_some) && current() == 0;
     // Kernels that each has been given; the first lane is the last to be.
     let mut loads = [0; SIDE_LANES + 1];
+    // What has no landmark was there before any of this.
+    let mut start = None;
+    if has_lanes {
+        with(|open| {
+            let known = |input: &&Tensor| open.landmarks.contains_key(&input.id());
+            if !inputs.iter().all(known) {
+                start = Some(open.now()?);
+            }
+            Ok(())
+        })
+        .map_err(fail)?;
+    }
     for (index, input) in inputs.iter().enumerate() {
         let least = (1..=SIDE_LANES).chain([0]).min_by_key(|&lane| loads[lane]);
         let lane = least.unwrap_or_default();
         let before = tape::len();
         if has_lanes && lane > 0 {
             with(|open| {
-                let from = open.landmarks.get(&input.id()).cloned();
+                let from = open.landmarks.get(&input.id()).or(start.as_ref()).cloned();
                 let from = from.map_or_else(|| open.now(), Ok)?;
                 open.go_aside(lane, &from)?;
                 // The lane may have begun for another.

@@ -14,6 +14,7 @@ mod graph;
 #[cfg(feature = "emulator")]
 mod host;
 mod images;
+mod inference;
 mod joined;
 mod lanes;
 mod later;
@@ -45,6 +46,7 @@ pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
 pub(crate) use host::is_emulating;
 pub(crate) use images::batch_images;
+pub(crate) use inference::{GpuForms, conv2d_infer};
 pub(crate) use joined::{add, join_channels, join_samples};
 pub use lanes::{landmark, set_cuda_branches, side_by_side, unhurried};
 pub(crate) use loss::{
