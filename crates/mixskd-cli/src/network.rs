@@ -12,11 +12,11 @@ use crate::output;
 
 /// The GPU where there is one, else the CPU, with a word where a build for GPUs finds none.
 pub(crate) fn device() -> Result<Device> {
-    let kind = DeviceKind::Auto;
-    if let Some(notice) = kind.fallback_notice(0) {
+    let (device, notice) = DeviceKind::Auto.open_at(0)?;
+    if let Some(notice) = notice {
         output::say(format_args!("note: {notice}"));
     }
-    Ok(kind.open()?)
+    Ok(device)
 }
 
 /// Opens the weights file at `path`.

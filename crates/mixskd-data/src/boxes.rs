@@ -19,6 +19,19 @@ pub struct PixelBox {
 }
 
 impl PixelBox {
+    /// For every row and every column of an image of size `image` = (height, width): 1 where the box has it, else 0. A pixel lies in the box where its row
+    /// and its column do.
+    pub fn lines(&self, image: (usize, usize)) -> (Vec<u8>, Vec<u8>) {
+        let within = |first, size, length| {
+            let inside = first..first + size;
+            (0..length).map(move |at| u8::from(inside.contains(&at)))
+        };
+        (
+            within(self.top, self.height, image.0).collect(),
+            within(self.left, self.width, image.1).collect(),
+        )
+    }
+
     /// For every position of a map of `map` = (height, width) over an image of size `image`, row by row: the share of its area
     /// that lies outside the box. On the image itself it is 0 or 1.
     pub fn kept(&self, image: (usize, usize), map: (usize, usize)) -> Vec<f32> {

@@ -75,7 +75,8 @@ pub use gpu::open_gpu;
 pub use gpu::{
     ConvWeights, Download, Downloads, GpuSpan, GpuWatch, StepGradients, StepGraph, Tape, Uploads,
     cudnn_choices, gpu_memory_in_use, gpu_notices, has_gpu_kernels, landmark, recall_cudnn_choices,
-    rehearse, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side, unhurried,
+    rehearse, release_gpu_memory, set_cuda_branches, set_cudnn_benchmark, set_tf32, side_by_side,
+    unhurried,
 };
 pub use images::{DeviceImages, ImageWindow};
 pub use linear::linear;

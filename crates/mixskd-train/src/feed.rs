@@ -34,32 +34,33 @@ pub(crate) struct Fed {
 }
 
 impl Feed {
-    /// The batches of `loader`, whose images are `dataset`'s.
+    /// The batches of `loader`, whose images are `dataset`'s; and a word where a GPU has no memory for the images, which are uploaded batch by batch then.
     pub(crate) fn new(
         loader: Loader,
         dataset: &Dataset,
         device: &Device,
         precision: Precision,
-    ) -> Result<Self> {
-        let resident = match loader.windowed() {
-            Some(set) if has_gpu_kernels(device) && set.pixels().len() <= MOST_RESIDENT => {
-                Some(DeviceImages::new(
-                    set.pixels(),
-                    set.shape(),
-                    &dataset.mean,
-                    &dataset.std,
-                    device,
-                )?)
+    ) -> (Self, Option<String>) {
+        let (mean, std) = (&dataset.mean, &dataset.std);
+        let resident = loader.windowed().and_then(|set| {
+            let fits = has_gpu_kernels(device) && set.pixels().len() <= MOST_RESIDENT;
+            fits.then(|| DeviceImages::new(set.pixels(), set.shape(), mean, std, device))
+        });
+        let (resident, notice) = match resident.transpose() {
+            Ok(resident) => (resident, None),
+            Err(error) => {
+                let notice = format!("images are brought to the GPU batch by batch: {error}");
+                (None, Some(notice))
             }
-            _ => None,
         };
-        Ok(Self {
+        let feed = Self {
             loader,
             device: device.clone(),
             precision,
             resident,
             uploads: Mutex::default(),
-        })
+        };
+        (feed, notice)
     }
 
     /// The batches of `loader`, uploaded as float32.
@@ -250,7 +251,7 @@ impl Trainer {
     /// A batch with the method's draws for it.
     pub(crate) fn prepare(&self, batch: Fed, epoch: usize) -> Result<TrainBatch> {
         let (device, step) = (&self.device, batch.step as usize);
-        let draws = self.method.draws(&DrawSite {
+        let draws = self.method().draws(&DrawSite {
             labels: &batch.labels,
             size: self.train_feed.loader().size(),
             epoch,

@@ -1,5 +1,6 @@
 //! Steps on a GPU: one reading a step is all that the host waits for, and a step that is the same work every time is captured as a graph.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use crate::method::{Method, StepOutput, TrainBatch};
 use crate::metrics::StepReading;
 use crate::optimizer::Sgd;
 use crate::to_host::{OnHost, ToHost};
-use crate::trainer::Trainer;
 use crate::{Error, Result};
 
 /// Steps taken before one is captured: kernels are loaded in the first, and in the second nothing new may come up.
@@ -60,7 +60,7 @@ pub(crate) struct GpuStepper {
     /// What convolutions take, which every update brings up to date; none before the first step.
     weights: Option<Arc<ConvWeights>>,
     /// Something else may have changed the parameters since.
-    are_stale: bool,
+    are_stale: Cell<bool>,
     /// What is captured has branches beside the backbone.
     branches: bool,
     /// What the user should know, such as why nothing is captured any more; each once.
@@ -116,22 +116,22 @@ impl GpuStepper {
                 Launching::Graph | Launching::Branches => State::Rehearsing(0),
             },
             weights: None,
-            are_stale: false,
+            are_stale: Cell::default(),
             notices: Vec::new(),
         })
     }
 
     /// Parameters may have been changed by something else than steps.
-    pub(crate) fn parameters_changed(&mut self) {
-        self.are_stale = true;
+    pub(crate) fn parameters_changed(&self) {
+        self.are_stale.set(true);
     }
 
     /// Has what convolutions take up to date before anything is launched that reads it.
     fn renew(&mut self) -> Result<()> {
-        if let (true, Some(weights)) = (self.are_stale, &self.weights) {
+        if let (true, Some(weights)) = (self.are_stale.get(), &self.weights) {
             weights.renew()?;
         }
-        self.are_stale = false;
+        self.are_stale.set(false);
         Ok(())
     }
 
@@ -509,17 +509,5 @@ impl Captured {
             self.broken.set(&self.broken.zeros_like()?)?;
         }
         Ok(outcome)
-    }
-}
-
-impl Trainer {
-    /// Whether steps are launched as a captured CUDA graph.
-    pub fn has_captured_step(&self) -> bool {
-        self.gpu.is_captured()
-    }
-
-    /// Whether that graph has branches that run beside the backbone.
-    pub fn has_captured_branches(&self) -> bool {
-        self.gpu.has_branches()
     }
 }

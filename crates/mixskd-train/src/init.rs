@@ -80,6 +80,8 @@ impl InitConfig {
         } else {
             Strictness::Exact
         };
+        let own = state.metadata().map(|metadata| &metadata.model);
+        let own = own.filter(|own| own.name != model.name || own.width != model.width);
         let misfit = |error| match error {
             mixskd_models::Error::Weights {
                 source_name,
@@ -87,9 +89,14 @@ impl InitConfig {
             } => Error::Config {
                 place: "init.weights".into(),
                 message: format!("{source_name} does not fit {}: {report}", model.name),
-                hint: Some(
-                    "another --model or --width? --set init.partial=true takes what fits".into(),
-                ),
+                hint: Some(match own {
+                    Some(own) => {
+                        format!("they are of --model {} --width {}", own.name, own.width)
+                    }
+                    None => {
+                        "another --model or --width? --set init.partial=true takes what fits".into()
+                    }
+                }),
             },
             other => other.into(),
         };

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod assemble;
 mod average;
 pub mod bench;
 mod builder;
@@ -40,6 +41,7 @@ mod files;
 mod gpu_step;
 mod gradients;
 mod init;
+mod learner;
 mod machine;
 pub mod method;
 mod metrics;
@@ -57,6 +59,8 @@ mod state;
 mod step;
 mod to_host;
 mod trainer;
+mod upcoming;
+mod updater;
 mod weights_file;
 
 /// The version of candle that this crate's tensors are of.

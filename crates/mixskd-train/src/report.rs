@@ -134,8 +134,8 @@ impl Trainer {
             heads: last.heads.clone(),
             best_backbone,
             best_head,
-            parameters_kept: self.store.count(BACKBONE),
-            parameters_training: self.store.count(""),
+            parameters_kept: self.parameters().count(BACKBONE),
+            parameters_training: self.parameters().count(""),
             seconds: records.iter().map(|record| record.seconds).sum(),
             samples_per_s: (records.len() * self.samples_per_epoch()) as f64 / training_seconds,
             // Of every process that worked on the run, and not of the last alone.

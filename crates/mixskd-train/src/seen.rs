@@ -45,7 +45,7 @@ impl Trainer {
         let mut shown = Vec::with_capacity(count);
         for (at, loaded) in self.train_feed.epoch_from(0, 0, batches).enumerate() {
             let loaded = self.prepare(loaded?, 0)?;
-            let mixes = self.method.mixes(&loaded)?;
+            let mixes = self.method().mixes(&loaded)?;
             // Of what is still wanted, each batch that is left gives its share.
             let wanted = count.saturating_sub(shown.len()).div_ceil(batches - at);
             let end = shown.len() + wanted;

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use mixskd_data::Identity;
 use mixskd_kernels::{cudnn_choices, recall_cudnn_choices};
-use mixskd_models::{ModelConfig, Strictness, weights};
+use mixskd_models::{ModelConfig, weights};
 
-use crate::average::Average;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint_name;
 use crate::difference::{self, Difference};
@@ -34,7 +33,7 @@ impl Trainer {
     /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of
     /// this size: lines for the user.
     pub fn start_notices(&self) -> Vec<String> {
-        let mut notices: Vec<_> = self.device_notice().into_iter().collect();
+        let mut notices = self.device_notices.clone();
         if let Ok(Some(start)) = &self.start {
             let data = &self.dataset;
             notices.push(start.to_string());
@@ -66,18 +65,12 @@ impl Trainer {
             self.require_start()?;
             self.start_notices()
         } else {
-            self.device_notice().into_iter().collect()
+            self.device_notices.clone()
         };
         for text in notices {
             observer.notice(&text);
         }
         Ok(())
-    }
-
-    /// Why a GPU is not used that might be.
-    pub(crate) fn device_notice(&self) -> Option<String> {
-        let device = self.config.run.device;
-        device.fallback_notice(self.place().local_rank)
     }
 
     /// Networks for small images leave large ones their size for a whole stage, which takes long and serves nobody.
@@ -250,18 +243,11 @@ impl Trainer {
                 hint: Some(OTHER_DATA.into()),
             });
         }
-        self.gpu.forget_begun()?;
-        self.updater.forget_gathered();
-        self.store.load(&checkpoint.tensors, Strictness::Exact)?;
-        self.updater.optimizer.load_state(&checkpoint.velocities)?;
-        if let Some(average) = &mut self.updater.average {
-            average.load_state(checkpoint.average);
-        }
-        self.method.load_state(&checkpoint.method)?;
+        self.learner.load(&checkpoint)?;
         if let Some(choices) = &checkpoint.convolutions
             && !recall_cudnn_choices(&self.device, choices)?
         {
-            self.gpu.tell(
+            self.learner.tell(
                 "the ways of cuDNN that this run was begun with are not of this device or version: others are chosen, which round otherwise".into(),
             );
         }
@@ -278,7 +264,6 @@ impl Trainer {
 
     /// Where the run stands, with what the method remembers.
     pub(crate) fn checkpoint(&self, method: BTreeMap<String, Tensor>) -> Result<Checkpoint> {
-        let average = self.updater.average.as_ref();
         // What cuDNN guesses it will guess again.
         let convolutions = if self.config.run.cudnn_benchmark {
             cudnn_choices(&self.device)?
@@ -287,9 +272,9 @@ impl Trainer {
         };
         Ok(Checkpoint {
             progress: self.progress.clone(),
-            tensors: self.store.tensors(),
-            velocities: self.updater.optimizer.state(),
-            average: average.map(Average::state).unwrap_or_default(),
+            tensors: self.learner.store().tensors(),
+            velocities: self.learner.velocities(),
+            average: self.learner.averages(),
             method,
             convolutions,
             data: Some(self.identity().clone()),
@@ -304,7 +289,7 @@ impl Trainer {
         if !run.is_held() {
             return Ok(());
         }
-        if let Some((name, value)) = self.first_not_finite()? {
+        if let Some((name, value)) = self.learner.first_not_finite()? {
             let (epoch, step) = (self.progress.epochs_done, self.progress.steps_done);
             let broken = Broken::weights(name, value);
             return Err(not_finite(broken, epoch, step.saturating_sub(1), run));
@@ -316,7 +301,7 @@ impl Trainer {
     /// `error`, and where it is one image's, a checkpoint of all steps before. Several processes have written it together, where they could.
     pub(crate) fn keep(&mut self, run: &RunDir, error: Error) -> Error {
         let steps = self.progress.steps_done;
-        let alone = self.place().world == 1 && !self.gpu.is_ahead();
+        let alone = self.place().world == 1 && !self.learner.is_ahead();
         let between = steps.is_multiple_of(self.config.optimizer.accumulate)
             || steps == self.steps_per_epoch();
         let may_write = alone && steps > 0 && between;

@@ -37,11 +37,13 @@ impl ToHost {
 
     /// The values of `tensors` as they are now: what is done with them later does not change them.
     pub(crate) fn begin(&self, tensors: &[&Tensor]) -> Result<OnHost> {
-        if let Some(downloads) = &self.downloads
+        if let Some(downloads) = &self.downloads {
+            // What was recorded before, an error of something that was let go of, is told once and is none of this.
+            let coming = begin(downloads, tensors).or_else(|_| begin(downloads, tensors));
             // There may be no page-locked memory, and what is wrong with the GPU the plain way tells.
-            && let Ok(coming) = begin(downloads, tensors)
-        {
-            return Ok(coming);
+            if let Ok(coming) = coming {
+                return Ok(coming);
+            }
         }
         let values = tensors.iter().map(|tensor| values(tensor));
         Ok(OnHost::Here(values.collect::<Result<_>>()?))

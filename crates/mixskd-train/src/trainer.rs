@@ -4,26 +4,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
-use mixskd_data::{Balance, BatchNeeds, Dataset, Identity, Loader, LoaderConfig, Shard, recipe};
+use candle_core::{Device, Tensor};
+use mixskd_data::{Dataset, Identity};
 use mixskd_models::{ModelConfig, ParamStore};
 use serde::{Deserialize, Serialize};
 
-use crate::average::Average;
-use crate::builder::{Maker, TrainerBuilder};
+use crate::builder::TrainerBuilder;
 use crate::cadence::Cadence;
 use crate::config::OnNan;
 use crate::distribution::{Group, Wishes};
 use crate::evaluate::{FirstHead, evaluate_batches};
 use crate::feed::Feed;
-use crate::gpu_step::{GpuStepper, Launching};
-use crate::init;
-use crate::method::{Method, MethodInputs, TrainBatch};
+use crate::learner::Learner;
+use crate::method::{Method, TrainBatch};
 use crate::observer::{RunStart, StepEvent, TestEvent};
 use crate::progress::Progress;
-use crate::state::not_balanced;
-use crate::step::{Broken, Outcome, Updater};
+use crate::step::{Broken, Outcome};
 use crate::to_host::ToHost;
+use crate::upcoming::Upcoming;
 use crate::{
     Control, EpochRecord, Error, HeadScore, Observer, Place, Report, Result, RunDir, Schedule,
     Start, TrainConfig,
@@ -34,18 +32,18 @@ pub struct Trainer {
     pub(crate) config: TrainConfig,
     pub(crate) dataset: Dataset,
     pub(crate) model: ModelConfig,
-    pub(crate) store: ParamStore,
-    pub(crate) method: Box<dyn Method>,
-    pub(crate) updater: Updater,
-    pub(crate) gpu: GpuStepper,
+    /// The network in training, and all that a step changes of it.
+    pub(crate) learner: Learner,
     pub(crate) schedule: Schedule,
     pub(crate) train_feed: Arc<Feed>,
-    test_feed: Feed,
+    pub(crate) test_feed: Feed,
     /// Brings logits of test images.
-    logits_to_host: ToHost,
+    pub(crate) logits_to_host: ToHost,
     /// Brings weights and all else that a checkpoint holds.
     pub(crate) to_host: ToHost,
     pub(crate) device: Device,
+    /// Why a GPU is not used, or not as it might be.
+    pub(crate) device_notices: Vec<String>,
     pub(crate) progress: Progress,
     pub(crate) control: Control,
     pub(crate) group: Group,
@@ -93,178 +91,6 @@ impl Trainer {
         TrainerBuilder::new(config)
     }
 
-    pub(crate) fn assemble(
-        mut config: TrainConfig,
-        place: Place,
-        parts: TrainerBuilder,
-    ) -> Result<Self> {
-        if config.distribution.enabled {
-            config.distribution.processes = place.world;
-        }
-        let dataset = match parts.dataset {
-            Some(dataset) => dataset.checked()?,
-            None => config.data.open()?,
-        };
-        // So that the resolved configuration means the same set from any working directory.
-        if config.own.data.is_none()
-            && recipe(&config.data.source).is_none()
-            && let Ok(folder) = std::fs::canonicalize(&config.data.source)
-            && folder.is_dir()
-        {
-            config.data.source = folder.display().to_string();
-        }
-        if let Some(weights) = &mut config.init.weights
-            && let Ok(absolute) = std::fs::canonicalize(&*weights)
-        {
-            *weights = absolute;
-        }
-        if config.run.batch.saturating_mul(place.world) > dataset.train.len() {
-            return Err(Error::Config {
-                place: "run.batch".into(),
-                message: format!(
-                    "a batch of {}{} is larger than the training set of {}",
-                    config.run.batch,
-                    match place.world {
-                        1 => String::new(),
-                        world => format!(" for each of {world} processes"),
-                    },
-                    dataset.train.len()
-                ),
-                hint: Some(format!(
-                    "--batch {}",
-                    (dataset.train.len() / place.world).clamp(1, 64)
-                )),
-            });
-        }
-        if config.run.image_size == 0 {
-            config.run.image_size = dataset.input_size();
-        }
-        config.model.settle(config.run.image_size);
-        let device = config.run.device.open_at(place.local_rank)?;
-        config.run.precision.apply(&device)?;
-        mixskd_kernels::set_cudnn_benchmark(&device, config.run.cudnn_benchmark)?;
-        let model = ModelConfig {
-            name: config.model.name.clone(),
-            classes: dataset.classes.len(),
-            channels: dataset.channels,
-            width: config.model.width,
-            input: config.run.image_size,
-            stem_relu: config.model.stem_relu,
-        };
-        let seed = config.run.seed;
-        let store = ParamStore::new(seed, DType::F32, &device);
-        // Before the method is built, so that it finds what the file holds and may still change it.
-        let start = config.init.load(&store, &model);
-        let inputs = MethodInputs {
-            config: &config.method,
-            objective: &config.objective,
-            model: &model,
-            store: &store,
-            seed,
-            epochs: config.run.epochs,
-            train_images: dataset.train.len(),
-            freeze_backbone: config.init.freeze_backbone,
-        };
-        let maker = Maker::new(&config, parts.method)?;
-        let needs = maker.needs(&config)?;
-        let method = maker.build(&inputs)?;
-        if place.world > 1 && config.data.balance > 0.0 && !method.state()?.is_empty() {
-            return Err(not_balanced(config.method_name()));
-        }
-        let body = init::body(&store, method.backbone());
-        if config.init.freeze_backbone {
-            for name in &body {
-                store.freeze(name);
-            }
-        }
-        let is_body = |name: &str| {
-            body.binary_search_by(|known| known.as_str().cmp(name))
-                .is_ok()
-        };
-        let factor = |name: &str| {
-            if is_body(name) {
-                1.0
-            } else {
-                config.init.head_lr_factor
-            }
-        };
-        let optimizer = config.optimizer.build_with(store.parameters(), factor)?;
-        let train = LoaderConfig {
-            batch: config.run.batch,
-            needs,
-            shuffle: true,
-            balance: config.data.balance(),
-            drop_last: true,
-            seed,
-            prefetch: config.run.prefetch,
-            shard: Shard {
-                rank: place.rank,
-                world: place.world,
-            },
-        };
-        let test = LoaderConfig {
-            batch: config.run.eval_batch.min(dataset.test.len()),
-            needs: BatchNeeds::Anchors,
-            shuffle: false,
-            balance: Balance::default(),
-            drop_last: false,
-            shard: Shard::default(),
-            ..train.clone()
-        };
-        let train_loader = Loader::new(
-            dataset.train.clone(),
-            dataset.train_pipeline(config.run.image_size)?,
-            train,
-        )?;
-        let test_loader = Loader::new(
-            dataset.test.clone(),
-            dataset.eval_pipeline(config.run.image_size)?,
-            test,
-        )?;
-        let schedule = config.schedule.build(
-            config.optimizer.lr,
-            config.run.epochs,
-            at_most(train_loader.steps_per_epoch(), config.run.max_batches),
-        )?;
-        let precision = config.run.precision;
-        let train_feed = Feed::new(train_loader, &dataset, &device, precision)?;
-        let test_feed = Feed::new(test_loader, &dataset, &device, precision)?;
-        let updater = Updater::new(&config.optimizer, optimizer);
-        // Where the host looks at gradients on their way, nothing is captured.
-        let launching = if updater.is_direct() && place.world == 1 {
-            config.run.launching()
-        } else {
-            Launching::Kernels
-        };
-        let gpu = GpuStepper::new(&device, launching)?;
-        Ok(Self {
-            config,
-            dataset,
-            model,
-            store,
-            method,
-            updater,
-            gpu,
-            schedule,
-            train_feed: Arc::new(train_feed),
-            test_feed,
-            logits_to_host: ToHost::new(&device)?,
-            to_host: ToHost::new(&device)?,
-            device,
-            progress: Progress::default(),
-            control: Control::default(),
-            group: Group::apart(place),
-            start_sha256: match &start {
-                Ok(Some(start)) => Some(start.sha256.clone()),
-                _ => None,
-            },
-            start,
-            kept: false,
-            directory: None,
-            identity: OnceLock::new(),
-        })
-    }
-
     /// A handle by which another thread or a signal handler stops the run or asks for a checkpoint.
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -290,12 +116,12 @@ impl Trainer {
 
     /// The method, and with it the network.
     pub fn method(&self) -> &dyn Method {
-        self.method.as_ref()
+        self.learner.method()
     }
 
     /// Every parameter and buffer by name, those of the network that is kept under `backbone.`.
     pub fn parameters(&self) -> &ParamStore {
-        &self.store
+        self.learner.store()
     }
 
     /// The method's name, as it stands in records.
@@ -347,11 +173,10 @@ impl Trainer {
             let (before, started) = (self.progress.elapsed(), Instant::now());
             let first = self.progress.steps_done;
             let feed = self.train_feed.clone();
-            // A checkpoint's may have come in.
-            self.gpu.parameters_changed();
-            let mut batches = feed.epoch_from(epoch as u64, first as u64, steps - first);
-            let (mut due, mut ahead) = (false, None);
-            while let Some(batch) = self.next(&mut ahead, &mut batches, epoch)? {
+            let batches = feed.epoch_from(epoch as u64, first as u64, steps - first);
+            let mut upcoming = Upcoming::new(epoch, batches);
+            let mut due = false;
+            while let Some(batch) = upcoming.next(self)? {
                 run.glance()?;
                 let step = batch.step / world;
                 let (lr, done) = (self.schedule.lr(epoch, step), step + 1);
@@ -359,8 +184,8 @@ impl Trainer {
                 // What is to be done between this step and the next has to be known before the next is launched.
                 let place = (epoch * steps + done) as u64;
                 let go_on = !due && !self.control.wants_something() && !cadence.is_due(place);
-                self.begin(&batch, lr, &mut ahead, &mut batches, go_on)?;
-                let terms = match self.step(&batch, lr, update, &mut || batches.fetch())? {
+                self.begin(&batch, lr, &mut upcoming, go_on)?;
+                let terms = match self.step(&batch, lr, update, &mut upcoming)? {
                     Outcome::Done(reading) => {
                         self.progress.meter.add(&reading);
                         reading.terms
@@ -370,7 +195,7 @@ impl Trainer {
                         Vec::new()
                     }
                 };
-                if let Some(notice) = self.gpu.take_notice() {
+                if let Some(notice) = self.learner.take_notice() {
                     observer.notice(&notice);
                 }
                 self.progress.steps_done = done;
@@ -384,17 +209,17 @@ impl Trainer {
                     terms: &terms,
                     samples_per_s: meter.samples() as f64 / elapsed.as_secs_f64(),
                 });
-                if self.gpu.is_ahead() {
+                if self.learner.is_ahead() {
                     continue;
                 }
-                if !self.group.is_alone() && ahead.is_none() {
+                if !self.group.is_alone() {
                     // Whether everybody has a next batch is found out while all can still write a checkpoint together.
-                    ahead = (batches.next()).map(|next| self.prepare(next?, epoch));
+                    upcoming.prepare(self);
                 }
                 let asked = self.group.wishes(Wishes {
                     checkpoint: self.control.take_checkpoint() || cadence.is_due(place),
                     stop: self.control.is_stopped(),
-                    keep: matches!(ahead, Some(Err(Error::Data(_)))) && !self.group.is_alone(),
+                    keep: upcoming.is_unreadable() && !self.group.is_alone(),
                 })?;
                 due |= asked.checkpoint || asked.keep;
                 if update && asked.stop {
@@ -407,50 +232,9 @@ impl Trainer {
                     self.kept = asked.keep;
                 }
             }
-            drop(batches);
-            let meter = &self.progress.meter;
-            let training = self.progress.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-            let (loss, terms, train_top1) = (meter.loss(), meter.terms(), meter.train_top1());
-            let samples_per_s = meter.samples() as f64 / training;
-            let mut unread = None;
-            let evaluate = || match self.evaluate_and_save(run, epoch, observer) {
-                Ok(Some(heads)) => Ok(Evaluated::Heads(heads)),
-                Ok(None) => Ok(Evaluated::Stopped),
-                Err(error @ Error::Data(_)) if !self.group.is_alone() => {
-                    unread = Some(error);
-                    Ok(Evaluated::Unread)
-                }
-                Err(error) => Err(error),
-            };
-            let heads = match self.group.firsts(evaluate)? {
-                Evaluated::Heads(heads) => heads,
-                Evaluated::Stopped => return Err(self.stopped(run)?),
-                Evaluated::Unread => {
-                    self.write_checkpoint(run)?;
-                    self.kept = true;
-                    if let Some(error) = unread {
-                        return Err(error);
-                    }
-                    // Its words are on their way.
-                    self.group.wishes(Wishes::default())?;
-                    return Err(Error::peer(0, "could not read an image"));
-                }
-            };
-            let backbone = HeadScore::of_backbone(&heads)?;
-            let record = EpochRecord {
-                epoch: epoch + 1,
-                lr: self.schedule.lr(epoch, steps.saturating_sub(1)),
-                loss,
-                terms,
-                train_top1,
-                top1: backbone.top1,
-                top5: backbone.top5,
-                test_loss: backbone.loss,
-                samples_per_s,
-                seconds: (before + started.elapsed()).as_secs_f64(),
-                peak_memory_bytes: crate::machine::peak_resident_bytes(),
-                heads,
-            };
+            drop(upcoming);
+            let heads = self.evaluate_together(run, epoch, observer)?;
+            let record = self.record(epoch, heads, (before + started.elapsed()).as_secs_f64())?;
             run.append(&record)?;
             self.progress.next_epoch();
             self.write_checkpoint(run)?;
@@ -473,6 +257,62 @@ impl Trainer {
         Ok(report)
     }
 
+    /// [`Self::evaluate_and_save`] by the first process, and for all what it came to.
+    fn evaluate_together(
+        &mut self,
+        run: &RunDir,
+        epoch: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<HeadScore>> {
+        let mut unread = None;
+        let evaluate = || match self.evaluate_and_save(run, epoch, observer) {
+            Ok(Some(heads)) => Ok(Evaluated::Heads(heads)),
+            Ok(None) => Ok(Evaluated::Stopped),
+            Err(error @ Error::Data(_)) if !self.group.is_alone() => {
+                unread = Some(error);
+                Ok(Evaluated::Unread)
+            }
+            Err(error) => Err(error),
+        };
+        match self.group.firsts(evaluate)? {
+            Evaluated::Heads(heads) => Ok(heads),
+            Evaluated::Stopped => Err(self.stopped(run)?),
+            Evaluated::Unread => {
+                self.write_checkpoint(run)?;
+                self.kept = true;
+                if let Some(error) = unread {
+                    return Err(error);
+                }
+                // Its words are on their way.
+                self.group.wishes(Wishes::default())?;
+                Err(Error::peer(0, "could not read an image"))
+            }
+        }
+    }
+
+    /// What is noted of an epoch whose steps are done, and whose `heads` did so well; evaluation included it took `seconds`.
+    fn record(&self, epoch: usize, heads: Vec<HeadScore>, seconds: f64) -> Result<EpochRecord> {
+        let backbone = HeadScore::of_backbone(&heads)?;
+        let (top1, top5, test_loss) = (backbone.top1, backbone.top5, backbone.loss);
+        let meter = &self.progress.meter;
+        let training = self.progress.elapsed().as_secs_f64();
+        let last = self.steps_per_epoch().saturating_sub(1);
+        Ok(EpochRecord {
+            epoch: epoch + 1,
+            lr: self.schedule.lr(epoch, last),
+            loss: meter.loss(),
+            terms: meter.terms(),
+            train_top1: meter.train_top1(),
+            top1,
+            top5,
+            test_loss,
+            samples_per_s: meter.samples() as f64 / training.max(f64::MIN_POSITIVE),
+            seconds,
+            peak_memory_bytes: crate::machine::peak_resident_bytes(),
+            heads,
+        })
+    }
+
     /// Scores every head and writes the backbone's weights, with the moving average in the network where there is one. `None` when
     /// the run is to stop.
     fn evaluate_and_save(
@@ -481,14 +321,10 @@ impl Trainer {
         epoch: usize,
         observer: &mut dyn Observer,
     ) -> Result<Option<Vec<HeadScore>>> {
-        let own = match &self.updater.average {
-            Some(average) => Some(average.put_in(&self.store)?),
-            None => None,
-        };
         let batches = at_most(usize::MAX, self.config.run.max_batches);
         let heads = |images: &Tensor| {
             self.control.go_on()?;
-            self.method.heads(images)
+            self.method().heads(images)
         };
         let mut tested = |batch: FirstHead| {
             observer.tested(&TestEvent {
@@ -512,12 +348,8 @@ impl Trainer {
             run.sync();
             Ok(Some(scores))
         };
-        let scores = put();
-        // Whatever went wrong: a checkpoint may still be written.
-        if let Some(own) = own {
-            Average::put_back(&own, &self.store)?;
-        }
-        scores
+        // Whatever goes wrong: a checkpoint may still be written.
+        self.learner.with_average(put)
     }
 
     /// Counts a step that is left out, or stops the run.
@@ -559,10 +391,10 @@ impl Trainer {
         let broken = match heads.iter().find(|head| !head.loss.is_finite()) {
             Some(head) => Broken {
                 term: format!("test loss of {}", head.name),
-                layer: self.first_not_finite()?.map(|(name, _)| name),
+                layer: self.learner.first_not_finite()?.map(|(name, _)| name),
                 value: head.loss,
             },
-            None => match self.first_not_finite()? {
+            None => match self.learner.first_not_finite()? {
                 Some((name, value)) => Broken::weights(name, value),
                 None => return Ok(()),
             },
@@ -582,7 +414,7 @@ enum Evaluated {
 }
 
 /// `limit` where it is above 0 and below `count`.
-fn at_most(count: usize, limit: usize) -> usize {
+pub(crate) fn at_most(count: usize, limit: usize) -> usize {
     if limit == 0 { count } else { count.min(limit) }
 }
 

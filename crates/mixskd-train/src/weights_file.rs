@@ -41,7 +41,7 @@ impl Trainer {
     }
 
     fn backbone_tensors(&self) -> BTreeMap<String, Tensor> {
-        let mut tensors = self.store.tensors();
+        let mut tensors = self.parameters().tensors();
         let is_kept = |name: &str| name.strip_prefix(BACKBONE)?.strip_prefix('.').map(drop);
         tensors.retain(|name, _| is_kept(name).is_some());
         tensors

@@ -30,5 +30,5 @@ pub use enabled::{
 #[cfg(feature = "cuda")]
 pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};
 #[cfg(not(feature = "cuda"))]
-pub use no_graph::{GpuWatch, StepGraph, gpu_memory_in_use, rehearse};
+pub use no_graph::{GpuWatch, StepGraph, gpu_memory_in_use, rehearse, release_gpu_memory};
 pub use span::GpuSpan;

@@ -15,6 +15,14 @@ pub struct StepGraph(Infallible);
 #[derive(Debug)]
 pub struct GpuWatch(Infallible);
 
+/// Nothing: this build knows no GPU.
+///
+/// # Errors
+/// Never.
+pub fn release_gpu_memory(_: &Device) -> Result<()> {
+    Ok(())
+}
+
 impl GpuWatch {
     /// `None`.
     ///

@@ -37,33 +37,37 @@ pub(crate) fn describe_gpu() -> String {
     }
 }
 
-impl DeviceKind {
-    /// Why [`Self::Auto`] takes the CPU in a build that could take a GPU: a line for the user. `None` where it takes one, was not asked for, or the build knows no GPUs.
-    pub fn fallback_notice(self, ordinal: usize) -> Option<String> {
-        if self != Self::Auto || !cfg!(feature = "cuda") {
-            return None;
-        }
-        let error = gpu::open(ordinal).err()?;
-        Some(format!(
+/// The CPU where no GPU could be opened, and a word on that in a build that knows GPUs.
+fn fallback(error: &Error) -> (Device, Option<String>) {
+    let told = || {
+        format!(
             "no GPU is used, by run.device = \"auto\": {}",
             error.cause()
-        ))
-    }
+        )
+    };
+    (Device::Cpu, cfg!(feature = "cuda").then(told))
+}
 
+impl DeviceKind {
     /// Opens the device.
     ///
     /// # Errors
     /// When a GPU was asked for and cannot be had.
     pub fn open(self) -> Result<Device> {
-        self.open_at(0)
+        self.open_at(0).map(|(device, _)| device)
     }
 
-    /// The same with the GPU of that number instead of the first.
-    pub(crate) fn open_at(self, ordinal: usize) -> Result<Device> {
+    /// The same with the GPU of that number instead of the first, and why [`Self::Auto`] takes the CPU in a build that could take a GPU: a line for the user.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(self, ordinal: usize) -> Result<(Device, Option<String>)> {
         match self {
-            Self::Auto => Ok(gpu::open(ordinal).unwrap_or(Device::Cpu)),
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda => gpu::open(ordinal),
+            Self::Auto => {
+                Ok(gpu::open(ordinal).map_or_else(|error| fallback(&error), |gpu| (gpu, None)))
+            }
+            Self::Cpu => Ok((Device::Cpu, None)),
+            Self::Cuda => Ok((gpu::open(ordinal)?, None)),
         }
     }
 }

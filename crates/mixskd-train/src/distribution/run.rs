@@ -38,7 +38,7 @@ impl Trainer {
         if self.place().world == 1 {
             return Ok(());
         }
-        let method = self.method.state()?;
+        let method = self.method().state()?;
         let origin = Path::new("the state of rank 0");
         let state = self
             .group
@@ -72,19 +72,19 @@ impl Trainer {
 
     /// What the method remembers, with what every process has changed since they last agreed on it; from then on all remember that.
     pub(crate) fn method_state(&mut self) -> Result<BTreeMap<String, Tensor>> {
-        let own = self.method.state()?;
+        let own = self.method().state()?;
         if own.is_empty() || self.place().world == 1 {
             return Ok(own);
         }
         let merged = self.group.merge(&own)?;
-        self.method.load_state(&merged)?;
+        self.learner.remember(&merged)?;
         self.group.memory.clone_from(&merged);
         Ok(merged)
     }
 
-    /// [`Self::locate`] of every process's batch: the first that finds anything.
+    /// [`Learner::locate`](crate::learner::Learner::locate) of every process's batch: the first that finds anything.
     pub(crate) fn locate_anywhere(&self, batch: &TrainBatch) -> Result<Option<String>> {
-        let own = self.locate(batch)?;
+        let own = self.learner.locate(batch)?;
         if self.place().world == 1 {
             return Ok(own);
         }

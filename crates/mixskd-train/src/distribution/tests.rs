@@ -77,7 +77,7 @@ fn each<T: Send>(
 }
 
 fn state(trainer: &Trainer) -> Vec<u8> {
-    let method = trainer.method.state().unwrap();
+    let method = trainer.method().state().unwrap();
     trainer
         .checkpoint(method)
         .unwrap()
@@ -166,13 +166,13 @@ fn faulty(
             config: &trainer.config.method,
             objective: &trainer.config.objective,
             model: &trainer.model,
-            store: &trainer.store,
+            store: trainer.parameters(),
             seed: 0,
             epochs: 1,
             train_images: 0,
             freeze_backbone: false,
         };
-        trainer.method = Box::new(Faulty {
+        *trainer.learner.parts().0 = Box::new(Faulty {
             inner: (inner.build)(&inputs).unwrap(),
             at: 3 + rank,
             fault,
@@ -215,10 +215,10 @@ fn a_step_of_two_takes_the_mean_of_their_gradients() {
         let batch = batch.unwrap().unwrap();
         assert_eq!(batch.step as usize, place.rank);
         let batch = trainer.prepare(batch, 0).unwrap();
-        let output = trainer.method.step(&batch).unwrap();
+        let output = trainer.learner.parts().0.step(&batch).unwrap();
         losses.push(f64::from(output.loss.to_scalar::<f32>().unwrap()));
         let gradients = mixskd_kernels::backward(&output.loss).unwrap();
-        both.push(trainer.updater.optimizer.gradients(&gradients));
+        both.push(trainer.learner.parts().1.optimizer.gradients(&gradients));
         by_hand.get_or_insert(trainer);
     }
     let mut by_hand = by_hand.unwrap();
@@ -243,14 +243,16 @@ fn a_step_of_two_takes_the_mean_of_their_gradients() {
         .map(|(name, g)| (name, (g * factor).unwrap()));
     let lr = config.optimizer.lr;
     by_hand
-        .updater
+        .learner
+        .parts()
+        .1
         .optimizer
         .update(&means.collect(), lr)
         .unwrap();
 
     let mut moved = 0.0f32;
     let fresh = trainer(&config, &places(2)[0]);
-    for (name, tensor) in by_hand.store.tensors() {
+    for (name, tensor) in by_hand.parameters().tensors() {
         let furthest = |other: &Tensor| {
             let difference = (&tensor - other)
                 .unwrap()
@@ -262,7 +264,7 @@ fn a_step_of_two_takes_the_mean_of_their_gradients() {
             values.unwrap().into_iter().max_by(f32::total_cmp).unwrap()
         };
         assert!(furthest(&got.tensors[&name]) < 1e-6, "{name}");
-        moved = moved.max(furthest(&fresh.store.tensors()[&name]));
+        moved = moved.max(furthest(&fresh.parameters().tensors()[&name]));
     }
     assert!(moved > 1e-3, "the step changed nothing");
     let text = std::fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();

@@ -86,7 +86,7 @@ impl Mixer {
     }
 
     /// What [`Self::pairs`] takes, for [`Method::draws`](super::Method::draws): π, the partners' labels, λ, the label with the larger
-    /// share, and for boxes the share of each pixel that stays.
+    /// share, and for boxes the rows and the columns of each that lie in it: bytes, as the masks of a batch would be megabytes on their way to a GPU.
     pub(super) fn draws(&self, site: &DrawSite) -> Result<Vec<Tensor>> {
         let (labels, cpu) = (site.labels, &Device::Cpu);
         let (pairs, boxes) = self.draw(site)?;
@@ -102,7 +102,14 @@ impl Mixer {
             Tensor::new(dominant, cpu)?,
         ];
         if !boxes.is_empty() {
-            draws.push(kept(&boxes, site.size, site.size)?);
+            let (height, width) = site.size;
+            let lines = boxes.iter().map(|cut| cut.lines(site.size));
+            let (rows, columns): (Vec<_>, Vec<_>) = lines.unzip();
+            let bytes = |lines: Vec<Vec<u8>>, height, width| {
+                Tensor::from_vec(lines.concat(), (boxes.len(), height, width, 1), cpu)
+            };
+            draws.push(bytes(rows, height, 1)?);
+            draws.push(bytes(columns, 1, width)?);
         }
         Ok(draws)
     }
@@ -152,7 +159,7 @@ impl Mixer {
         } else {
             batch.draws.clone()
         };
-        let [partner, partner_labels, lambda, dominant, kept @ ..] = draws.as_slice() else {
+        let [partner, partner_labels, lambda, dominant, lines @ ..] = draws.as_slice() else {
             return Err(crate::Error::config(
                 "method",
                 "a batch came without its draws",
@@ -163,25 +170,28 @@ impl Mixer {
             DType::BF16 => DType::F32,
             dtype => dtype,
         };
-        let cut = kept.first().map(|kept| {
+        let cut = if let [rows, columns] = lines {
             let boxes = if self.is_static() {
                 Vec::new()
             } else {
                 self.draw(&site)?.1
             };
-            Ok::<_, crate::Error>(Cut {
-                kept: kept.clone(),
+            let [rows, columns] = [rows, columns].map(|lines| lines.to_dtype(DType::F32));
+            Some(Cut {
+                kept: (1.0 - rows?.broadcast_mul(&columns?)?)?,
                 boxes,
                 image: site.size,
                 maps: self.maps,
             })
-        });
+        } else {
+            None
+        };
         Ok(PairTensors {
             partner: partner.clone(),
             partner_labels: partner_labels.clone(),
             lambda: lambda.to_dtype(dtype)?,
             dominant: dominant.clone(),
-            cut: cut.transpose()?,
+            cut,
         })
     }
 }

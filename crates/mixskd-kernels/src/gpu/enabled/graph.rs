@@ -5,7 +5,7 @@ use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaGraph;
 use candle_core::cuda_backend::cudarc::driver::result::{self, mem_get_info};
 use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUgraphInstantiate_flags, CUstreamCaptureMode,
+    CUgraphInstantiate_flags, CUstreamCaptureMode, cuDeviceGraphMemTrim,
 };
 
 use super::{device, lanes};
@@ -71,6 +71,21 @@ fn give_back_memory(cuda: &CudaDevice) -> Result<()> {
         let pool = result::device::get_default_mem_pool(stream.context().cu_device());
         result::mem_pool::trim_to(pool.map_err(driver)?, 0).map_err(driver)
     }
+}
+
+/// Gives the driver what this process keeps of `device`'s memory and no tensor holds: after a graph is gone, for other processes. Nothing where `device` is no GPU.
+///
+/// # Errors
+/// The driver's.
+pub fn release_gpu_memory(device: &Device) -> Result<()> {
+    let Device::Cuda(cuda) = device else {
+        return Ok(());
+    };
+    give_back_memory(cuda)?;
+    // SAFETY: the device is open, and what a graph that is there holds stays.
+    unsafe { cuDeviceGraphMemTrim(cuda.cuda_stream().context().cu_device()) }
+        .result()
+        .map_err(driver)
 }
 
 impl StepGraph {

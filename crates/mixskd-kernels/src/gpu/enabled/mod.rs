@@ -40,7 +40,7 @@ pub use conv::{gpu_notices, set_tf32};
 pub use device::open as open_gpu;
 pub use downloads::{Download, Downloads};
 #[cfg(feature = "cuda")]
-pub use graph::{StepGraph, gpu_memory_in_use, rehearse};
+pub use graph::{StepGraph, gpu_memory_in_use, rehearse, release_gpu_memory};
 #[cfg(feature = "emulator")]
 pub use host::emulate_gpu;
 #[cfg(feature = "emulator")]
