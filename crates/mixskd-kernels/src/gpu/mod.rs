@@ -28,7 +28,7 @@ pub use enabled::{
     set_tf32, side_by_side, unhurried,
 };
 #[cfg(feature = "cuda")]
-pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse};
+pub use enabled::{GpuWatch, StepGraph, gpu_memory_in_use, open_gpu, rehearse, release_gpu_memory};
 #[cfg(not(feature = "cuda"))]
 pub use no_graph::{GpuWatch, StepGraph, gpu_memory_in_use, rehearse, release_gpu_memory};
 pub use span::GpuSpan;

@@ -71,12 +71,11 @@ pub(crate) fn conv2d_infer(
         Element::F32 => &forms.f32,
         Element::Bf16 => &forms.bf16,
     };
-    let ready = match kept.get() {
-        Some(ready) => ready,
-        None => {
-            let new = Ready::new(&gpu, g, w, bias, element, dtype)?;
-            kept.get_or_init(|| new)
-        }
+    let ready = if let Some(ready) = kept.get() {
+        ready
+    } else {
+        let new = Ready::new(&gpu, g, w, bias, element, dtype)?;
+        kept.get_or_init(|| new)
     };
     let x = x.contiguous()?;
     let shape = (g.batch, g.out_h, g.out_w, g.out_c);
