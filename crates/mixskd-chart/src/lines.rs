@@ -11,6 +11,8 @@ const PLOT: f64 = 190.0;
 /// Mean width of a letter of a legend, and height of its lines.
 const LETTER: f64 = 7.6;
 const LINE: f64 = 20.0;
+/// Letters of a title's line.
+const TITLE: usize = 50;
 
 /// Colours of the series in light and dark, each with its dash; marks differ besides.
 const STYLE: &str = "<style>.l-back{fill:#fff}.l-text{fill:#1d2126;font:13px system-ui,sans-serif}.l-title{font-weight:600;font-size:15px}.l-grid{stroke:#d9dce1;fill:none}.l-line{fill:none;stroke-width:2;stroke-linejoin:round}.l-mark{stroke-width:1.5}.l-0{stroke:#0b5cad}.l-1{stroke:#b34700;stroke-dasharray:7 4}.l-2{stroke:#1f7a3d;stroke-dasharray:2 3}.l-3{stroke:#7b3fa0;stroke-dasharray:10 3 2 3}.l-4{stroke:#a3123f;stroke-dasharray:4 2}.l-5{stroke:#4d5661;stroke-dasharray:12 5}.l-m0{fill:#0b5cad;stroke:#0b5cad}.l-m1{fill:#fff;stroke:#b34700}.l-m2{fill:#1f7a3d;stroke:#1f7a3d}.l-m3{fill:#fff;stroke:#7b3fa0}.l-m4{fill:#a3123f;stroke:#a3123f}.l-m5{fill:#fff;stroke:#4d5661}@media screen and (prefers-color-scheme:dark){.l-back{fill:#15181c}.l-text{fill:#e6e8eb}.l-grid{stroke:#3b4047}.l-0{stroke:#6cb0ff}.l-1{stroke:#ffa25e}.l-2{stroke:#6fd38f}.l-3{stroke:#cf9bf0}.l-4{stroke:#ff8aa8}.l-5{stroke:#a3abb5}.l-m0{fill:#6cb0ff;stroke:#6cb0ff}.l-m1{fill:#15181c;stroke:#ffa25e}.l-m2{fill:#6fd38f;stroke:#6fd38f}.l-m3{fill:#15181c;stroke:#cf9bf0}.l-m4{fill:#ff8aa8;stroke:#ff8aa8}.l-m5{fill:#15181c;stroke:#a3abb5}}</style>";
@@ -51,14 +53,24 @@ impl LineChart {
     pub fn svg(&self) -> String {
         let legend = self.legend();
         let rows = legend.last().map_or(0.0, |place| place.1 + 1.0);
-        let top = 44.0 + LINE * rows;
+        let title = wrapped(&self.title);
+        let first = 24.0 + LINE * title.len().max(1) as f64;
+        let top = first + LINE * rows;
         let (bottom, height) = (top + PLOT, top + PLOT + 48.0);
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\">\n{STYLE}\n<rect class=\"l-back\" width=\"100%\" height=\"100%\"/>\n<text class=\"l-text l-title\" x=\"12\" y=\"24\">{0}</text>\n",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\">\n{STYLE}\n<rect class=\"l-back\" width=\"100%\" height=\"100%\"/>\n",
             escape(&self.title)
         );
+        for (k, line) in title.iter().enumerate() {
+            let _ = writeln!(
+                svg,
+                "<text class=\"l-text l-title\" x=\"12\" y=\"{}\">{}</text>",
+                24.0 + LINE * k as f64,
+                escape(line)
+            );
+        }
         for (k, (series, place)) in self.series.iter().zip(&legend).enumerate() {
-            let y = 44.0 + LINE * place.1;
+            let y = first + LINE * place.1;
             let _ = writeln!(
                 svg,
                 "<path class=\"l-line l-{}\" d=\"M{} {y}h32\"/>{}<text class=\"l-text\" x=\"{}\" y=\"{}\">{}</text>",
@@ -159,6 +171,21 @@ impl LineChart {
         };
         self.series.iter().map(place).collect()
     }
+}
+
+/// A title in as many lines as it takes; a word that is longer than a line has one to itself.
+fn wrapped(title: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in title.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < TITLE => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
 }
 
 /// A name that fits one line of a legend; the end of a run's name tells more than its beginning.
@@ -334,6 +361,28 @@ mod tests {
         let marks: std::collections::BTreeSet<_> = (0..36).map(|k| mark(k, 1.0, 1.0)).collect();
         assert_eq!(marks.len(), 36);
         assert!(svg.contains("a &amp; 6") && svg.contains("&lt;T&gt;") && !svg.contains("<T>"));
+    }
+
+    #[test]
+    fn a_long_title_takes_two_lines_and_pushes_the_rest_down() {
+        let of = |title: &str| LineChart {
+            title: title.into(),
+            ..chart(vec![series("a", &[(1.0, 2.0), (2.0, 1.0)])])
+        };
+        let (short, long) = (
+            of("Loss"),
+            of("Cross-entropy of the self-teacher on the held-out images"),
+        );
+        let height = |svg: &str| -> f64 {
+            let (_, rest) = svg.split_once("viewBox=\"0 0 460 ").unwrap();
+            rest.split_once('"').unwrap().0.parse().unwrap()
+        };
+        assert_eq!(height(&long.svg()), height(&short.svg()) + LINE);
+        assert!(
+            long.svg()
+                .contains(">Cross-entropy of the self-teacher on the held-out</text>")
+        );
+        assert!(long.svg().contains("y=\"44\">images</text>"));
     }
 
     #[test]

@@ -41,10 +41,11 @@ pub mod tensorboard;
 
 pub use csv::cell;
 pub use error::{Error, Result};
-pub use page::{REPORT_HTML, page, write_page, write_page_of};
+pub use mixskd_train::names::{METRICS_CSV, METRICS_JSONL, PREDICTIONS_CSV, REPORT_HTML, RUN_JSON};
+pub use page::{page, write_page, write_page_of};
 pub use pictures::preview;
-pub use predictions::{Answer, PREDICTIONS_CSV, Predictions};
+pub use predictions::{Answer, Predictions};
 pub use recorder::Recorder;
 pub use run::Run;
-pub use run_files::{METRICS_CSV, METRICS_JSONL, read_records};
-pub use session::{RUN_JSON, Session, read_sessions};
+pub use run_files::read_records;
+pub use session::{Session, read_sessions};

@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use mixskd_train::method::SELF_TEACHER;
+use mixskd_train::names::REPORT_HTML;
 
 use crate::html::Page;
 use crate::pictures::{self, Source};
 use crate::{Error, Result, Run, Session, confusion, curves, run_files};
-
-/// The page that is written into a run directory.
-pub const REPORT_HTML: &str = "report.html";
 
 /// The page of one run, or of several with their curves laid over each other.
 ///

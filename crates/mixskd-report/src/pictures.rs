@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mixskd_analyze::{Classifier, predict};
 use mixskd_data::Dataset;
-use mixskd_train::{DeviceKind, Trainer};
+use mixskd_train::{DeviceKind, Trainer, names};
 
 use crate::cells::{Cell, Embedded};
 use crate::predictions::{Answer, Predictions};
@@ -118,7 +118,7 @@ fn try_to_look(run: &mut Run, dir: &Path, pictures: bool) -> Result<()> {
     // Wherever it was trained: a few pictures are had anywhere.
     config.run.device = DeviceKind::Auto;
     let trainer = Trainer::at(&config, config.distribution.first_place())?;
-    let weights = dir.join("model.safetensors");
+    let weights = dir.join(names::MODEL_SAFETENSORS);
     if run.predictions.is_none() && weights.is_file() && !run.records.is_empty() {
         match ask(&weights, &trainer, run.records.len()) {
             Ok(predictions) => run.predictions = Some(predictions),

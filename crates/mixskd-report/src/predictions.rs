@@ -5,11 +5,10 @@ use std::path::Path;
 
 use mixskd_analyze::Prediction;
 
+use mixskd_train::names::PREDICTIONS_CSV;
+
 use crate::csv::cell;
 use crate::{Error, Result, run_files};
-
-/// One line for each held-out image.
-pub const PREDICTIONS_CSV: &str = "predictions.csv";
 
 /// Of every table; one of image files has [`FILE`] behind them.
 const COLUMNS: [&str; 8] = [

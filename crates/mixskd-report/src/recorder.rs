@@ -182,8 +182,8 @@ impl Observer for Recorder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::METRICS_JSONL;
     use crate::read_sessions;
-    use crate::run_files::METRICS_JSONL;
     use crate::run_files::tests::record;
     use crate::tensorboard::tests::scalars;
 

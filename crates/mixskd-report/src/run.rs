@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mixskd_train::{EpochRecord, Report, TrainConfig};
+use mixskd_train::{EpochRecord, Report, TrainConfig, names};
 
 use crate::pictures::Pictures;
 use crate::predictions::Predictions;
@@ -35,7 +35,7 @@ impl Run {
     /// # Errors
     /// When `dir` holds no run, or one of its files cannot be read.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join("config.toml");
+        let path = dir.join(names::CONFIG_TOML);
         let config_text = match run_files::read_text(&path) {
             Ok(Some(text)) => text,
             // The directory is a file, or not there, or another one.
@@ -66,7 +66,7 @@ impl Run {
             config_text,
             config,
             sessions: read_sessions(dir)?,
-            report: read_json::<Report>(&dir.join("report.json"))?
+            report: read_json::<Report>(&dir.join(names::REPORT_JSON))?
                 .filter(|report| report.epochs == records.len()),
             // Of epochs that were lost since, nothing is told.
             predictions: predictions.filter(|found| found.epoch <= records.len()),

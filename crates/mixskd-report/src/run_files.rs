@@ -4,13 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 use mixskd_train::EpochRecord;
+use mixskd_train::names::METRICS_JSONL;
 
 use crate::{Error, Result};
-
-/// One object an epoch, written by the trainer.
-pub const METRICS_JSONL: &str = "metrics.jsonl";
-/// The same as a table.
-pub const METRICS_CSV: &str = "metrics.csv";
 
 /// The text of the file `path`; nothing where it is not there.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {

@@ -4,12 +4,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mixskd_train::Machine;
+use mixskd_train::names::RUN_JSON;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, run_files};
-
-/// The sessions of a run, as a JSON list.
-pub const RUN_JSON: &str = "run.json";
 
 /// One process that worked on a run: the first, and one more for each resume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

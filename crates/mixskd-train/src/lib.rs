@@ -45,6 +45,7 @@ mod learner;
 mod machine;
 pub mod method;
 mod metrics;
+pub mod names;
 mod numbering;
 mod observer;
 mod optimizer;

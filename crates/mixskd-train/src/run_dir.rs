@@ -23,7 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint_name::{CheckpointName, checkpoints_in};
 use crate::error::word;
 use crate::to_host::ToHost;
-use crate::{EpochRecord, Error, Report, Result, TrainConfig, files};
+use crate::{EpochRecord, Error, Report, Result, TrainConfig, files, names};
 
 /// A run directory that this process holds.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl RunDir {
         }
         if is_occupied(path) {
             let another = "name another directory with --out";
-            let is_run = path.join("config.toml").is_file() && path.join("lock").exists();
+            let is_run = path.join(names::CONFIG_TOML).is_file() && path.join(names::LOCK).exists();
             return Err(Error::RunDir {
                 path: path.to_path_buf(),
                 message: "already exists and is not empty; nothing was written".into(),
@@ -76,7 +76,7 @@ impl RunDir {
     /// As [`Self::check_free`], and when it cannot be made.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
         Self::check_free(path)?;
-        let checkpoints = path.join("checkpoints");
+        let checkpoints = path.join(names::CHECKPOINTS);
         std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
         if let Some(parent) = path.parent() {
             files::sync_dir(parent);
@@ -91,7 +91,7 @@ impl RunDir {
     /// # Errors
     /// When it is no run directory, or another process works in it.
     pub fn open(path: &Path) -> Result<(Self, TrainConfig)> {
-        let config = path.join("config.toml");
+        let config = path.join(names::CONFIG_TOML);
         if !config.is_file() {
             return Err(Error::RunDir {
                 path: path.to_path_buf(),
@@ -103,7 +103,7 @@ impl RunDir {
         }
         let run = Self::hold(path)?;
         // A run may have been brought here without its checkpoints, which are most of its bytes.
-        let checkpoints = path.join("checkpoints");
+        let checkpoints = path.join(names::CHECKPOINTS);
         std::fs::create_dir_all(&checkpoints).map_err(Error::file(&checkpoints, "create"))?;
         Ok((run, TrainConfig::from_file(&config)?))
     }
@@ -114,7 +114,7 @@ impl RunDir {
     /// When it cannot be written: the one before stays.
     pub fn set_config(&self, config: &TrainConfig) -> Result<()> {
         let text = config.to_toml()?;
-        files::write_atomically(&self.path.join("config.toml"), text.as_bytes())
+        files::write_atomically(&self.path.join(names::CONFIG_TOML), text.as_bytes())
     }
 
     /// The directory as the other processes of a distributed run know it: the first one holds it, and nothing is read or written through this.
@@ -132,7 +132,7 @@ impl RunDir {
     /// # Errors
     /// As [`Self::open`], and when the variables make no sense.
     pub fn open_together(path: &Path) -> Result<(Self, TrainConfig)> {
-        let file = path.join("config.toml");
+        let file = path.join(names::CONFIG_TOML);
         if file.is_file() {
             let config = TrainConfig::from_file(&file)?;
             if !config.distribution.place()?.is_first() {
@@ -151,7 +151,7 @@ impl RunDir {
     fn hold(path: &Path) -> Result<Self> {
         let lock = lock(path)?;
         files::remove_unfinished(path);
-        files::remove_unfinished(&path.join("checkpoints"));
+        files::remove_unfinished(&path.join(names::CHECKPOINTS));
         Ok(Self {
             path: path.to_path_buf(),
             lock: Some(lock),
@@ -166,7 +166,7 @@ impl RunDir {
 
     /// Where the backbone's weights are written.
     pub fn weights(&self) -> PathBuf {
-        self.path.join("model.safetensors")
+        self.path.join(names::MODEL_SAFETENSORS)
     }
 
     /// Makes the names in it durable.
@@ -175,7 +175,7 @@ impl RunDir {
     }
 
     pub(crate) fn metrics_path(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(names::METRICS_JSONL)
     }
 
     /// Adds one line to `metrics.jsonl`.
@@ -248,7 +248,10 @@ impl RunDir {
         }
         let text = serde_json::to_string_pretty(report)
             .map_err(|e| Error::Internal(format!("report: {e}")))?;
-        files::write_atomically(&self.path.join(REPORT), format!("{text}\n").as_bytes())
+        files::write_atomically(
+            &self.path.join(names::REPORT_JSON),
+            format!("{text}\n").as_bytes(),
+        )
     }
 
     /// Has a checkpoint written as things stand now, and all but the newest `keep` removed, while the run goes on: hashing and a disk take as long as many a
@@ -261,7 +264,7 @@ impl RunDir {
     ) -> Result<()> {
         self.settle()?;
         let frozen = checkpoint.freeze(to_host)?;
-        let dir = self.path.join("checkpoints");
+        let dir = self.path.join(names::CHECKPOINTS);
         let path = dir.join(CheckpointName::of(checkpoint).to_string());
         let write = move || {
             frozen.save(&path)?;
@@ -308,7 +311,7 @@ impl RunDir {
 
     /// Whether the run came to its end.
     pub(crate) fn is_finished(&self) -> bool {
-        self.path.join(REPORT).exists()
+        self.path.join(names::REPORT_JSON).exists()
     }
 
     /// Whether something of a run lies here that a new one would write over.
@@ -317,7 +320,7 @@ impl RunDir {
             let file = std::fs::metadata(self.path.join(name));
             file.map_or(0, |file| file.len())
         };
-        let counts = |name: &String| is_result(name) && !name.starts_with(EVENTS);
+        let counts = |name: &String| is_result(name) && !name.starts_with(names::EVENTS);
         names_in(&self.path)
             .iter()
             .any(|name| counts(name) && length(name) > 0)
@@ -325,7 +328,7 @@ impl RunDir {
 
     /// Whether a process has begun to train here.
     pub(crate) fn was_begun(&self) -> bool {
-        self.path.join(SESSIONS).exists()
+        self.path.join(names::RUN_JSON).exists()
     }
 
     /// Moves what a run writes, but for its beginnings and its checkpoints, into a folder of its own, `earlier-N`, and gives
@@ -356,14 +359,14 @@ impl RunDir {
         if !self.is_held() {
             return Ok(());
         }
-        let noted = TrainConfig::from_file(&self.path.join("config.toml"))?;
+        let noted = TrainConfig::from_file(&self.path.join(names::CONFIG_TOML))?;
         if noted.model.is_auto() {
             self.set_config(config)?;
         }
         if epochs_done >= config.run.epochs {
             return Ok(());
         }
-        let path = self.path.join(REPORT);
+        let path = self.path.join(names::REPORT_JSON);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::file(&path, "remove")(error))
@@ -419,7 +422,7 @@ impl RunDir {
 
     /// Checkpoint files, oldest first.
     fn checkpoints(&self) -> Result<Vec<PathBuf>> {
-        checkpoints_in(&self.path.join("checkpoints"))
+        checkpoints_in(&self.path.join(names::CHECKPOINTS))
     }
 }
 
@@ -430,42 +433,38 @@ impl Drop for RunDir {
     }
 }
 
-/// The result, once the run is done.
-const REPORT: &str = "report.json";
-
-/// Who worked on the run, and where: the command line writes it.
-const SESSIONS: &str = "run.json";
-
 /// What a run has before it has finished an epoch.
-const BEGINNINGS: [&str; 4] = ["config.toml", "lock", "checkpoints", SESSIONS];
+const BEGINNINGS: [&str; 4] = [
+    names::CONFIG_TOML,
+    names::LOCK,
+    names::CHECKPOINTS,
+    names::RUN_JSON,
+];
 
 /// What comes of a run, the command line's tables and pages included.
 const RESULTS: [&str; 6] = [
-    "metrics.jsonl",
-    "metrics.csv",
-    "predictions.csv",
-    "model.safetensors",
-    "report.html",
-    REPORT,
+    names::METRICS_JSONL,
+    names::METRICS_CSV,
+    names::PREDICTIONS_CSV,
+    names::MODEL_SAFETENSORS,
+    names::REPORT_HTML,
+    names::REPORT_JSON,
 ];
-
-/// How the names of TensorBoard's files begin, which are there from a run's first moment.
-const EVENTS: &str = "events.out.tfevents.";
 
 /// Whether a file of that name comes of a run.
 fn is_result(name: &str) -> bool {
-    RESULTS.contains(&name) || name.starts_with(EVENTS)
+    RESULTS.contains(&name) || name.starts_with(names::EVENTS)
 }
 
 /// Whether a directory holds anything but the beginnings of a run that finished no epoch.
 pub(crate) fn is_occupied(dir: &Path) -> bool {
     // A run takes its lock before it writes its configuration: without one it is somebody's own file.
-    let is_own = |name: &str| name != "config.toml" || dir.join("lock").exists();
+    let is_own = |name: &str| name != names::CONFIG_TOML || dir.join(names::LOCK).exists();
     let counts = |name: &String| {
         let is_beginning = BEGINNINGS.contains(&name.as_str()) && is_own(name);
         !is_beginning && !files::is_unfinished(name)
     };
-    names_in(dir).iter().any(counts) || names_in(&dir.join("checkpoints")).iter().any(counts)
+    names_in(dir).iter().any(counts) || names_in(&dir.join(names::CHECKPOINTS)).iter().any(counts)
 }
 
 /// Names of what lies in a directory; none where it cannot be read.
@@ -478,7 +477,7 @@ pub(crate) fn names_in(dir: &Path) -> Vec<String> {
 
 /// Takes the directory's lock, or says that another process has it. The system frees it when the process ends.
 pub(crate) fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
+    let path = dir.join(names::LOCK);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -494,7 +493,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
         }),
         Err(TryLockError::Error(source)) => Err(Error::File {
             path,
-            action: "lock",
+            action: names::LOCK,
             source,
         }),
     }

@@ -14,7 +14,7 @@ use crate::error::word;
 use crate::progress::Progress;
 use crate::step::Broken;
 use crate::trainer::{Trainer, not_finite};
-use crate::{Error, Observer, Result, RunDir, TrainConfig};
+use crate::{Error, Observer, Result, RunDir, TrainConfig, names};
 
 /// What several processes remember of an image has to be one's alone in an epoch.
 pub(crate) fn not_balanced(method: &str) -> Error {
@@ -153,7 +153,7 @@ impl Trainer {
     /// Refuses to begin a run anew for want of a checkpoint where that would serve nobody.
     fn check_may_begin(&self, run: &RunDir) -> Result<()> {
         let (message, hint) = if run.is_finished() {
-            let config = run.path().join("config.toml");
+            let config = run.path().join(names::CONFIG_TOML);
             let hint = format!(
                 "report.json has its result; `mixskd train --config {} --out DIR` trains the same once more",
                 word(&config)
@@ -202,7 +202,7 @@ impl Trainer {
         }
         // What changes no result may change, and what was left to the data is resolved.
         let resolved = ["run.image_size", "distribution.processes"];
-        let noted = TrainConfig::from_file(&run.path().join("config.toml"))?;
+        let noted = TrainConfig::from_file(&run.path().join(names::CONFIG_TOML))?;
         match difference::in_results(&noted, &self.config, &resolved)? {
             Some(found) => refuse(
                 format!(

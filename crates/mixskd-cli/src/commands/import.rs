@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use clap::{Parser, ValueHint};
 use mixskd_models::weights::{self, ImportReport, Metadata, StateDict};
 use mixskd_models::{ModelConfig, ParamStore, Strictness};
-use mixskd_train::verify_checkpoint;
+use mixskd_train::{names, verify_checkpoint};
 use serde_json::json;
 
 use super::shared::{existing_file, has_ending, not_onto_itself};
@@ -223,9 +223,11 @@ fn of_run(checkpoint: &Path) -> Result<Option<Metadata>> {
     let Some(folder) = checkpoint.parent() else {
         return Ok(None);
     };
-    let kept = folder.with_file_name("model.safetensors");
-    let is_run = folder.file_name().is_some_and(|name| name == "checkpoints")
-        && folder.with_file_name("config.toml").is_file();
+    let kept = folder.with_file_name(names::MODEL_SAFETENSORS);
+    let is_run = folder
+        .file_name()
+        .is_some_and(|name| name == names::CHECKPOINTS)
+        && folder.with_file_name(names::CONFIG_TOML).is_file();
     if !is_run || !kept.is_file() {
         return Ok(None);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::Args;
 use mixskd_data::{DataConfig, Dataset, LabelKind};
-use mixskd_train::{Observer, Precision, TrainConfig};
+use mixskd_train::{Observer, Precision, TrainConfig, names};
 
 use crate::failure::{Failure, Result};
 use crate::summary::shell_word;
@@ -207,7 +207,7 @@ const LOOKED_THROUGH: u64 = 512 << 20;
 
 /// The settings of the run that `weights` lie in, where they lie in one.
 fn run_of(weights: &Path) -> Option<TrainConfig> {
-    TrainConfig::from_file(&weights.parent()?.join("config.toml")).ok()
+    TrainConfig::from_file(&weights.parent()?.join(names::CONFIG_TOML)).ok()
 }
 
 /// A word where the run that `weights` lie in held out other images of the same folder than `data` asks for.

@@ -7,7 +7,7 @@ use mixskd_data::recipe;
 use mixskd_losses::ObjectiveConfig;
 use mixskd_report::Recorder;
 use mixskd_train::{
-    Control, Observer, Report, RunDir, TrainConfig, Trainer, make_next_free, method,
+    Control, Observer, Report, RunDir, TrainConfig, Trainer, make_next_free, method, names,
 };
 use serde_json::{Value, json};
 
@@ -351,7 +351,7 @@ fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
         Ok(opened) => opened,
         // Another process may hold it; what it says of the others can be read all the same.
         Err(error) => {
-            let noted = TrainConfig::from_file(&dir.join("config.toml"));
+            let noted = TrainConfig::from_file(&dir.join(names::CONFIG_TOML));
             return prepared(&noted.unwrap_or_default(), || Err(error.into()));
         }
     };

@@ -67,6 +67,9 @@ struct Checked {
     contradicting: Vec<[String; 2]>,
     /// Training images that are there more than once as the same class: the image, the first one like it.
     repeated: Vec<[String; 2]>,
+    /// The same with their classes, to be read.
+    #[serde(skip)]
+    contradictions: Vec<String>,
     /// What else there is to know.
     notes: Vec<String>,
 }
@@ -201,6 +204,12 @@ impl Checked {
             let pair = |&(one, other)| [side.origin(one), train.origin(other)];
             found.iter().map(pair).collect()
         };
+        let named = |index| {
+            let class = dataset.classes.get(train.label(index) as usize);
+            let class = class.map_or("?", String::as_str);
+            format!("{} ({class})", train.origin(index))
+        };
+        let contradiction = |&(one, other)| format!("{} is {}", named(one), named(other));
         let [trained, tested] = dataset.class_images();
         let classes = dataset.classes.iter().zip(trained.into_iter().zip(tested));
         let class = |(name, (train, test)): (&String, (usize, usize))| Class {
@@ -221,6 +230,7 @@ impl Checked {
             leaked: pairs(&leaked, test.as_ref()),
             contradicting: pairs(&contradicting, train.as_ref()),
             repeated: pairs(&repeated, train.as_ref()),
+            contradictions: contradicting.iter().map(contradiction).collect(),
             notes: dataset.notes.clone(),
         }
     }
@@ -272,7 +282,7 @@ impl Checked {
             ),
             (
                 "training images that are there as another class, too",
-                &self.contradicting.iter().map(same).collect(),
+                &self.contradictions,
             ),
             (
                 "training images that are there more than once",
