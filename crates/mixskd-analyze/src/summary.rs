@@ -22,8 +22,10 @@ pub fn summary(analysis: &Analysis) -> Vec<Vec<String>> {
     });
     row("top-1".into(), &|n| Some(percent(n.top1)));
     row("top-5".into(), &|n| Some(percent(n.top5)));
+    let differs = |n: &NetworkAnalysis| (n.balanced - n.top1).abs() > 1e-9;
+    let is_balanced_shown = networks.iter().any(differs);
     row("balanced accuracy".into(), &|n| {
-        ((n.balanced - n.top1).abs() > 1e-9).then(|| percent(n.balanced))
+        is_balanced_shown.then(|| percent(n.balanced))
     });
     row("loss, nats".into(), &|n| Some(format!("{:.4}", n.loss)));
     let bins = analysis.config.bins;

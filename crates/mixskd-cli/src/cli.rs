@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Models(models::Args),
     /// List the training methods, objectives and augmentations
     Methods(methods::Args),
-    /// Show training images as the network sees them
+    /// Check a data set, or show training images as the network sees them
     Data(data::Args),
     /// List the known data sets, or download one
     Datasets(datasets::Args),

@@ -26,6 +26,7 @@ fn check_flags(command: &clap::Command, section: &str) {
     for argument in command
         .get_arguments()
         .filter(|argument| argument.get_id() != "help" && argument.get_id() != "version")
+        .filter(|argument| !argument.is_hide_set())
     {
         let wanted = argument.get_long().map_or_else(
             || format!("{}", argument.get_value_names().unwrap()[0]),

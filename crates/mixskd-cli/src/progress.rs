@@ -130,6 +130,7 @@ impl Observer for Progress {
     }
 
     fn notice(&mut self, text: &str) {
+        let text = output::printable(text);
         self.say(&format!("{} {text}", style::stderr().cyan("note:")));
     }
 }

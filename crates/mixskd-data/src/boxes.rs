@@ -145,7 +145,12 @@ mod tests {
                     prop_assert!(kept.iter().all(|k| (0.0..=1.0).contains(k)));
                 }
                 let kept = cut.kept((height, width), (height, width));
-                prop_assert!(kept.iter().all(|&k| k == 0.0 || k == 1.0));
+                let (rows, columns) = cut.lines((height, width));
+                prop_assert_eq!((rows.len(), columns.len()), (height, width));
+                for (at, &kept) in kept.iter().enumerate() {
+                    let inside = rows[at / width] * columns[at % width];
+                    prop_assert_eq!(kept, f32::from(1 - inside));
+                }
             }
         }
     }

@@ -97,9 +97,6 @@ pub fn data_root() -> PathBuf {
         .unwrap_or_else(|| "data".into())
 }
 
-/// Classes with so many times the images of others are far from equal.
-const UNEQUAL: usize = 5;
-
 impl DataConfig {
     /// How a training loader balances classes.
     pub fn balance(&self) -> Balance {
@@ -151,27 +148,12 @@ impl DataConfig {
             let message = format!("{} comes with its own test set", self.source);
             return Err(Error::config("val_fraction", message, "leave it out"));
         }
-        let mut dataset = (reader.open)(&source, self)?.checked()?;
-        dataset.notes.extend(self.unequal(&dataset));
+        let dataset = (reader.open)(&source, self)?.checked()?;
         Ok(Dataset {
             augment,
             mirror: self.flip.unwrap_or(dataset.mirror),
             crop: self.crop,
             ..dataset
-        })
-    }
-
-    /// What to say of classes that are far from equal.
-    fn unequal(&self, dataset: &Dataset) -> Option<String> {
-        let [train, _] = dataset.class_images();
-        let (fewest, most) = (*train.iter().min()?, *train.iter().max()?);
-        (most >= UNEQUAL * fewest.max(1)).then(|| {
-            let balance = if self.balance > 0.0 {
-                ""
-            } else {
-                "; data.balance = 1 shows all classes as often, once data.balance_after epochs are done"
-            };
-            format!("classes have {fewest} to {most} training images: top-1 counts images, the balanced accuracy classes{balance}")
         })
     }
 

@@ -13,8 +13,10 @@ use crate::{Dataset, Samples};
 /// size is another one here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Duplicates {
-    /// Test images that are training images, too: index of the test image, index of the first training image like it.
+    /// Test images that are training images, too, as the same class or as another: index of the test image, index of the first training image like it.
     pub leaked: Vec<(usize, usize)>,
+    /// Test images that are there before as test images, as the same class or as another: index of the image, index of the first like it.
+    pub tested_twice: Vec<(usize, usize)>,
     /// Training images that are there before as another class: index of the image, index of the first like it.
     pub contradicting: Vec<(usize, usize)>,
     /// Training images that are there before as the same class: index of the image, index of the first like it.
@@ -30,11 +32,34 @@ impl Duplicates {
             many => format!("{many} {what} images are"),
         };
         let leaked = self.leaked.first().map(|&(tested, trained)| {
+            let other = |&&(tested, trained): &&(usize, usize)| {
+                test.label(tested) != train.label(trained)
+            };
+            let others = match self.leaked.iter().filter(other).count() {
+                0 => String::new(),
+                count => format!(", {count} of them as another class"),
+            };
             format!(
-                "{} there for training, too ({} is {}): accuracy on what was learnt by heart flatters; take them out of one side",
+                "{} there for training, too{others} ({} is {}): accuracy on what was learnt by heart says nothing; remove one of each pair",
                 count(&self.leaked, "test"),
                 test.origin(tested),
                 train.origin(trained)
+            )
+        });
+        let twice = self.tested_twice.first().map(|&(later, earlier)| {
+            format!(
+                "{} there for testing before ({} is {})",
+                count(&self.tested_twice, "test"),
+                test.origin(later),
+                test.origin(earlier)
+            )
+        });
+        let repeated = self.repeated.first().map(|&(later, earlier)| {
+            format!(
+                "{} there more than once ({} is {})",
+                count(&self.repeated, "training"),
+                train.origin(later),
+                train.origin(earlier)
             )
         });
         let contradicting = self.contradicting.first().map(|&(later, earlier)| {
@@ -45,7 +70,8 @@ impl Duplicates {
                 train.origin(earlier)
             )
         });
-        leaked.into_iter().chain(contradicting).collect()
+        let all = [leaked, contradicting, repeated, twice];
+        all.into_iter().flatten().collect()
     }
 }
 
@@ -95,9 +121,15 @@ impl Dataset {
                 found.contradicting.push((index, earlier));
             }
         }
+        let mut tested = HashMap::new();
         for (index, digest) in test.iter().enumerate() {
-            if let Some(&trained) = digest.as_ref().and_then(|digest| first.get(digest)) {
+            let Some(digest) = digest else { continue };
+            if let Some(&trained) = first.get(digest) {
                 found.leaked.push((index, trained));
+            }
+            let earlier = *tested.entry(*digest).or_insert(index);
+            if earlier != index {
+                found.tested_twice.push((index, earlier));
             }
         }
         Some(found)
@@ -110,7 +142,9 @@ fn lengths(samples: &dyn Samples) -> Vec<Option<u64>> {
         Some(view) => Some(view.pixels.len() as u64),
         None => Some(samples.path(index)?.metadata().ok()?.len()),
     };
-    (0..samples.len()).into_par_iter().map(length).collect()
+    // Empty files are no images, and so not the same one.
+    let some = |index| length(index).filter(|&length| length > 0);
+    (0..samples.len()).into_par_iter().map(some).collect()
 }
 
 fn digest(samples: &dyn Samples, index: usize) -> Option<[u8; 32]> {
@@ -148,6 +182,7 @@ mod tests {
         let found = dataset.duplicates(16).unwrap();
         let wanted = Duplicates {
             leaked: vec![(1, 1)],
+            tested_twice: vec![(2, 0)],
             contradicting: vec![(3, 1)],
             repeated: vec![(2, 0)],
         };
@@ -157,8 +192,10 @@ mod tests {
         for told in [
             "1 test image is",
             "x record 1",
-            "1 training image is",
+            "1 training image is there as another class",
             "x record 3",
+            "1 training image is there more than once",
+            "1 test image is there for testing before",
         ] {
             assert!(notes.contains(told), "{notes}");
         }
@@ -178,6 +215,8 @@ mod tests {
             (file("3", b"longer"), 1),
         ];
         let test = vec![
+            (file("6", b""), 0),
+            (file("7", b""), 0),
             (file("4", b"diff"), 0),
             (file("5", b"same"), 1),
             (PathBuf::from("gone"), 0),
@@ -185,7 +224,13 @@ mod tests {
         let dataset = dataset(FileSamples::new(train, 1), FileSamples::new(test, 1));
         // The longer one is not read.
         let found = dataset.duplicates(16).unwrap();
-        assert_eq!(found.leaked, [(1, 0)]);
+        assert_eq!(found.leaked, [(3, 0)]);
+        let notes = found.notes(&dataset).join("\n");
+        assert!(
+            notes.contains("too, 1 of them as another class ("),
+            "{notes}"
+        );
+        assert!(found.tested_twice.is_empty());
         assert!(found.repeated.is_empty() && found.contradicting.is_empty());
         assert_eq!(dataset.duplicates(15), None);
     }

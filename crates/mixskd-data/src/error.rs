@@ -144,10 +144,12 @@ impl Error {
 
     /// An image that cannot be decoded.
     pub(crate) fn unreadable(origin: impl Into<String>, message: impl Into<String>) -> Self {
-        let hint = "mend or remove it, or go on without such images with --skip-unreadable";
+        let hint = "`mixskd data check` lists all of these; mend or remove them, or begin with --skip-unreadable, which leaves them out";
+        // Decoders end their words with a full stop, and ours go on behind them.
+        let message = message.into();
         Self::Image {
             origin: origin.into(),
-            message: message.into(),
+            message: message.trim_end_matches('.').into(),
             hint: hint.into(),
         }
     }

@@ -176,12 +176,14 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
             }),
         ]);
     }
-    let balanced = |run: &Run| run.records.last()?.heads.first()?.own_balanced();
-    let has_balanced = runs.iter().any(|run| balanced(run).is_some());
+    let backbone = |run: &Run| run.records.last()?.heads.first().cloned();
+    let has_own = |run: &Run| backbone(run)?.own_balanced();
+    let has_balanced = runs.iter().any(|run| has_own(run).is_some());
     if has_balanced {
         rows[0].insert(BALANCED_AT, "balanced".into());
         for (cells, run) in rows[1..].iter_mut().zip(runs) {
-            let cell = balanced(run).map_or("–".into(), percent);
+            let balanced = backbone(run).and_then(|head| head.balanced);
+            let cell = balanced.map_or("–".into(), percent);
             cells.insert(BALANCED_AT, cell);
         }
     }

@@ -15,7 +15,7 @@ fn record(epoch: usize) -> EpochRecord {
         name: (*name).into(),
         top1: 0.1 * epoch as f64,
         top5: 1.0,
-        balanced: (epoch > 1).then_some(0.3125),
+        balanced: (epoch > 1).then_some(0.33),
         loss: 0.5,
     };
     EpochRecord {
@@ -117,6 +117,12 @@ fn several_runs_lie_over_each_other() {
     for name in ["1: x", "2: x", "Configuration of c"] {
         assert!(text.contains(name), "{name}");
     }
+    // By images and by classes: of the first and the last run, and there is none of the one in between.
+    for cell in [">balanced<", "33.0 %"] {
+        assert!(text.contains(cell), "{cell}");
+    }
+    assert_eq!(text.matches("33.0 %").count(), 2);
+    assert!(text.contains("the balanced accuracy counts classes"));
 }
 
 #[test]

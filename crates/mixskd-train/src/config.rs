@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use mixskd_data::{DataConfig, did_you_mean};
+use mixskd_data::DataConfig;
 use mixskd_losses::ObjectiveConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::config_keys;
 use crate::gpu_step::Launching;
 use crate::method::{self, MethodConfig};
 use crate::{
@@ -202,7 +203,7 @@ impl TrainConfig {
         toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text[..start].matches('\n').count() + 1;
-            explain(&format!("{}:{line}", path.display()), error.message())
+            config_keys::explain(&format!("{}:{line}", path.display()), error.message())
         })
     }
 
@@ -277,8 +278,8 @@ impl TrainConfig {
         }
         let mut root =
             toml::Table::try_from(self).map_err(|error| Error::config(key, error.to_string()))?;
-        if !key.contains('.') && !root.contains_key(key) {
-            return Err(no_section(key, &root));
+        if let (Some(toml::Value::Table(keys)), false) = (root.get(key), value.is_table()) {
+            return Err(config_keys::is_section(key, keys));
         }
         let (sections, leaf) = key
             .rsplit_once('.')
@@ -305,7 +306,7 @@ impl TrainConfig {
         }
         table.insert(leaf.into(), value);
         root.try_into()
-            .map_err(|error: toml::de::Error| explain(key, error.message()))
+            .map_err(|error: toml::de::Error| config_keys::explain(key, error.message()))
     }
 
     /// The configuration as TOML, every key written out.
@@ -408,54 +409,6 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     None
 }
 
-/// A usage error for `name`, which is none of `known`; names the nearest.
-pub(crate) fn unknown_name<'a>(
-    place: &str,
-    kind: &str,
-    name: &str,
-    known: impl Iterator<Item = &'a str> + Clone,
-) -> Error {
-    Error::Config {
-        place: place.into(),
-        message: format!("there is no {kind} called `{name}`"),
-        hint: Some(did_you_mean(name, known)),
-    }
-}
-
-/// The error for a key without a section that is none of `root`'s; names the sections that have such a key.
-fn no_section(key: &str, root: &toml::Table) -> Error {
-    let sections: Vec<_> = root.keys().map(String::as_str).collect();
-    let mut error = unknown_name(key, "key", key, sections.into_iter());
-    let has_it = |(section, value): (&String, &toml::Value)| {
-        let inner = value.as_table()?;
-        inner
-            .contains_key(key)
-            .then(|| format!("`{section}.{key}`"))
-    };
-    let found: Vec<_> = root.iter().filter_map(has_it).collect();
-    if let (false, Error::Config { hint, .. }) = (found.is_empty(), &mut error) {
-        *hint = Some(format!("did you mean {}?", found.join(" or ")));
-    }
-    error
-}
-
-/// Turns serde's message about an unknown field or variant into ours, with the nearest name.
-fn explain(place: &str, message: &str) -> Error {
-    let quoted = message.split('`').skip(1).step_by(2).collect::<Vec<_>>();
-    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
-    match quoted.split_first() {
-        Some((name, known)) if unknown && !known.is_empty() => {
-            let kind = if message.starts_with("unknown field") {
-                "key"
-            } else {
-                "value"
-            };
-            unknown_name(place, kind, name, known.iter().copied())
-        }
-        _ => Error::config(place, message.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -508,6 +461,10 @@ mod tests {
         check_error("optimiser.lr=0.5", &["did you mean `optimizer`"]);
         check_error("epochs=3", &["`epochs`", "did you mean `run.epochs`?"]);
         check_error("seed=3", &["`data.seed` or `run.seed`"]);
+        check_error("flip=false", &["did you mean `data.flip`?"]);
+        check_error("run.lr=1", &["did you mean `optimizer.lr`?"]);
+        check_error("model=resnet18", &["is a section", "`model.name`?"]);
+        check_error("optimizer=adam", &["is a section", "optimizer.lr"]);
         check_error("method.name=mixsdk", &["did you mean `mixskd`"]);
         check_error("method.alhpa=1", &["method.alhpa", "`alpha`"]);
         check_error("method.alpha=0", &["method.alpha", "must be from"]);

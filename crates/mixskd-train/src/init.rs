@@ -91,7 +91,10 @@ impl InitConfig {
                 message: format!("{source_name} does not fit {}: {report}", model.name),
                 hint: Some(match own {
                     Some(own) => {
-                        format!("they are of --model {} --width {}", own.name, own.width)
+                        format!(
+                            "they are of --model {} --width {}; --set init.partial=true takes what fits",
+                            own.name, own.width
+                        )
                     }
                     None => {
                         "another --model or --width? --set init.partial=true takes what fits".into()

@@ -17,8 +17,8 @@ use crate::metrics::StepReading;
 use crate::step::{Broken, Outcome, broken_gradient, forth_and_back};
 use crate::updater::Updater;
 
-/// Parameters, method, optimiser, moving average, and a GPU's captured step. Whatever changes them from outside does so by [`Self::load`], after which
-/// nothing of what was begun or gathered before counts any more.
+/// Parameters, method, optimiser, moving average, and a GPU's captured step. A checkpoint is taken up by [`Self::load`], after which nothing of what was begun
+/// or gathered before counts any more.
 pub(crate) struct Learner {
     store: ParamStore,
     method: Box<dyn Method>,
@@ -83,13 +83,18 @@ impl Learner {
     pub(crate) fn load(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.forget_begun()?;
         self.updater.forget_gathered();
+        self.parameters_changed();
         self.store.load(&checkpoint.tensors, Strictness::Exact)?;
-        self.gpu.parameters_changed();
         self.updater.optimizer.load_state(&checkpoint.velocities)?;
         if let Some(average) = &mut self.updater.average {
             average.load_state(checkpoint.average.clone());
         }
         self.method.load_state(&checkpoint.method)
+    }
+
+    /// Parameters may have been changed by something else than steps.
+    pub(crate) fn parameters_changed(&self) {
+        self.gpu.parameters_changed();
     }
 
     /// Forgets steps that a GPU has begun and that nobody will ask for.
@@ -104,8 +109,8 @@ impl Learner {
         };
         let own = average.put_in(&self.store)?;
         let done = work();
+        self.parameters_changed();
         Average::put_back(&own, &self.store)?;
-        self.gpu.parameters_changed();
         done
     }
 
@@ -184,7 +189,7 @@ impl Learner {
             self.method.undo_step();
         }
         if direct {
-            if broken.is_none() {
+            if broken.is_none() && self.updater.average.is_some() {
                 self.updater.follow(&self.store.parameters())?;
             }
         } else if update {

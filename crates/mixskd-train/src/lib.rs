@@ -30,6 +30,7 @@ mod checkpoint;
 mod checkpoint_name;
 pub mod compare;
 pub mod config;
+mod config_keys;
 mod control;
 mod device;
 mod difference;

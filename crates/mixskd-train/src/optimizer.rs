@@ -67,7 +67,7 @@ impl OptimizerConfig {
             "lr",
             self.lr,
             self.lr.is_finite() && self.lr > 0.0,
-            "above 0",
+            "a finite number above 0",
         )?;
         range(
             "momentum",

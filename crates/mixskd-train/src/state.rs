@@ -27,6 +27,9 @@ pub(crate) fn not_balanced(method: &str) -> Error {
     }
 }
 
+/// Classes with so many times the images of others are far from equal.
+const UNEQUAL: usize = 5;
+
 const OTHER_DATA: &str = "put it back as it was, name the place where it lies with --data, or begin a new run with another --out";
 
 impl Trainer {
@@ -40,7 +43,30 @@ impl Trainer {
             notices.extend(start.other_normalisation(&data.mean, &data.std));
         }
         notices.extend(self.large_for_the_network());
+        notices.extend(self.unequal_classes());
         notices
+    }
+
+    /// What to say of classes that are far from equal, and of balancing that never begins.
+    fn unequal_classes(&self) -> Option<String> {
+        let (data, epochs) = (&self.config.data, self.config.run.epochs as u64);
+        if data.balance > 0.0 && data.balance_after >= epochs
+            || data.balance == 0.0 && data.balance_after > 0
+        {
+            return Some(format!(
+                "classes are never balanced: data.balance is {}, and begins after {} of {epochs} epochs",
+                data.balance, data.balance_after
+            ));
+        }
+        let [train, _] = self.dataset.class_images();
+        let (fewest, most) = (*train.iter().min()?, *train.iter().max()?);
+        if data.balance > 0.0 || most < UNEQUAL * fewest.max(1) {
+            return None;
+        }
+        Some(format!(
+            "classes have {fewest} to {most} training images; data.balance = 1 with data.balance_after = {} shows the rare ones as often as the others in the last epochs",
+            epochs - epochs.div_ceil(5)
+        ))
     }
 
     /// Gives the error of weights that a run at its beginning needs and that could not be had, however often it is asked.

@@ -152,6 +152,8 @@ impl Trainer {
         }
         self.directory = Some(run.path().to_path_buf());
         self.kept = false;
+        // By whoever holds them, too: `Trainer::parameters`.
+        self.learner.parameters_changed();
         self.meet(observer)?;
         let world = self.place().world;
         let records = || run.records(self.progress.epochs_done);

@@ -89,12 +89,12 @@ impl Args {
         let weights = self.weights.iter().map(PathBuf::as_path);
         let (data, dataset, told) = self.data.open_for(weights)?;
         let mut progress = Progress::new();
-        tell_of_data(&dataset, &mut progress);
         let splits = self.weights.iter();
         let splits = splits.filter_map(|weights| other_split(weights, &data));
         for text in told.into_iter().chain(splits) {
             progress.notice(&text);
         }
+        tell_of_data(&dataset, &mut progress);
         drop(progress);
         let out = self.directory(&networks)?;
         let bar = Bar::new();

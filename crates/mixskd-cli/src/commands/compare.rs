@@ -205,13 +205,15 @@ impl Args {
                 let place = format!("{}/compare.toml: {key}", out.display());
                 Failure::usage(format!("{place}{}", error.cause()), hint)
             };
-            Trainer::for_resume(settings).map_err(|error| {
+            let trainer = Trainer::for_resume(settings).map_err(|error| {
                 if !matches!(error, mixskd_train::Error::Data(_)) {
                     return error.into();
                 }
                 let hint = "say where the same data lies now with --data DIR";
                 in_file(&error, "data.source: ", hint)
             })?;
+            tell_of_data(trainer.dataset(), &mut Progress::new());
+            comparison.know_data(trainer.dataset());
             comparison
                 .check_weights()
                 .map_err(|error| in_file(&error, "", &error.hint().unwrap_or_default()))?;
@@ -368,7 +370,8 @@ impl Runner for Processes {
         let program = std::env::current_exe()
             .map_err(|error| failed(format!("cannot find the program itself: {error}")))?;
         let mut command = Command::new(program);
-        command.arg("train").arg("--resume").arg(dir).arg("--json");
+        command.args(["train", "--data-told", "--json", "--resume"]);
+        command.arg(dir);
         if let Some(threads) = self.threads {
             command.arg("--threads").arg(threads.to_string());
         }

@@ -94,11 +94,11 @@ impl Args {
             let weights = std::iter::once(self.weights.as_path());
             let (data, dataset, told) = self.data.open_for(weights)?;
             let mut progress = Progress::new();
-            tell_of_data(&dataset, &mut progress);
             for text in told.into_iter().chain(other_split(&self.weights, &data)) {
                 progress.notice(&text);
             }
             network.check_fit(&dataset)?;
+            tell_of_data(&dataset, &mut progress);
             (dataset.name.clone(), dataset.test)
         };
         let config = LoaderConfig {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Args;
-use mixskd_data::{DataConfig, Dataset, LabelKind};
-use mixskd_train::{Observer, Precision, TrainConfig, names};
+use mixskd_data::{DataConfig, Dataset, LabelKind, recipe};
+use mixskd_train::{Observer, Precision, Report, TrainConfig, names};
 
 use crate::failure::{Failure, Result};
 use crate::summary::shell_word;
@@ -60,36 +60,56 @@ impl DataArgs {
         Ok(config)
     }
 
-    /// The data that these flags name; without any, those of the run that one of `weights` lies in, and a word on that.
+    /// The data that `--data` names; without it, those of the run that the first of `weights` in a run lies in, with what the other flags change, and a word on
+    /// that.
     ///
     /// # Errors
-    /// When the data cannot be opened.
+    /// When the data cannot be opened, or the run does not say which they are.
     pub(crate) fn open_for<'a>(
         &self,
         mut weights: impl Iterator<Item = &'a Path>,
     ) -> Result<(DataConfig, Dataset, Option<String>)> {
-        let has_flags = self.data.is_some()
-            || self.val_fraction.is_some()
-            || self.split_seed.is_some()
-            || self.skip_unreadable
-            || self.labels.is_some();
-        let of_run = || {
-            weights
-                .find_map(run_of)
-                .filter(|run| run.own.data.is_none())
+        let own = match self.data {
+            Some(_) => None,
+            None => weights.find_map(|weights| Some((weights, run_of(weights)?))),
         };
-        let Some(run) = (!has_flags).then(of_run).flatten() else {
+        let Some((weights, run)) = own else {
             let data = self.apply(TrainConfig::default())?.data;
             let dataset = data.open()?;
             return Ok((data, dataset, None));
         };
+        let hint = "it says which data the run of these weights had: mend it, or name the data with --data";
+        let run = run.map_err(|error| Failure::from(error).with_hint(hint))?;
+        if let Some(name) = &run.own.data {
+            let weights = weights.display();
+            return Err(Failure::usage(
+                format!(
+                    "the run that {weights} lies in had its data, `{name}`, from the program that began it"
+                ),
+                "name data with --data",
+            ));
+        }
+        let run = self.apply(run)?;
+        let source = &run.data.source;
+        let is_gone = recipe(source).is_none() && !Path::new(source).exists();
         let hint = "the run's config.toml names these data; say where they lie now with --data DIR";
         let dataset = run.data.open().map_err(|error| match error {
-            error @ mixskd_data::Error::Image { .. } => error.into(),
-            error => Failure::from(error).with_hint(hint),
+            error if is_gone => Failure::from(error).with_hint(hint),
+            error => error.into(),
         })?;
         let flags = Self::of(&run.data);
-        let told = (!flags.is_empty()).then(|| format!("the data are those of the run:{flags}"));
+        let told = match other_images(weights, &dataset) {
+            Some(difference) => Some(format!(
+                "{} is not as the run that {} lies in found it: {difference}; some of its test images may have been trained on",
+                run.data.source,
+                weights.display()
+            )),
+            None if flags.is_empty() => None,
+            None => Some(format!(
+                "the data are those of the run that {} lies in:{flags}",
+                weights.display()
+            )),
+        };
         Ok((run.data, dataset, told))
     }
 
@@ -195,10 +215,15 @@ pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
     for text in dataset.skipped.iter().chain(&dataset.notes) {
         observer.notice(text);
     }
-    if let Some(found) = dataset.duplicates(LOOKED_THROUGH) {
-        for text in found.notes(dataset) {
-            observer.notice(&text);
+    match dataset.duplicates(LOOKED_THROUGH) {
+        Some(found) => {
+            for text in found.notes(dataset) {
+                observer.notice(&text);
+            }
         }
+        None => observer.notice(
+            "images that are there twice were not looked for, as more than 512 MiB would have to be read: `mixskd data check` does",
+        ),
     }
 }
 
@@ -206,13 +231,21 @@ pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
 const LOOKED_THROUGH: u64 = 512 << 20;
 
 /// The settings of the run that `weights` lie in, where they lie in one.
-fn run_of(weights: &Path) -> Option<TrainConfig> {
-    TrainConfig::from_file(&weights.parent()?.join(names::CONFIG_TOML)).ok()
+fn run_of(weights: &Path) -> Option<mixskd_train::Result<TrainConfig>> {
+    let config = weights.parent()?.join(names::CONFIG_TOML);
+    config.exists().then(|| TrainConfig::from_file(&config))
+}
+
+/// How `dataset` differs from what the run that `weights` lie in has been trained and tested on; `None` where it does not, or nobody knows.
+fn other_images(weights: &Path, dataset: &Dataset) -> Option<String> {
+    let report = std::fs::read(weights.parent()?.join(names::REPORT_JSON)).ok()?;
+    let report: Report = serde_json::from_slice(&report).ok()?;
+    report.data_identity?.difference(&dataset.identity())
 }
 
 /// A word where the run that `weights` lie in held out other images of the same folder than `data` asks for.
 pub(crate) fn other_split(weights: &Path, data: &DataConfig) -> Option<String> {
-    let own = run_of(weights)?.data;
+    let own = run_of(weights)?.ok()?.data;
     let fraction = own.val_fraction?;
     let place = |source: &str| Path::new(source).canonicalize().ok();
     let same = place(&own.source)? == place(&data.source)?;

@@ -105,6 +105,9 @@ pub(crate) struct Args {
     /// Try everything on two batches of training and two of evaluation, and keep nothing
     #[arg(long, conflicts_with_all = ["dry_run", "out"])]
     fast_dev_run: bool,
+    /// What there is to know of the data has been told, as by a comparison whose run this is
+    #[arg(long, hide = true)]
+    data_told: bool,
     /// Print one JSON document on stdout and nothing else there
     #[arg(long)]
     json: bool,
@@ -153,7 +156,7 @@ impl Args {
             return self.try_out();
         }
         let done = match &self.resume {
-            Some(dir) => resume(dir, self.data.source())?,
+            Some(dir) => resume(dir, self.data.source(), self.data_told)?,
             None => self.start()?,
         };
         // Of several processes the first speaks.
@@ -346,7 +349,7 @@ impl Args {
 type Done = (Report, String);
 
 /// Goes on with the run in `dir`, whose data may lie in another place now, see [`Done`].
-fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
+fn resume(dir: &Path, source: Option<&str>, data_told: bool) -> Result<Option<Done>> {
     let (run, mut config) = match RunDir::open_together(dir) {
         Ok(opened) => opened,
         // Another process may hold it; what it says of the others can be read all the same.
@@ -371,7 +374,9 @@ fn resume(dir: &Path, source: Option<&str>) -> Result<Option<Done>> {
             return Ok((trainer, None));
         }
         let mut progress = Progress::new();
-        tell_of_data(trainer.dataset(), &mut progress);
+        if !data_told {
+            tell_of_data(trainer.dataset(), &mut progress);
+        }
         trainer.resume(&run, &mut progress)?;
         if source.is_some() {
             let mut moved = config.clone();
@@ -506,7 +511,15 @@ mod tests {
 
     #[test]
     fn a_resumed_run_takes_no_setting_from_the_command_line() {
-        let elsewhere = ["data", "resume", "threads", "json", "help", "version"];
+        let elsewhere = [
+            "data",
+            "data_told",
+            "resume",
+            "threads",
+            "json",
+            "help",
+            "version",
+        ];
         for argument in Args::command().get_arguments() {
             let id = argument.get_id().as_str();
             assert_ne!(SETTINGS.contains(&id), elsewhere.contains(&id), "--{id}");

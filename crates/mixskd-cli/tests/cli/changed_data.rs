@@ -174,6 +174,43 @@ fn the_split_that_a_run_drew_is_the_one_that_its_next_command_names() {
     let gone = run(dir.path(), "eval --weights r/model.safetensors");
     gone.refused(2, "there is no such folder", "--data DIR");
     std::fs::rename(dir.path().join("away"), &flat).unwrap();
+    // Flags change what it names, and do not ask for the set that ships with the program.
+    let other = run(
+        dir.path(),
+        "eval --weights r/model.safetensors --split-seed 4",
+    )
+    .ok();
+    assert!(
+        other.stderr.contains("--val-fraction 0.25 --split-seed 4")
+            || other.stderr.contains("held out other images"),
+        "{}",
+        other.stderr
+    );
+    // A folder that has changed since is another split.
+    let first = std::fs::read_dir(flat.join("cat"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let more = flat.join("cat/zz-new.png");
+    std::fs::copy(first, &more).unwrap();
+    let changed = run(dir.path(), "eval --weights r/model.safetensors").ok();
+    assert!(
+        changed.stderr.contains("may have been trained on"),
+        "{}",
+        changed.stderr
+    );
+    std::fs::remove_file(more).unwrap();
+    // What cannot be read names no data, and nothing takes their place.
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::fs::copy(
+        dir.path().join("r/model.safetensors"),
+        dir.path().join("d/model.safetensors"),
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("d/config.toml"), "hello [[").unwrap();
+    run(dir.path(), "eval --weights d/model.safetensors").refused(2, "config.toml:1", "--data");
 
     // Another draw tests images that the run was trained on, which is told; so are wrong numbers in plain words.
     let told = |flags: &str| {

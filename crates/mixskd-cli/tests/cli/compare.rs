@@ -332,6 +332,32 @@ fn a_run_brought_from_elsewhere_has_to_be_of_this_comparison() {
 }
 
 #[test]
+fn a_run_of_other_images_does_not_push_out_those_of_the_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = image_folder(dir.path(), 4);
+    let flags = format!("{TINY} --seeds 1");
+    run(dir.path(), &format!("{flags} --methods ce,mixup --out c")).ok();
+    // The same name, other images, and in the first place.
+    let more = folder.join("train/cat/more.png");
+    std::fs::copy(folder.join("train/cat/00.png"), &more).unwrap();
+    run(dir.path(), &format!("{flags} --methods ce --out d")).ok();
+    std::fs::remove_file(more).unwrap();
+    let out = dir.path().join("c");
+    std::fs::remove_dir_all(out.join("runs/ce-seed-0")).unwrap();
+    bring(&dir.path().join("d"), &out, &LIGHT);
+    let resumed = run(
+        dir.path(),
+        "compare --out c --resume --methods cutmix --threads 1 --json",
+    );
+    assert_eq!(resumed.status, 1, "{}", resumed.stderr);
+    let summary = resumed.json();
+    let failures = summary["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{summary}");
+    assert_eq!(failures[0]["entry"], "ce");
+    assert_eq!(summary["equal_epochs"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn data_may_move_and_unfinished_runs_follow_it() {
     let dir = tempfile::tempdir().unwrap();
     image_folder(dir.path(), 4);

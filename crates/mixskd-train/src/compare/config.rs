@@ -97,7 +97,7 @@ impl CompareConfig {
         }
         if self.entry(&self.baseline).is_none() {
             let names = self.entries.iter().map(|entry| entry.name.as_str());
-            return Err(crate::config::unknown_name(
+            return Err(crate::config_keys::unknown_name(
                 "--baseline",
                 "entry",
                 &self.baseline,
@@ -241,7 +241,10 @@ impl CompareConfig {
     ) -> Result<TrainConfig> {
         let mut config = entry.apply(&self.settings)?;
         config.run.seed = seed;
-        config.schedule = stretched(&config.schedule, config.run.epochs, epochs);
+        let from = config.run.epochs;
+        config.schedule = stretched(&config.schedule, from, epochs);
+        let after = config.data.balance_after as usize;
+        config.data.balance_after = at_share(after, from, epochs) as u64;
         config.run.epochs = epochs;
         config.validate()?;
         Ok(config)
@@ -259,9 +262,14 @@ fn unreadable(path: &Path, line: Option<usize>, message: &str) -> Error {
     }
 }
 
+/// The epoch at the same share of `to` epochs as `epoch` is of `from`.
+fn at_share(epoch: usize, from: usize, to: usize) -> usize {
+    (epoch * to + from / 2) / from.max(1)
+}
+
 /// Warm-up and milestones at the same shares of `to` epochs as they are of `from`.
 fn stretched(schedule: &ScheduleConfig, from: usize, to: usize) -> ScheduleConfig {
-    let at = |epoch: usize| (epoch * to + from / 2) / from.max(1);
+    let at = |epoch| at_share(epoch, from, to);
     ScheduleConfig {
         warmup_epochs: at(schedule.warmup_epochs),
         milestones: schedule.milestones.iter().map(|&m| at(m)).collect(),
@@ -332,11 +340,13 @@ mod tests {
         );
         let mut config = config(&["ce"], 1);
         config.settings.schedule.warmup_epochs = 1;
+        config.settings.data.balance_after = 4;
         let run = config.run_config(&config.entries[0], 7, 15).unwrap();
         assert_eq!(
             (run.run.seed, run.run.epochs, run.schedule.warmup_epochs),
             (7, 15, 3)
         );
+        assert_eq!(run.data.balance_after, 10);
     }
 
     #[test]

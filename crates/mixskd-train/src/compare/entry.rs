@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::unknown_name;
+use crate::config_keys::unknown_name;
 use crate::{Error, Result, TrainConfig, difference, method};
 
 /// Letters of a name that still leaves room for seed and epochs in a directory's, and for the rest of a table.

@@ -12,8 +12,13 @@ pub(super) const FILE: &str = "equal-time.toml";
 /// More than anybody trains; where a plan has more, something else is wrong.
 const MOST_EPOCHS: usize = 1_000_000;
 
-/// How often all are timed, each once a round. The least time of an entry counts: other work on the machine only ever adds.
+/// How often all are timed at least, each once a round, and at most, where the least times do not repeat. The least time of an entry counts: other work on the
+/// machine only ever adds.
 const ROUNDS: usize = 3;
+const MOST_ROUNDS: usize = 9;
+
+/// By how much, as a share, the two least times of an entry may be apart to count as repeated.
+const STEADY: f64 = 0.05;
 
 /// The epochs of the second table, from training times measured in turn on one machine right before it: what the first table's
 /// runs took may have been disturbed, or come from several machines. Kept in a file, so that a comparison taken up again goes on
@@ -25,6 +30,20 @@ pub(super) struct EqualTime {
     milliseconds_per_image: BTreeMap<String, f64>,
     /// Epochs, by entry.
     epochs: BTreeMap<String, usize>,
+    /// By how much the two least times of an entry were apart, as a share, by entry; earlier versions did not note it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    spread: BTreeMap<String, f64>,
+}
+
+/// The least of `times`, and by how much, as a share, the next one is above it.
+fn least(times: &[f64]) -> (f64, f64) {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted[..] {
+        [first, second, ..] => (first, second / first - 1.0),
+        [first] => (first, f64::INFINITY),
+        [] => (f64::INFINITY, f64::INFINITY),
+    }
 }
 
 impl EqualTime {
@@ -81,29 +100,39 @@ impl EqualTime {
         if let Some(plan) = stored.as_ref().filter(|plan| plan.knows(names)) {
             return Ok(plan.clone());
         }
-        let mut times = stored.map_or_else(BTreeMap::new, |plan| plan.milliseconds_per_image);
+        let (mut times, mut spread) = stored.map_or_else(Default::default, |plan| {
+            (plan.milliseconds_per_image, plan.spread)
+        });
         let anchor = times
             .iter()
             .max_by(|a, b| a.1.total_cmp(b.1))
             .map(|(name, time)| (name.clone(), *time));
-        let mut fresh: BTreeMap<String, f64> = names
+        let mut fresh: BTreeMap<String, Vec<f64>> = names
             .iter()
             .filter(|name| !times.contains_key(**name))
-            .map(|name| (name.to_string(), f64::INFINITY))
+            .map(|name| (name.to_string(), Vec::new()))
             .collect();
         if let Some((name, _)) = &anchor {
-            fresh.insert(name.clone(), f64::INFINITY);
+            fresh.insert(name.clone(), Vec::new());
         }
-        for _ in 0..ROUNDS {
-            for (name, least) in &mut fresh {
-                *least = least.min(time(name)?);
+        for round in 1..=MOST_ROUNDS {
+            for (name, taken) in &mut fresh {
+                taken.push(time(name)?);
+            }
+            if round >= ROUNDS && fresh.values().all(|taken| least(taken).1 <= STEADY) {
+                break;
             }
         }
-        let scale = anchor.map_or(1.0, |(name, then)| then / fresh[&name]);
-        for (name, now) in fresh {
+        let scale = anchor.map_or(1.0, |(name, then)| then / least(&fresh[&name]).0);
+        for (name, taken) in fresh {
+            let (now, apart) = least(&taken);
+            spread.insert(name.clone(), apart);
             times.entry(name).or_insert(now * scale);
         }
-        let plan = Self::of(epochs, times);
+        let plan = Self {
+            spread,
+            ..Self::of(epochs, times)
+        };
         let text = toml::to_string(&plan).map_err(|e| Error::Internal(format!("{FILE}: {e}")))?;
         files::write_atomically(&dir.join(FILE), text.as_bytes())?;
         Ok(plan)
@@ -123,7 +152,14 @@ impl EqualTime {
                 .map(|(name, &time)| (name.clone(), fitting(time) as usize))
                 .collect(),
             milliseconds_per_image: times,
+            spread: BTreeMap::new(),
         }
+    }
+
+    /// The entry whose least time repeated worst, and by how much its two least times were apart, as a share; `None` where all repeated.
+    pub(super) fn unsteady(&self) -> Option<(String, f64)> {
+        let worst = self.spread.iter().max_by(|a, b| a.1.total_cmp(b.1))?;
+        (*worst.1 > STEADY).then(|| (worst.0.clone(), *worst.1))
     }
 
     pub(super) fn epochs_of(&self, entry: &str) -> Option<usize> {
@@ -169,6 +205,23 @@ mod tests {
         // Taken up again, nothing is timed, whatever the clock says by now.
         let (again, asked) = settle(dir.path(), &names, &[]);
         assert_eq!((again, asked.len()), (plan, 0));
+    }
+
+    #[test]
+    fn times_that_do_not_repeat_are_taken_more_often_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut asked = 0;
+        let mut noisy = |_: &str| {
+            asked += 1;
+            Ok(f64::from(asked).powi(2))
+        };
+        let plan = EqualTime::settle(dir.path(), 4, &["ce"], &mut noisy).unwrap();
+        assert_eq!(asked as usize, MOST_ROUNDS);
+        assert_eq!(plan.unsteady(), Some(("ce".into(), 3.0)));
+        assert_eq!(EqualTime::stored(dir.path()).unwrap(), Some(plan));
+        let other = tempfile::tempdir().unwrap();
+        let (steady, _) = settle(other.path(), &["ce"], &[("ce", 1.0)]);
+        assert_eq!(steady.unsteady(), None);
     }
 
     #[test]

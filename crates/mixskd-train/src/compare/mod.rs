@@ -42,9 +42,10 @@ mod runner;
 mod statistics;
 mod summary;
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
-use mixskd_data::Dataset;
+use mixskd_data::{Dataset, Identity};
 
 pub use config::CompareConfig;
 pub use entry::{ALL, Entry, EntrySpec};
@@ -53,7 +54,7 @@ pub use statistics::{CONFIDENCE, MeanSd, PairedDifference};
 pub use summary::{Failure, Row, RunRecord, Summary};
 
 use crate::run_dir::{is_occupied, lock};
-use crate::{Error, Result, RunDir, TrainConfig, files};
+use crate::{Error, Report, Result, RunDir, TrainConfig, files};
 use equal_time::EqualTime;
 use found::Done;
 
@@ -93,6 +94,8 @@ pub enum Event<'a> {
 pub struct Comparison {
     dir: PathBuf,
     config: CompareConfig,
+    /// Which data the settings name, where that was said.
+    data: Option<Identity>,
     _lock: std::fs::File,
 }
 
@@ -102,6 +105,11 @@ struct Task {
     seed: u64,
     epochs: usize,
     dir: PathBuf,
+}
+
+/// What the first of finished runs reports.
+fn first_of(done: &[Done]) -> Option<&Report> {
+    done.first().map(|run| &run.report)
 }
 
 /// Whether a run is not one to train: done, or failed in that its report cannot be read.
@@ -154,6 +162,7 @@ impl Comparison {
         let comparison = Self {
             dir: dir.to_path_buf(),
             config,
+            data: None,
             _lock: lock(dir)?,
         };
         comparison.write_config()?;
@@ -185,6 +194,7 @@ impl Comparison {
         Ok(Self {
             dir: dir.to_path_buf(),
             config: CompareConfig::from_file(&path)?,
+            data: None,
             _lock: lock(dir)?,
         })
     }
@@ -213,13 +223,35 @@ impl Comparison {
         files::write_atomically(&self.dir.join(config::FILE), text.as_bytes())
     }
 
-    /// Refuses data other than those that the runs here are of, as the first that is done says. A folder may have got another name since.
+    /// Says which data the comparison's settings name: finished runs of others do not count, however many they are.
+    pub fn know_data(&mut self, dataset: &Dataset) {
+        self.data = Some(dataset.identity());
+    }
+
+    /// The finished run that others have to agree with in data and starting weights: of the data that are [known](Self::know_data), else of those that most
+    /// runs are of, the first among equals.
+    fn reference(&self, tasks: &[Task]) -> Option<Report> {
+        let all = self.first_table();
+        let reports = all.iter().chain(tasks);
+        let reports = reports.filter_map(|task| found::report(&task.dir).ok()?);
+        let mut reports: Vec<_> = reports.collect();
+        let is_known = |report: &Report| self.data.is_some() && report.data_identity == self.data;
+        let agree = |report: &Report| {
+            let others = reports.iter();
+            let alike = others.filter(|other| found::same_beginning(other, report).is_ok());
+            alike.count()
+        };
+        let rank = |at: &usize| (is_known(&reports[*at]), agree(&reports[*at]), Reverse(*at));
+        let best = (0..reports.len()).max_by_key(rank)?;
+        Some(reports.swap_remove(best))
+    }
+
+    /// Refuses data other than those that the runs here are of, as most that are done say. A folder may have got another name since.
     ///
     /// # Errors
     /// Says how they differ.
     pub fn check_data(&self, dataset: &Dataset) -> Result<()> {
-        let mut tasks = self.first_table().into_iter();
-        let Some(report) = tasks.find_map(|task| found::report(&task.dir).ok()?) else {
+        let Some(report) = self.reference(&[]) else {
             return Ok(());
         };
         let difference = if let Some(identity) = &report.data_identity {
@@ -305,9 +337,10 @@ impl Comparison {
                 let mut second = self.shared(plan, done);
                 let there = tasks
                     .iter()
-                    .filter_map(|task| self.look(task, done.first()).ok()?);
+                    .filter_map(|task| self.look(task, first_of(done)).ok()?);
                 second.extend(there);
                 summary.fill_equal_time(&self.config, &second, &[], all);
+                summary.equal_time_unsteady = plan.unsteady();
             }
             output::write(&self.dir, &summary)
         })?;
@@ -320,6 +353,7 @@ impl Comparison {
         let mut second = self.shared(&plan, &done);
         self.do_all(&tasks, runner, observer, &mut second, |second, failures| {
             summary.fill_equal_time(&self.config, second, failures, all);
+            summary.equal_time_unsteady = plan.unsteady();
             output::write(&self.dir, &summary)
         })?;
         Ok(summary)
@@ -436,8 +470,9 @@ impl Comparison {
     ) -> Result<()> {
         let mut failures = Vec::new();
         let mut left = Vec::new();
+        let reference = self.reference(tasks);
         for (at, task) in tasks.iter().enumerate() {
-            match self.look(task, done.first()) {
+            match self.look(task, reference.as_ref()) {
                 Ok(Some(run)) => {
                     observer(&Event::Finished {
                         entry: self.name(task.entry),
@@ -462,7 +497,7 @@ impl Comparison {
                 seed: task.seed,
                 epochs: task.epochs,
             });
-            match self.do_one(task, runner, done.first()) {
+            match self.do_one(task, runner, first_of(done)) {
                 Ok(run) => done.push(run),
                 Err(failure) if failure.stop => return Err(self.interrupted(failure.cause)),
                 Err(failure) => {
@@ -493,11 +528,11 @@ impl Comparison {
     }
 
     /// The run, where it is done; it has to be of the same data as `other`.
-    fn look(&self, task: &Task, other: Option<&Done>) -> Result<Option<Done>> {
+    fn look(&self, task: &Task, other: Option<&Report>) -> Result<Option<Done>> {
         let start = self.config.weights_sha256.as_deref();
         let run = found::done(task.entry, &task.dir, &self.expected(task)?, start)?;
         if let (Some(run), Some(other)) = (&run, other) {
-            found::same_beginning(&run.report, &other.report)?;
+            found::same_beginning(&run.report, other)?;
         }
         Ok(run)
     }
@@ -507,7 +542,7 @@ impl Comparison {
         &self,
         task: &Task,
         runner: &mut dyn Runner,
-        other: Option<&Done>,
+        other: Option<&Report>,
     ) -> std::result::Result<Done, RunFailure> {
         let config = self.expected(task)?;
         if task.dir.join("config.toml").is_file() {

@@ -1,5 +1,6 @@
 //! Tables and chart as files and text.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -120,6 +121,22 @@ impl Summary {
             (true, true) => "Steps are equal in number, not in cost: the table at equal training time is still to come.",
             (true, false) => "Steps are equal in number, not in cost: --equal-time adds a table at equal training time.",
         }.into());
+        if let Some((entry, apart)) = &self.equal_time_unsteady {
+            notes.push(format!(
+                "The machine was not quiet when steps were timed: the two least times of {entry} were {:.0} % apart, and epochs at equal time are known no better than that. Without equal-time.toml they are timed anew.",
+                100.0 * apart
+            ));
+        }
+        let seeds = |entry: &str| -> BTreeSet<u64> {
+            let runs = self.runs.iter();
+            let own = runs.filter(|run| run.entry == entry && run.epochs == self.epochs);
+            own.map(|run| run.seed).collect()
+        };
+        let of_baseline = seeds(&self.baseline);
+        let unlike = |row: &&Row| seeds(&row.entry) != of_baseline;
+        if self.missing == 0 && self.equal_epochs.iter().any(|row| unlike(&row)) {
+            notes.push("Not all entries have runs of the same seeds: means are of different ones, paired differences of those in common.".into());
+        }
         let conditions = self.conditions();
         if conditions.len() > 1 {
             let told: Vec<_> = conditions
@@ -252,7 +269,8 @@ fn percent(spread: MeanSd) -> String {
 
 /// A difference in points, with its interval and the number of pairs.
 fn points(gain: PairedDifference) -> String {
-    let mean = 100.0 * gain.mean;
+    // What is rounded to nothing has no sign.
+    let mean = (1e4 * gain.mean).round() / 1e2 + 0.0;
     match gain.half_width {
         Some(half) => format!("{mean:+.2} ± {:.2} (n = {})", 100.0 * half, gain.pairs),
         None => format!("{mean:+.2} (n = {})", gain.pairs),

@@ -125,6 +125,10 @@ pub struct Summary {
     pub missing: usize,
     /// The same of the second table, once the epochs of some of its runs are settled; those of entries that are yet to be timed count.
     pub equal_time_missing: usize,
+    /// The entry whose steps took times that repeated worst when epochs were given out, and by how much its two least times were apart, as a share; `None` where all
+    /// repeated, and without a second table.
+    #[serde(default)]
+    pub equal_time_unsteady: Option<(String, f64)>,
     /// Whether a second table is to come.
     #[serde(skip)]
     pub(super) equal_time_asked: bool,
@@ -150,6 +154,7 @@ impl Summary {
             failures: Vec::new(),
             missing: 0,
             equal_time_missing: 0,
+            equal_time_unsteady: None,
             equal_time_asked: config.equal_time,
         }
     }

@@ -327,7 +327,7 @@ pub static ALL: &[MethodSpec] = &[
 /// When there is none; the error names the nearest.
 pub fn spec(name: &str) -> Result<&'static MethodSpec> {
     ALL.iter().find(|spec| spec.name == name).ok_or_else(|| {
-        crate::config::unknown_name(
+        crate::config_keys::unknown_name(
             "method.name",
             "method",
             name,

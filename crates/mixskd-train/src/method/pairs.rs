@@ -160,17 +160,19 @@ impl Mixer {
             batch.draws.clone()
         };
         let [partner, partner_labels, lambda, dominant, lines @ ..] = draws.as_slice() else {
-            return Err(crate::Error::config(
-                "method",
-                "a batch came without its draws",
-            ));
+            return Err(without_draws());
         };
         // In the type of the logits: as exact as losses are, whatever maps are kept in.
         let dtype = match batch.images.dtype() {
             DType::BF16 => DType::F32,
             dtype => dtype,
         };
-        let cut = if let [rows, columns] = lines {
+        let cut = if lines.is_empty() {
+            None
+        } else {
+            let [rows, columns] = lines else {
+                return Err(without_draws());
+            };
             let boxes = if self.is_static() {
                 Vec::new()
             } else {
@@ -183,8 +185,6 @@ impl Mixer {
                 image: site.size,
                 maps: self.maps,
             })
-        } else {
-            None
         };
         Ok(PairTensors {
             partner: partner.clone(),
@@ -194,6 +194,10 @@ impl Mixer {
             cut,
         })
     }
+}
+
+fn without_draws() -> crate::Error {
+    crate::Error::config("method", "a batch came without its draws")
 }
 
 /// Of each position of maps of size `map`, the share that lies outside of the boxes in images of size `image`:

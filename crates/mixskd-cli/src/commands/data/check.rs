@@ -67,9 +67,11 @@ struct Checked {
     contradicting: Vec<[String; 2]>,
     /// Training images that are there more than once as the same class: the image, the first one like it.
     repeated: Vec<[String; 2]>,
-    /// The same with their classes, to be read.
+    /// Test images that are there before as test images, as the same class or as another: the image, the first one like it.
+    tested_twice: Vec<[String; 2]>,
+    /// Those of `leaked`, `contradicting` and `tested_twice` with their classes, to be read.
     #[serde(skip)]
-    contradictions: Vec<String>,
+    classed: [Vec<String>; 3],
     /// What else there is to know.
     notes: Vec<String>,
 }
@@ -198,18 +200,23 @@ impl Checked {
             leaked,
             contradicting,
             repeated,
+            tested_twice,
         } = found;
         let (train, test) = (&dataset.train, &dataset.test);
         let pairs = |found: &[(usize, usize)], side: &dyn Samples| {
             let pair = |&(one, other)| [side.origin(one), train.origin(other)];
             found.iter().map(pair).collect()
         };
-        let named = |index| {
-            let class = dataset.classes.get(train.label(index) as usize);
+        let named = |side: &dyn Samples, index| {
+            let class = dataset.classes.get(side.label(index) as usize);
             let class = class.map_or("?", String::as_str);
-            format!("{} ({class})", train.origin(index))
+            format!("{} ({class})", side.origin(index))
         };
-        let contradiction = |&(one, other)| format!("{} is {}", named(one), named(other));
+        let classed = |found: &[(usize, usize)], side: &dyn Samples, others: &dyn Samples| {
+            let pair = |&(one, other)| format!("{} is {}", named(side, one), named(others, other));
+            found.iter().map(pair).collect::<Vec<_>>()
+        };
+        let (trained_on, tested_on) = (train.as_ref(), test.as_ref());
         let [trained, tested] = dataset.class_images();
         let classes = dataset.classes.iter().zip(trained.into_iter().zip(tested));
         let class = |(name, (train, test)): (&String, (usize, usize))| Class {
@@ -230,7 +237,14 @@ impl Checked {
             leaked: pairs(&leaked, test.as_ref()),
             contradicting: pairs(&contradicting, train.as_ref()),
             repeated: pairs(&repeated, train.as_ref()),
-            contradictions: contradicting.iter().map(contradiction).collect(),
+            tested_twice: (tested_twice.iter())
+                .map(|&(one, other)| [test.origin(one), test.origin(other)])
+                .collect(),
+            classed: [
+                classed(&leaked, tested_on, trained_on),
+                classed(&contradicting, trained_on, trained_on),
+                classed(&tested_twice, tested_on, tested_on),
+            ],
             notes: dataset.notes.clone(),
         }
     }
@@ -257,7 +271,11 @@ impl Checked {
         let rows = [
             (
                 "data",
-                format!("{}, {} classes", self.data, self.classes.len()),
+                format!(
+                    "{}, {} classes",
+                    output::printable(&self.data),
+                    self.classes.len()
+                ),
             ),
             (
                 "training",
@@ -278,15 +296,19 @@ impl Checked {
             ("left out, as they cannot be read", &self.skipped),
             (
                 "test images that are training images, too",
-                &self.leaked.iter().map(same).collect(),
+                &self.classed[0],
             ),
             (
                 "training images that are there as another class, too",
-                &self.contradictions,
+                &self.classed[1],
             ),
             (
                 "training images that are there more than once",
                 &self.repeated.iter().map(same).collect(),
+            ),
+            (
+                "test images that are there more than once",
+                &self.classed[2],
             ),
         ];
         for (what, found) in lists {
@@ -296,7 +318,7 @@ impl Checked {
             let head = ["class", "training", "test"].map(String::from).to_vec();
             let classes = self.classes.iter().map(|class| {
                 vec![
-                    class.name.clone(),
+                    output::printable(&class.name),
                     class.train.to_string(),
                     class.test.to_string(),
                 ]
