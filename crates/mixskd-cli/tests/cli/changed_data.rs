@@ -164,7 +164,8 @@ fn the_split_that_a_run_drew_is_the_one_that_its_next_command_names() {
     // Without flags it is the run's own data, and that they have gone is told with where it says so.
     let own = run(dir.path(), "eval --weights r/model.safetensors --json").ok();
     assert!(
-        own.stderr.contains("the data are those of the run: --data"),
+        own.stderr
+            .contains("the data are those of the run that r/model.safetensors lies in: --data"),
         "{}",
         own.stderr
     );
