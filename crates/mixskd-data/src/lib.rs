@@ -59,8 +59,10 @@ mod samples;
 
 /// The version of candle that this crate's tensors are of.
 pub use candle_core;
-/// The generators that augmentations draw from.
-pub use rand_chacha;
+/// What options of augmentations are written in.
+pub use toml;
+/// The generators that augmentations draw from, and the traits by which one draws.
+pub use {rand, rand_chacha};
 
 pub use augment::{AugmentConfig, Pipeline, Preset};
 pub use boxes::PixelBox;

@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Tensor, Var};
 use common::{random, relative, values};
-use mixskd_kernels::{batch_norm_eval, batch_norm_train, compose};
+use mixskd_kernels::{BatchStats, batch_norm_eval, batch_norm_train, compose, move_running};
 use proptest::prelude::*;
 
 struct Inputs {
@@ -167,4 +167,21 @@ fn nan_survives() {
     let nan = (inputs.x.as_tensor() * f64::NAN).unwrap();
     let (y, _) = batch_norm_train(&nan, &inputs.weight, &inputs.bias, 1e-5, None, true).unwrap();
     assert!(values(&y).iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn statistics_of_one_value_move_nothing() {
+    let var = |value: f64| Var::from_tensor(&(random(&[3], 5) + value).unwrap()).unwrap();
+    for count in [0, 1] {
+        let (mean, variance) = (var(0.0), var(2.0));
+        let before = values(mean.as_tensor());
+        let stats = BatchStats {
+            mean: random(&[3], 6),
+            var: random(&[3], 7),
+            count,
+        };
+        let error = move_running(&mean, &variance, &stats, 0.1).unwrap_err();
+        assert!(error.to_string().contains("no variance"), "{error}");
+        assert_eq!(values(mean.as_tensor()), before);
+    }
 }

@@ -63,8 +63,8 @@ mod vgg;
 pub mod weights;
 mod wide_resnet;
 
-/// The version of candle that this crate's tensors are of.
-pub use candle_core;
+/// The version of candle that this crate's tensors are of, and of the builders that its networks are made from.
+pub use {candle_core, candle_nn};
 
 pub use backbone::{Alignment, Backbone, Mode};
 pub use bifpn::BiFpn;

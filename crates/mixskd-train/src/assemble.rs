@@ -53,9 +53,23 @@ impl Trainer {
             train_images: dataset.train.len(),
             freeze_backbone: config.init.freeze_backbone,
         })?;
-        if place.world > 1 && config.data.balance > 0.0 && !method.state()?.is_empty() {
+        let remembered = method.state()?;
+        if place.world > 1 && config.data.balance > 0.0 && !remembered.is_empty() {
             return Err(not_balanced(config.method_name()));
         }
+        let odd = remembered
+            .iter()
+            .find(|(_, tensor)| tensor.dtype() != DType::F32);
+        if let Some((name, tensor)) = odd {
+            return Err(Error::config(
+                "method",
+                format!(
+                    "what it remembers, `{name}`, is {}: checkpoints hold float32",
+                    tensor.dtype().as_str()
+                ),
+            ));
+        }
+        drop(remembered);
         let optimizer = optimizer_of(&config, &store, method.as_ref())?;
         let [train_loader, test_loader] = loaders(&config, &dataset, &place, needs)?;
         let schedule = config.schedule.build(

@@ -170,7 +170,7 @@ impl Trainer {
             place: "data.source".into(),
             message: format!(
                 "{} is not the data that the run began with: its weights know other classes",
-                self.config.data.source
+                self.data_name()
             ),
             hint: Some(OTHER_DATA.into()),
         })
@@ -264,7 +264,7 @@ impl Trainer {
                 place: "data.source".into(),
                 message: format!(
                     "{} is not the data that the run began with: {difference}",
-                    self.config.data.source
+                    self.data_name()
                 ),
                 hint: Some(OTHER_DATA.into()),
             });
@@ -281,6 +281,12 @@ impl Trainer {
         self.start_sha256 = checkpoint.start_sha256;
         self.progress = checkpoint.progress;
         Ok(())
+    }
+
+    /// What the data are called: as the configuration names them, or the program that gives its own.
+    fn data_name(&self) -> &str {
+        let own = self.config.own.data.as_deref();
+        own.unwrap_or(&self.config.data.source)
     }
 
     /// What makes the data set the one it is.

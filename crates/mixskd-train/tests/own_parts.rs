@@ -3,9 +3,10 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use common::{config, write_set};
 use mixskd_data::{BatchNeeds, DataConfig, Dataset};
 use mixskd_models::{Backbone, Mode};
@@ -72,6 +73,40 @@ impl Method for Nameless {
         let logits = self.backbone().forward(images, Mode::Eval)?;
         Ok(vec![("network".into(), logits)])
     }
+}
+
+/// The same, which counts its steps in whole numbers.
+struct Counting(Own);
+
+impl Method for Counting {
+    fn backbone(&self) -> &dyn Backbone {
+        self.0.backbone()
+    }
+
+    fn step(&mut self, batch: &TrainBatch) -> mixskd_train::Result<StepOutput> {
+        self.0.step(batch)
+    }
+
+    fn state(&self) -> mixskd_train::Result<BTreeMap<String, Tensor>> {
+        let steps = Tensor::new(&[0u32], &Device::Cpu)?;
+        Ok(BTreeMap::from([("steps".into(), steps)]))
+    }
+}
+
+#[test]
+fn a_state_that_no_checkpoint_could_hold_is_refused_before_anything_is_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let counting = |inputs: &MethodInputs| -> mixskd_train::Result<Box<dyn Method>> {
+        Ok(Box::new(Counting(Own(inputs.backbone()?))))
+    };
+    let built = Trainer::builder(&config(dir.path(), "ce", 1))
+        .method("counting", BatchNeeds::Anchors, counting)
+        .build();
+    let Err(error) = built else {
+        panic!("accepted");
+    };
+    assert!(error.to_string().contains("`steps`, is u32"), "{error}");
 }
 
 #[test]

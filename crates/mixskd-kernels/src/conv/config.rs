@@ -73,10 +73,12 @@ impl Geometry {
         let &[out_c, in_group, kernel_h, kernel_w] = weight else {
             return Err(bad_weight("[out, in / groups, kernel_h, kernel_w]".into()));
         };
-        if config.groups == 0 || in_c != in_group * config.groups || out_c % config.groups != 0 {
+        let fits = in_group.checked_mul(config.groups) == Some(in_c);
+        if config.groups == 0 || !fits || out_c % config.groups != 0 {
             return Err(bad_weight(format!(
-                "[out, {in_c} / {}, kernel_h, kernel_w] with out a multiple of the groups",
-                config.groups
+                "[out, {in_c} / {}, kernel_h, kernel_w] with out a multiple of the groups, for an input of {:?}, channels last",
+                config.groups,
+                x.dims()
             )));
         }
         Ok(Self {

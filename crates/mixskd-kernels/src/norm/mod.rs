@@ -8,7 +8,7 @@ use candle_core::{D, DType, Tensor, Var};
 
 use crate::record;
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, gpu, shape};
+use crate::{Error, Result, compose, gpu, shape};
 pub(crate) use op::{Normalise, Wanted};
 
 /// PyTorch's default ε, added to the variance.
@@ -132,8 +132,17 @@ pub fn batch_norm_eval(
 /// - `mean`, `var`: `[channel]`
 ///
 /// # Errors
-/// When a shape does not fit.
+/// When a shape does not fit, or the batch gave each channel one value alone, whose variance nobody knows.
 pub fn move_running(mean: &Var, var: &Var, stats: &BatchStats, momentum: f64) -> Result<()> {
+    if stats.count < 2 {
+        return Err(Error::Config {
+            op: "move_running",
+            message: format!(
+                "statistics of {} value for each channel have no variance: batch norm trains with two images or two positions at least",
+                stats.count
+            ),
+        });
+    }
     if gpu::move_running([mean, var], stats, momentum)?.is_some() {
         return Ok(());
     }

@@ -30,6 +30,10 @@ pub struct LossParts {
 /// Reductions, temperature scaling and detached sides are those of the single losses; `sg` marks the detached teacher.
 /// A part whose weight is 0 is neither computed nor reported.
 ///
+/// How discriminators learn is not seen from here: with [`config.discriminator`](ObjectiveConfig::discriminator) other than joint, whoever asks them gives
+/// [`DiscriminatorMode::input`](super::DiscriminatorMode::input) in place of the features, and an optimiser leaves their parameters alone unless
+/// [`trains_discriminators`](super::DiscriminatorMode::trains_discriminators).
+///
 /// # Shapes
 /// - `outputs`: see [`MixSkdOutputs`]
 /// - `labels`, `partner_labels`: `[batch]`, u32: `y` and `y[π]`

@@ -198,7 +198,8 @@ pub trait Method {
         Ok(self.backbone().cost((size, size))?)
     }
 
-    /// What the method remembers between steps beside its parameters, by name, for a checkpoint. Float32.
+    /// What the method remembers between steps beside its parameters, by name, for a checkpoint. Float32: a trainer refuses a method whose state is of another
+    /// type. (A count up to 2²⁴ is as good as a float.)
     ///
     /// # Errors
     /// candle's.
