@@ -66,7 +66,7 @@ pub struct ObjectiveConfig {
     /// T, temperature of the divergences.
     pub temperature: f64,
     /// `joint`: network and discriminators both minimise the adversarial term; `frozen`: the same, with discriminators that stay as initialised; `reversal`: discriminators
-    /// minimise it, the network maximises it. [`objective`](super::objective()) itself does not read it: it is for whoever asks the discriminators and updates them.
+    /// minimise it, the network maximises it. It is read by whoever asks the discriminators and updates them, and not by `objective` itself.
     pub discriminator: DiscriminatorMode,
 }
 
