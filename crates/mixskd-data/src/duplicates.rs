@@ -26,53 +26,63 @@ pub struct Duplicates {
 impl Duplicates {
     /// Of what there is to warn, a line each.
     pub fn notes(&self, dataset: &Dataset) -> Vec<String> {
-        let (train, test) = (&dataset.train, &dataset.test);
-        let count = |found: &[_], what: &str| match found.len() {
-            1 => format!("1 {what} image is"),
-            many => format!("{many} {what} images are"),
+        let (train, test) = (dataset.train.as_ref(), dataset.test.as_ref());
+        let other =
+            |&&(tested, trained): &&(usize, usize)| test.label(tested) != train.label(trained);
+        let others = match self.leaked.iter().filter(other).count() {
+            0 => String::new(),
+            count => format!(", {count} of them as another class"),
         };
-        let leaked = self.leaked.first().map(|&(tested, trained)| {
-            let other = |&&(tested, trained): &&(usize, usize)| {
-                test.label(tested) != train.label(trained)
-            };
-            let others = match self.leaked.iter().filter(other).count() {
-                0 => String::new(),
-                count => format!(", {count} of them as another class"),
-            };
-            format!(
-                "{} there for training, too{others} ({} is {}): accuracy on what was learnt by heart says nothing; remove one of each pair",
-                count(&self.leaked, "test"),
-                test.origin(tested),
-                train.origin(trained)
-            )
-        });
-        let twice = self.tested_twice.first().map(|&(later, earlier)| {
-            format!(
-                "{} there for testing before ({} is {})",
-                count(&self.tested_twice, "test"),
-                test.origin(later),
-                test.origin(earlier)
-            )
-        });
-        let repeated = self.repeated.first().map(|&(later, earlier)| {
-            format!(
-                "{} there more than once ({} is {})",
-                count(&self.repeated, "training"),
-                train.origin(later),
-                train.origin(earlier)
-            )
-        });
-        let contradicting = self.contradicting.first().map(|&(later, earlier)| {
-            format!(
-                "{} there as another class, too ({} is {}): no network can learn both",
-                count(&self.contradicting, "training"),
-                train.origin(later),
-                train.origin(earlier)
-            )
-        });
-        let all = [leaked, contradicting, repeated, twice];
-        all.into_iter().flatten().collect()
+        let leaked = format!("for training, too{others}");
+        let notes = [
+            note(
+                &self.leaked,
+                ("test", test),
+                train,
+                &leaked,
+                ": accuracy on what was learnt by heart says nothing; remove one of each pair",
+            ),
+            note(
+                &self.contradicting,
+                ("training", train),
+                train,
+                "as another class, too",
+                ": no network can learn both",
+            ),
+            note(
+                &self.repeated,
+                ("training", train),
+                train,
+                "more than once",
+                "",
+            ),
+            note(
+                &self.tested_twice,
+                ("test", test),
+                test,
+                "for testing before",
+                "",
+            ),
+        ];
+        notes.into_iter().flatten().collect()
     }
+}
+
+/// How many images of `side` are there again, with the first pair of them, whose other one is of `others`; nothing where none are.
+fn note(
+    found: &[(usize, usize)],
+    (name, side): (&str, &dyn Samples),
+    others: &dyn Samples,
+    there: &str,
+    end: &str,
+) -> Option<String> {
+    let &(one, other) = found.first()?;
+    let count = match found.len() {
+        1 => format!("1 {name} image is"),
+        many => format!("{many} {name} images are"),
+    };
+    let (one, other) = (side.origin(one), others.origin(other));
+    Some(format!("{count} there {there} ({one} is {other}){end}"))
 }
 
 impl Dataset {

@@ -207,6 +207,36 @@ fn more_work_than_lanes_and_lanes_in_lanes() {
 }
 
 #[test]
+fn what_has_no_landmark_waits_for_none_of_the_others() {
+    let x = var(&[2, 4, 4, 8], 1);
+    let weights: Vec<_> = (0..7).map(|k| var(&[8, 8, 3, 3], 2 + k)).collect();
+    let variables: Vec<_> = std::iter::once(&x).chain(&weights).collect();
+    let seen = |marked: bool| {
+        both(&variables, &|| {
+            let first = relu(&x).unwrap();
+            landmark(&first).unwrap();
+            let x = relu(&first).unwrap();
+            if marked {
+                landmark(&x).unwrap();
+            }
+            // The first lane's own is the longest, and some come after it.
+            let maps = side_by_side(&[&x; 7], |index| {
+                let more = if index == 3 { 6 } else { 0 };
+                let y = conv2d(&x, &weights[index], SAME)?;
+                (0..more).try_fold(y, |y, _| conv2d(&y, &weights[index], SAME))
+            })
+            .unwrap();
+            let losses: Vec<_> = maps.iter().map(loss_of).collect();
+            let all: Vec<_> = losses.iter().map(|loss| (loss, 1.0)).collect();
+            weighted_sum(&all).unwrap().unwrap()
+        })
+    };
+    let (marked, plain) = (seen(true), seen(false));
+    assert_eq!(plain.launches, marked.launches);
+    assert_eq!(plain.longest, marked.longest);
+}
+
+#[test]
 fn losses_that_nobody_waits_for_are_there_in_the_end() {
     let z = var(&[4, 2], 1);
     let labels = Tensor::new(&[0u32, 1, 1, 0], &Device::Cpu).unwrap();

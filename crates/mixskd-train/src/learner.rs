@@ -140,11 +140,6 @@ impl Learner {
         Ok(())
     }
 
-    /// Whether a GPU has been given a step that nobody has asked for: the network is not that of the steps so far.
-    pub(crate) fn is_ahead(&self) -> bool {
-        self.gpu.is_ahead()
-    }
-
     /// What the user should know of the steps so far, each once.
     pub(crate) fn take_notice(&mut self) -> Option<String> {
         self.gpu.take_notice()
@@ -155,9 +150,9 @@ impl Learner {
         self.gpu.tell(notice);
     }
 
-    /// Whether steps are launched as a captured CUDA graph, and whether that has branches beside the backbone.
-    pub(crate) fn is_captured(&self) -> (bool, bool) {
-        (self.gpu.is_captured(), self.gpu.has_branches())
+    /// What takes steps on a GPU.
+    pub(crate) fn gpu(&self) -> &GpuStepper {
+        &self.gpu
     }
 
     /// Forward and backward of one batch; with `update`, the optimiser's step with all gradients since the last. `meanwhile` is called

@@ -333,7 +333,7 @@ impl Trainer {
     /// `error`, and where it is one image's, a checkpoint of all steps before. Several processes have written it together, where they could.
     pub(crate) fn keep(&mut self, run: &RunDir, error: Error) -> Error {
         let steps = self.progress.steps_done;
-        let alone = self.place().world == 1 && !self.learner.is_ahead();
+        let alone = self.place().world == 1 && !self.learner.gpu().is_ahead();
         let between = steps.is_multiple_of(self.config.optimizer.accumulate)
             || steps == self.steps_per_epoch();
         let may_write = alone && steps > 0 && between;

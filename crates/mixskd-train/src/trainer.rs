@@ -129,6 +129,16 @@ impl Trainer {
         self.config.method_name()
     }
 
+    /// Whether steps are launched as a captured CUDA graph.
+    pub fn has_captured_step(&self) -> bool {
+        self.learner.gpu().is_captured()
+    }
+
+    /// Whether that graph has branches that run beside the backbone.
+    pub fn has_captured_branches(&self) -> bool {
+        self.learner.gpu().has_branches()
+    }
+
     /// Trains to the last epoch. After each: evaluation of every head, a line of metrics, weights, a checkpoint. A run that was begun
     /// before goes on where [`Self::resume`] has taken it up.
     ///
@@ -211,7 +221,7 @@ impl Trainer {
                     terms: &terms,
                     samples_per_s: meter.samples() as f64 / elapsed.as_secs_f64(),
                 });
-                if self.learner.is_ahead() {
+                if self.learner.gpu().is_ahead() {
                     continue;
                 }
                 if !self.group.is_alone() {

@@ -82,14 +82,4 @@ impl Trainer {
         let fetch = &mut || upcoming.fetch();
         self.learner.step(batch, lr, update, &self.group, fetch)
     }
-
-    /// Whether steps are launched as a captured CUDA graph.
-    pub fn has_captured_step(&self) -> bool {
-        self.learner.is_captured().0
-    }
-
-    /// Whether that graph has branches that run beside the backbone.
-    pub fn has_captured_branches(&self) -> bool {
-        self.learner.is_captured().1
-    }
 }

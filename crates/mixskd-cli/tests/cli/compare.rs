@@ -355,6 +355,20 @@ fn a_run_of_other_images_does_not_push_out_those_of_the_comparison() {
     assert_eq!(failures.len(), 1, "{summary}");
     assert_eq!(failures[0]["entry"], "ce");
     assert_eq!(summary["equal_epochs"].as_array().unwrap().len(), 2);
+    // Nor where there is no other run.
+    for other in ["mixup", "cutmix"] {
+        std::fs::remove_dir_all(out.join(format!("runs/{other}-seed-0"))).unwrap();
+    }
+    let alone = run(dir.path(), "compare --out c --resume --threads 1 --json");
+    assert_eq!(alone.status, 1, "{}", alone.stderr);
+    let summary = alone.json();
+    let cause = summary["failures"][0]["cause"].as_str().unwrap();
+    assert!(
+        cause.contains("other data than the comparison's"),
+        "{cause}"
+    );
+    assert_eq!(summary["failures"].as_array().unwrap().len(), 1);
+    assert_eq!(summary["equal_epochs"].as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use mixskd_data::Identity;
 use serde::Deserialize;
 
 use crate::{Error, Report, Result, TrainConfig, difference, files};
@@ -100,6 +101,21 @@ pub(super) fn at_home(dir: &Path, expected: &TrainConfig) -> Result<()> {
     config.data.source.clone_from(source);
     config.init.weights.clone_from(weights);
     files::write_atomically(&path, config.to_toml()?.as_bytes())
+}
+
+/// Refuses a run of other data than the comparison's. Earlier versions did not note which they were.
+///
+/// # Errors
+/// When they are others.
+pub(super) fn of_data(run: &Report, data: &Identity) -> Result<()> {
+    let own = run.data_identity.as_ref();
+    match own.and_then(|own| data.difference(own)) {
+        None => Ok(()),
+        Some(difference) => Err(foreign(
+            &run.dir,
+            &format!("is a run of other data than the comparison's: {difference}"),
+        )),
+    }
 }
 
 /// Refuses a run of other data or starting weights than another one: a folder or file may be called the same anywhere.

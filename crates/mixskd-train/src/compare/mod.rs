@@ -228,22 +228,30 @@ impl Comparison {
         self.data = Some(dataset.identity());
     }
 
-    /// The finished run that others have to agree with in data and starting weights: of the data that are [known](Self::know_data), else of those that most
-    /// runs are of, the first among equals.
+    /// The finished run that others have to agree with in data and starting weights: one of those that agree with most, the first of these. Runs of other data than those that
+    /// are [known](Self::know_data) have no say.
     fn reference(&self, tasks: &[Task]) -> Option<Report> {
         let all = self.first_table();
         let reports = all.iter().chain(tasks);
         let reports = reports.filter_map(|task| found::report(&task.dir).ok()?);
+        let reports = reports.filter(|report| self.check_known(report).is_ok());
         let mut reports: Vec<_> = reports.collect();
-        let is_known = |report: &Report| self.data.is_some() && report.data_identity == self.data;
         let agree = |report: &Report| {
             let others = reports.iter();
             let alike = others.filter(|other| found::same_beginning(other, report).is_ok());
             alike.count()
         };
-        let rank = |at: &usize| (is_known(&reports[*at]), agree(&reports[*at]), Reverse(*at));
+        let rank = |at: &usize| (agree(&reports[*at]), Reverse(*at));
         let best = (0..reports.len()).max_by_key(rank)?;
         Some(reports.swap_remove(best))
+    }
+
+    /// Refuses a run of other data than those that are known.
+    fn check_known(&self, report: &Report) -> Result<()> {
+        match &self.data {
+            Some(data) => found::of_data(report, data),
+            None => Ok(()),
+        }
     }
 
     /// Refuses data other than those that the runs here are of, as most that are done say. A folder may have got another name since.
@@ -531,6 +539,9 @@ impl Comparison {
     fn look(&self, task: &Task, other: Option<&Report>) -> Result<Option<Done>> {
         let start = self.config.weights_sha256.as_deref();
         let run = found::done(task.entry, &task.dir, &self.expected(task)?, start)?;
+        if let Some(run) = &run {
+            self.check_known(&run.report)?;
+        }
         if let (Some(run), Some(other)) = (&run, other) {
             found::same_beginning(&run.report, other)?;
         }

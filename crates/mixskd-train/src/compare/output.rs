@@ -270,7 +270,8 @@ fn percent(spread: MeanSd) -> String {
 /// A difference in points, with its interval and the number of pairs.
 fn points(gain: PairedDifference) -> String {
     // What is rounded to nothing has no sign.
-    let mean = (1e4 * gain.mean).round() / 1e2 + 0.0;
+    let mean = 100.0 * gain.mean;
+    let mean = if mean.abs() < 0.005 { 0.0 } else { mean };
     match gain.half_width {
         Some(half) => format!("{mean:+.2} ± {:.2} (n = {})", 100.0 * half, gain.pairs),
         None => format!("{mean:+.2} (n = {})", gain.pairs),

@@ -1,7 +1,6 @@
 //! `mixskd data check`: what there is to know of a data set before it is trained on.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -69,9 +68,9 @@ struct Checked {
     repeated: Vec<[String; 2]>,
     /// Test images that are there before as test images, as the same class or as another: the image, the first one like it.
     tested_twice: Vec<[String; 2]>,
-    /// Those of `leaked`, `contradicting` and `tested_twice` with their classes, to be read.
+    /// `leaked`, `contradicting`, `repeated` and `tested_twice` with their classes, to be read.
     #[serde(skip)]
-    classed: [Vec<String>; 3],
+    told: [Vec<String>; 4],
     /// What else there is to know.
     notes: Vec<String>,
 }
@@ -135,15 +134,12 @@ impl Reading {
     }
 
     fn of_side(samples: &dyn Samples, bar: &ProgressBar) -> Self {
-        let done = AtomicU64::new(0);
         let read = |index| {
             let size = match samples.view(index) {
                 Some(view) => Ok([view.height, view.width]),
                 None => (samples.image(index)).map(|image| [image.height, image.width]),
             };
-            if (done.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(16) {
-                bar.inc(16);
-            }
+            bar.inc(1);
             match size {
                 Ok(size) => (None, Some([size, size])),
                 Err(error) => (Some(told(error)), None),
@@ -202,21 +198,27 @@ impl Checked {
             repeated,
             tested_twice,
         } = found;
-        let (train, test) = (&dataset.train, &dataset.test);
-        let pairs = |found: &[(usize, usize)], side: &dyn Samples| {
-            let pair = |&(one, other)| [side.origin(one), train.origin(other)];
-            found.iter().map(pair).collect()
-        };
+        let (train, test) = (dataset.train.as_ref(), dataset.test.as_ref());
+        let lists = [
+            (leaked, test, train),
+            (contradicting, train, train),
+            (repeated, train, train),
+            (tested_twice, test, test),
+        ];
         let named = |side: &dyn Samples, index| {
             let class = dataset.classes.get(side.label(index) as usize);
             let class = class.map_or("?", String::as_str);
             format!("{} ({class})", side.origin(index))
         };
-        let classed = |found: &[(usize, usize)], side: &dyn Samples, others: &dyn Samples| {
-            let pair = |&(one, other)| format!("{} is {}", named(side, one), named(others, other));
-            found.iter().map(pair).collect::<Vec<_>>()
-        };
-        let (trained_on, tested_on) = (train.as_ref(), test.as_ref());
+        let told = lists.each_ref().map(|(found, side, others)| {
+            let pair =
+                |&(one, other)| format!("{} is {}", named(*side, one), named(*others, other));
+            found.iter().map(pair).collect()
+        });
+        let [leaked, contradicting, repeated, tested_twice] = lists.map(|(found, side, others)| {
+            let pair = |(one, other)| [side.origin(one), others.origin(other)];
+            found.into_iter().map(pair).collect()
+        });
         let [trained, tested] = dataset.class_images();
         let classes = dataset.classes.iter().zip(trained.into_iter().zip(tested));
         let class = |(name, (train, test)): (&String, (usize, usize))| Class {
@@ -234,17 +236,11 @@ impl Checked {
             input: dataset.input_size(),
             unreadable: read.unreadable,
             skipped: dataset.skipped.clone(),
-            leaked: pairs(&leaked, test.as_ref()),
-            contradicting: pairs(&contradicting, train.as_ref()),
-            repeated: pairs(&repeated, train.as_ref()),
-            tested_twice: (tested_twice.iter())
-                .map(|&(one, other)| [test.origin(one), test.origin(other)])
-                .collect(),
-            classed: [
-                classed(&leaked, tested_on, trained_on),
-                classed(&contradicting, trained_on, trained_on),
-                classed(&tested_twice, tested_on, tested_on),
-            ],
+            leaked,
+            contradicting,
+            repeated,
+            tested_twice,
+            told,
             notes: dataset.notes.clone(),
         }
     }
@@ -294,22 +290,16 @@ impl Checked {
         let lists = [
             ("cannot be read", &self.unreadable),
             ("left out, as they cannot be read", &self.skipped),
-            (
-                "test images that are training images, too",
-                &self.classed[0],
-            ),
+            ("test images that are training images, too", &self.told[0]),
             (
                 "training images that are there as another class, too",
-                &self.classed[1],
+                &self.told[1],
             ),
             (
                 "training images that are there more than once",
-                &self.repeated.iter().map(same).collect(),
+                &self.told[2],
             ),
-            (
-                "test images that are there more than once",
-                &self.classed[2],
-            ),
+            ("test images that are there more than once", &self.told[3]),
         ];
         for (what, found) in lists {
             text.push_str(&list(what, found));
@@ -329,10 +319,6 @@ impl Checked {
         }
         text
     }
-}
-
-fn same([one, other]: &[String; 2]) -> String {
-    format!("{one} is {other}")
 }
 
 /// The first of what was found, under what it is.

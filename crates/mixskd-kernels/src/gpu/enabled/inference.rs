@@ -7,7 +7,7 @@ use mixskd_cuda::norm::{self, Shape};
 use mixskd_cuda::{Element, NULL};
 
 use super::conv::{sizes, turned};
-use super::memory::{Gpu, address, failed, kernel_for, start};
+use super::memory::{Gpu, address, failed, kernel_for};
 use crate::Result;
 use crate::conv::Geometry;
 
@@ -91,12 +91,12 @@ pub(crate) fn conv2d_infer(
     }
     let residual = residual.map(Tensor::contiguous).transpose()?;
     let added = residual.as_ref().map_or(Ok(NULL), address)?;
-    let shape_of_rows = Shape {
+    let rows = Shape {
         rows: g.output_len() / g.out_c,
         channels: g.out_c,
         element,
     };
-    let z = gpu.storage(dtype, g.output_len())?;
+    let z = gpu.empty(dtype, shape)?;
     // SAFETY: the arrays are as long as the function asks.
     unsafe {
         let params = [address(&ready.ones)?, address(&ready.bias)?];
@@ -104,15 +104,15 @@ pub(crate) fn conv2d_infer(
         let engine = gpu.engine();
         norm::forward(
             engine,
-            shape_of_rows,
+            rows,
             address(&y)?,
             added,
             params,
             statistics,
             relu,
-            start(&z)?,
+            address(&z)?,
         )
         .map_err(failed)?;
     }
-    Ok(Some(super::memory::tensor(z, shape.into())))
+    Ok(Some(z))
 }

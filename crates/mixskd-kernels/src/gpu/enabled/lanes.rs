@@ -232,28 +232,26 @@ pub fn side_by_side<T, E: From<crate::Error>>(
     // Kernels that each has been given; the first lane is the last to be.
     let mut loads = [0; SIDE_LANES + 1];
     // What has no landmark was there before any of this.
-    let mut start = None;
+    let mut since = Vec::new();
     if has_lanes {
         with(|open| {
-            let known = |input: &&Tensor| open.landmarks.contains_key(&input.id());
-            if !inputs.iter().all(known) {
-                start = Some(open.now()?);
+            for input in inputs {
+                let known = open.landmarks.get(&input.id()).cloned();
+                since.push(known.map_or_else(|| open.now(), Ok)?);
             }
             Ok(())
         })
         .map_err(fail)?;
     }
-    for (index, input) in inputs.iter().enumerate() {
+    for index in 0..inputs.len() {
         let least = (1..=SIDE_LANES).chain([0]).min_by_key(|&lane| loads[lane]);
         let lane = least.unwrap_or_default();
         let before = tape::len();
         if has_lanes && lane > 0 {
             with(|open| {
-                let from = open.landmarks.get(&input.id()).or(start.as_ref()).cloned();
-                let from = from.map_or_else(|| open.now(), Ok)?;
-                open.go_aside(lane, &from)?;
+                open.go_aside(lane, &since[index])?;
                 // The lane may have begun for another.
-                open.wait(&from.place)
+                open.wait(&since[index].place)
             })
             .map_err(fail)?;
         }
