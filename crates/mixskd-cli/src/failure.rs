@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
 
+use clap::error::ErrorKind;
+
 use crate::{signals, style};
 
 /// Shorthand for the result of a command.
@@ -154,6 +156,10 @@ impl From<clap::Error> for Failure {
             } else if !line.starts_with("For more information") && !line.is_empty() {
                 cause.push(line);
             }
+        }
+        if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            // All that clap has to say is the help.
+            cause.insert(0, "a command is missing");
         }
         let help = "`mixskd --help` lists the commands, `mixskd COMMAND --help` the flags of one";
         Self {

@@ -161,7 +161,8 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
             // As in report.json: the self-teacher sees the maps of all others.
             let heads = record.heads.iter();
             let heads = heads.filter(|head| head.name != SELF_TEACHER);
-            heads.max_by(|a, b| a.top1.total_cmp(&b.top1))
+            // The earlier wins a tie, as there.
+            heads.rev().max_by(|a, b| a.top1.total_cmp(&b.top1))
         });
         rows.push(vec![
             name.clone(),

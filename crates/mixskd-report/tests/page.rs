@@ -94,6 +94,15 @@ fn every_term_and_every_head_has_a_curve() {
 }
 
 #[test]
+fn of_heads_that_are_level_the_earlier_is_the_best() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), 2);
+    let text = page(&[Run::read(dir.path()).unwrap()]);
+    // All heads of the record are.
+    assert!(text.contains(">backbone 20.0 %<"), "{text}");
+}
+
+#[test]
 fn a_run_without_an_epoch_makes_a_whole_page() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), 0);

@@ -56,6 +56,13 @@ fn what_cannot_be_shown_is_refused() {
     run("--batch 4 --out no/where.png").refused(1, "no/where.png", "path");
     run("--batch 4 --out a.jpg").refused(2, "a.jpg", ".png");
     assert_eq!(run("--count 0").status, 2);
+    let bare = crate::support::run(dir.path(), "data");
+    assert_eq!(bare.status, 2);
+    assert!(
+        bare.stderr.starts_with("error: a command is missing\n"),
+        "{}",
+        bare.stderr
+    );
 }
 
 #[test]
