@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -56,6 +57,9 @@ pub struct Identity {
     pub names: String,
     /// SHA-256 over every image's label and, where it is a file, that file's place below the set's folder; in order.
     pub images: String,
+    /// Where all pixels lie in memory, SHA-256 over them; `None` where images are files or come one by one, and in what earlier versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<String>,
 }
 
 impl Identity {
@@ -77,8 +81,12 @@ impl Identity {
         if self.names != now.names {
             return Some("its classes have other names".into());
         }
-        (self.images != now.images)
-            .then(|| "as many images as before, but others, or others in the test set".into())
+        if self.images != now.images {
+            return Some("as many images as before, but others, or others in the test set".into());
+        }
+        let known = self.pixels.is_some() && now.pixels.is_some();
+        (known && self.pixels != now.pixels)
+            .then(|| "the same labels as before, but other pixels".into())
     }
 }
 
@@ -188,7 +196,7 @@ impl Dataset {
         })
     }
 
-    /// What makes it this one. Pixels are not looked at.
+    /// What makes it this one. Pixels are looked at where all lie in memory: a quick read beside an epoch, while files would have to be decoded.
     pub fn identity(&self) -> Identity {
         let mut names = Sha256::new();
         for class in &self.classes {
@@ -210,7 +218,26 @@ impl Dataset {
             test: self.test.len(),
             names: hex(names),
             images: hex(images),
+            pixels: self.pixels(),
         }
+    }
+
+    /// SHA-256 over shapes and pixels of training and test images, where all lie in memory; made of those of pieces, so that many threads can work on it.
+    fn pixels(&self) -> Option<String> {
+        const PIECE: usize = 1 << 20;
+        let mut whole = Sha256::new();
+        for samples in [&self.train, &self.test] {
+            let packed = samples.packed()?;
+            let (height, width, channels) = packed.shape();
+            for side in [height, width, channels] {
+                whole.update((side as u64).to_le_bytes());
+            }
+            let pieces = packed.pixels().par_chunks(PIECE).map(Sha256::digest);
+            for piece in pieces.collect::<Vec<_>>() {
+                whole.update(piece);
+            }
+        }
+        Some(format!("{:x}", whole.finalize()))
     }
 
     /// Refuses what no network can learn from.
@@ -296,5 +323,39 @@ impl fmt::Debug for Dataset {
             .field("uniform", &self.uniform)
             .field("skipped", &self.skipped.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PackedSamples;
+
+    #[test]
+    fn pixels_in_memory_are_part_of_what_a_set_is() {
+        let set = |test_pixel: u8, shape: (usize, usize, usize)| {
+            let samples = |pixel| {
+                let pixels = vec![pixel; 2 * 48];
+                Arc::new(PackedSamples::new(shape, pixels, vec![0, 1], "memory").unwrap())
+            };
+            let classes = vec!["a".to_string(), "b".to_string()];
+            let size = (shape.0, shape.1);
+            Dataset::new("own", classes, 3, size, samples(1), samples(test_pixel))
+        };
+        let began = set(2, (4, 4, 3)).identity();
+        assert_eq!(began.difference(&set(2, (4, 4, 3)).identity()), None);
+        for other in [set(3, (4, 4, 3)), set(2, (2, 8, 3))] {
+            let told = began.difference(&other.identity()).unwrap();
+            assert!(told.contains("other pixels"), "{told}");
+        }
+        // What was written before pixels were looked at goes with any.
+        let earlier = Identity {
+            pixels: None,
+            ..began
+        };
+        assert_eq!(earlier.difference(&set(3, (4, 4, 3)).identity()), None);
+        let text = serde_json::to_string(&earlier).unwrap();
+        assert!(!text.contains("pixels"));
+        assert_eq!(serde_json::from_str::<Identity>(&text).unwrap(), earlier);
     }
 }

@@ -10,7 +10,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use crate::{Error, Image, Result, jpeg};
 
 /// File name extensions that are taken for images, in lower case.
-pub const EXTENSIONS: &[&str] = &["bmp", "jpeg", "jpg", "png", "webp"];
+pub const EXTENSIONS: &[&str] = &[
+    "bmp", "gif", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
+];
 
 /// Longest side of an image, in pixels. A file that declares more is refused before its pixels are given memory.
 const MAX_SIDE: u32 = 16_384;
@@ -20,7 +22,7 @@ pub(crate) const MAX_PIXELS: u64 = 1 << 26;
 /// Memory that a decoder may take for what is not pixels, and most bytes of a file.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Reads an image file (JPEG, PNG, WebP, BMP; told by its contents, not its name) as `channels` bytes a pixel: 1 for grey, 3 for
+/// Reads an image file (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, PGM; told by its contents, not its name; of several pictures the first) as `channels` bytes a pixel: 1 for grey, 3 for
 /// RGB. Grey is repeated, colour becomes ITU-R 601 luma as in Pillow (0.299 red, 0.587 green, 0.114 blue), transparency is dropped, and the
 /// picture is turned upright as its Exif orientation says.
 ///
@@ -28,7 +30,7 @@ const MAX_BYTES: u64 = 512 << 20;
 /// `[height, width, channels]`.
 ///
 /// # Errors
-/// When the file cannot be read, is damaged or cut short, or declares more than 16,384 pixels a side, 67,108,864 pixels in all, or (JPEG) more
+/// When the file cannot be read, is damaged or cut short, holds floating-point numbers (of no range that is known), or declares more than 16,384 pixels a side, 67,108,864 pixels in all, or (JPEG) more
 /// than a file of its length can hold.
 pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
     let unreadable = |message: String| Error::unreadable(path.display().to_string(), message);
@@ -47,6 +49,14 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
         jpeg::check(&bytes).map_err(unreadable)?;
     }
     let decoded = decoder(reader).and_then(upright).map_err(unreadable)?;
+    if matches!(
+        decoded,
+        DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)
+    ) {
+        let message =
+            "holds floating-point numbers, whose range is not known; 8 or 16 bits are read";
+        return Err(unreadable(message.into()));
+    }
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let pixels = match channels {
         1 => grey(decoded),
@@ -159,7 +169,7 @@ fn decoder<'a, R: BufRead + Seek + 'a>(
 
 #[cfg(test)]
 mod tests {
-    use image::{Rgb, RgbImage};
+    use image::{Rgb, Rgb32FImage, RgbImage};
 
     use super::*;
 
@@ -183,5 +193,37 @@ mod tests {
             let expected: Vec<u8> = colours.iter().map(|(_, grey)| *grey).collect();
             assert_eq!(read_image(&path, 1).unwrap().pixels, expected);
         }
+    }
+
+    #[test]
+    fn formats_without_loss_hold_the_same_pixels() {
+        let folder = tempfile::tempdir().unwrap();
+        let picture = RgbImage::from_fn(5, 3, |x, y| Rgb([50 * x as u8, 100 * y as u8, 7]));
+        for extension in ["png", "bmp", "webp", "tiff", "tif", "gif", "ppm"] {
+            let path = folder.path().join(format!("a.{extension}"));
+            picture.save(&path).unwrap();
+            let read = read_image(&path, 3).unwrap();
+            assert_eq!((read.height, read.width), (3, 5), "{extension}");
+            assert_eq!(read.pixels, picture.as_raw().as_slice(), "{extension}");
+            assert_eq!(read_size(&path).unwrap(), (3, 5), "{extension}");
+        }
+        let path = folder.path().join("a.pgm");
+        let grey = image::GrayImage::from_fn(5, 3, |x, y| image::Luma([(x * y) as u8]));
+        grey.save(&path).unwrap();
+        assert_eq!(read_image(&path, 1).unwrap().pixels, grey.into_raw());
+    }
+
+    #[test]
+    fn sixteen_bits_become_eight_and_floats_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep.tiff");
+        let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_fn(3, 1, |x, _| {
+            image::Luma([[0, 32_896, 65_535][x as usize]])
+        });
+        deep.save(&path).unwrap();
+        assert_eq!(read_image(&path, 1).unwrap().pixels, [0, 128, 255]);
+        Rgb32FImage::new(2, 2).save(&path).unwrap();
+        let refused = read_image(&path, 3).unwrap_err().to_string();
+        assert!(refused.contains("floating-point"), "{refused}");
     }
 }

@@ -350,6 +350,7 @@ mod tests {
             method: BTreeMap::from([("table".to_string(), (tensor * 3.0).unwrap())]),
             convolutions: Some("chosen".into()),
             data: Some(Identity {
+                pixels: None,
                 classes: 2,
                 train: 16,
                 test: 8,

@@ -5,10 +5,11 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::{config, write_set};
-use mixskd_data::{BatchNeeds, DataConfig, Dataset};
+use mixskd_data::{BatchNeeds, DataConfig, Dataset, PackedSamples};
 use mixskd_models::{Backbone, Mode};
 use mixskd_train::method::{Method, MethodInputs, StepOutput, TrainBatch};
 use mixskd_train::{Control, Error, RunDir, TrainConfig, Trainer, TrainerBuilder};
@@ -218,6 +219,36 @@ fn a_stopped_trainer_goes_on_when_it_is_let() {
     ));
     control.reset();
     trainer.run(&run, &mut ()).unwrap();
+}
+
+#[test]
+fn other_pixels_under_the_same_labels_are_not_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), 24, 6);
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("run");
+    let config = config(dir.path(), "ce", 1);
+    let trainer = |pixel: u8| {
+        let mut dataset = dataset(dir.path());
+        let packed = dataset.train.packed().unwrap();
+        let mut pixels = packed.pixels().to_vec();
+        pixels[7] = pixel;
+        let (shape, labels) = (packed.shape(), packed.labels().to_vec());
+        dataset.train = Arc::new(PackedSamples::new(shape, pixels, labels, "memory").unwrap());
+        Trainer::builder(&config).dataset(dataset).build().unwrap()
+    };
+    let mut first = trainer(1);
+    let run = RunDir::create(&path, first.config()).unwrap();
+    first.control().stop();
+    assert!(matches!(
+        first.run(&run, &mut ()),
+        Err(Error::Stopped { .. })
+    ));
+    drop((first, run));
+    let (run, _) = RunDir::open(&path).unwrap();
+    let error = trainer(2).resume(&run, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("other pixels"), "{error}");
+    trainer(1).resume(&run, &mut ()).unwrap();
 }
 
 #[test]

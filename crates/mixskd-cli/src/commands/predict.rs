@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Print a table of comma-separated values: file, rank, label, class, probability, error
     #[arg(long, conflicts_with = "logits")]
     csv: bool,
-    /// Picture files: JPEG, PNG, WebP or BMP, grey or colour, of any size; of a folder all in it and below
+    /// Picture files: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or PGM, grey or colour, of any size; of a folder all in it and below
     #[arg(value_name = "IMAGE|DIR", required = true, value_hint = ValueHint::FilePath)]
     images: Vec<PathBuf>,
 }
@@ -153,12 +153,18 @@ impl Args {
                 continue;
             }
             match image_files(path) {
-                Ok(found) if found.is_empty() => {
+                Ok((found, _)) if found.is_empty() => {
                     let cause = format!("{}: holds no picture", path.display());
                     let hint = format!("{} files are pictures", EXTENSIONS.join(", "));
                     failures.push((path.clone(), Failure::usage(cause, hint)));
                 }
-                Ok(found) => files.extend(found),
+                Ok((found, passed_over)) => {
+                    files.extend(found);
+                    if let Some(others) = passed_over {
+                        let note = format!("note: {}: {others}", path.display());
+                        output::progress(format_args!("{}", output::printable(&note)));
+                    }
+                }
                 Err(error) => failures.push((path.clone(), error.into())),
             }
         }
@@ -251,7 +257,7 @@ fn input(file: &Path, pipeline: &Pipeline) -> Result<Tensor> {
         } => Failure::failed(
             format!("{origin}: {message}"),
             Some(
-                "JPEG, PNG, WebP and BMP pictures are read; leave the file out, or mend it".into(),
+                "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM and PGM pictures are read; leave the file out, or mend it".into(),
             ),
         ),
         error => error.into(),

@@ -80,8 +80,9 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "both splits must hold the same classes",
         ));
     }
-    let skipped = files::skip(config, &mut train, &mut test, |class| {
-        let message = format!("holds no readable training image of class {class}");
+    let skipped = files::skip(config, &mut train, &mut test, |class, others| {
+        let also = files::as_are(others);
+        let message = format!("holds no readable training image of class {class}{also}");
         Error::layout(&images, message, "unpack or fetch the set again")
     })?;
     // Lists have any order; files are taken in the order of their names.

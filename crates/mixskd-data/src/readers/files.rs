@@ -91,6 +91,14 @@ pub(super) fn first(names: &[&str]) -> String {
     names[..names.len().min(SHOWN)].join(", ") + &more
 }
 
+/// That what is said of one holds for `others`, too.
+pub(super) fn as_are(others: &[&str]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    format!(" (the same of {})", first(others))
+}
+
 /// What to say of small images that would be taken as they are if all had one size.
 fn almost_uniform(
     train: &[(PathBuf, u32)],
@@ -121,20 +129,22 @@ fn almost_uniform(
 }
 
 /// Takes unreadable files out if `config` says so, and says which and why. A class that has no training image, or none any more, is
-/// what `refuse` says of it.
+/// what `refuse` says of it, and of the others that have none.
 pub(super) fn skip(
     config: &DataConfig,
     train: &mut Classes,
     test: &mut Classes,
-    refuse: impl Fn(&str) -> Error,
+    refuse: impl Fn(&str, &[&str]) -> Error,
 ) -> Result<Vec<String>> {
     let skipped = if config.skip_unreadable {
         drop_unreadable([train, test])
     } else {
         Vec::new()
     };
-    match train.iter().find(|(_, files)| files.is_empty()) {
-        Some((class, _)) => Err(refuse(class)),
+    let empty = train.iter().filter(|(_, files)| files.is_empty());
+    let empty: Vec<&str> = empty.map(|(class, _)| class.as_str()).collect();
+    match empty.split_first() {
+        Some((class, others)) => Err(refuse(class, others)),
         None => Ok(skipped),
     }
 }

@@ -54,6 +54,13 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         (Some(val), unused) => (Some(val), unused),
         (None, test) => (test, None),
     };
+    if test_dir.is_none()
+        && let Some(inner) = set_within(dir)?
+    {
+        let message = format!("is not the set itself: that is {}", inner.display());
+        let hint = format!("give {}", inner.display());
+        return Err(Error::layout(dir, message, hint));
+    }
     let mut others = Vec::new();
     let mut train = classes_of(&train_dir, &mut others)?;
     let mut test = match &test_dir {
@@ -68,12 +75,13 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
             "leave it out, or give the training folder alone",
         ));
     }
-    let skipped = files::skip(config, &mut train, &mut test, |class| {
+    let skipped = files::skip(config, &mut train, &mut test, |class, others| {
         let hint = format!(
             "a class needs images ({}); remove the folder if it is no class",
             EXTENSIONS.join(", ")
         );
-        Error::layout(&train_dir.join(class), "holds no readable image", hint)
+        let message = format!("holds no readable image{}", files::as_are(others));
+        Error::layout(&train_dir.join(class), message, hint)
     })?;
     match (&test_dir, config.val_fraction) {
         (Some(path), _) => same_classes(&train, &test, path)?,
@@ -105,8 +113,8 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
 /// # Errors
 /// When several are: which is meant?
 fn split_folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
-    let usual = dir.join(names[0]);
-    if usual.is_dir() {
+    // By the listing: there are file systems where `Train`, which may be a class, answers to `train`.
+    if let Some(usual) = folders(dir)?.find(|path| path.ends_with(names[0])) {
         return Ok(Some(usual));
     }
     let is_called = |path: &PathBuf| {
@@ -129,12 +137,35 @@ fn split_folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The images in `dir` and all folders below it, sorted; hidden ones are left out, and links to folders not followed.
+/// The set that lies in `dir`, where that is none itself: a folder with both splits, or the only folder, where it holds several classes.
+fn set_within(dir: &Path) -> Result<Option<PathBuf>> {
+    let inner: Vec<PathBuf> = folders(dir)?.collect();
+    for path in &inner {
+        let has = |names| split_folder(path, names).is_ok_and(|found| found.is_some());
+        let has_test = has(&["val", "valid", "validation"]) || has(&["test", "testing"]);
+        if has(&["train", "training"]) && has_test {
+            return Ok(Some(path.clone()));
+        }
+    }
+    match &inner[..] {
+        [only] if !only.ends_with("train") => {
+            let classes = classes_of(only, &mut Vec::new())?;
+            let with_images = classes.values().filter(|images| !images.is_empty());
+            Ok((with_images.count() > 1).then(|| only.clone()))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The images in `dir` and all folders below it, sorted; hidden ones are left out, and links to folders not followed. With a word on what was passed over, where
+/// anything was.
 ///
 /// # Errors
 /// When a folder cannot be listed.
-pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    images_below(dir, &mut Vec::new())
+pub fn image_files(dir: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
+    let mut others = Vec::new();
+    let images = images_below(dir, &mut others)?;
+    Ok((images, passed_over(dir, &others)))
 }
 
 /// The images of `dir/CLASS/*` and below as test images for a network that knows `classes`, which folders are matched with by name; not
@@ -166,7 +197,7 @@ pub fn test_images(
     Ok((samples, passed_over(dir, &others)))
 }
 
-/// What to say of what lies in class folders and is no image.
+/// What to say of what lies among images and is none.
 fn passed_over(dir: &Path, others: &[PathBuf]) -> Option<String> {
     let names: Vec<String> = others
         .iter()
@@ -272,31 +303,37 @@ fn classes_of(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Classes> {
 }
 
 fn same_classes(train: &Classes, test: &Classes, test_dir: &Path) -> Result<()> {
-    match test.keys().find(|class| !train.contains_key(*class)) {
-        None => Ok(()),
-        Some(class) => {
-            let message = "is a class that training does not have";
-            Err(Error::layout(
-                &test_dir.join(class),
-                message,
-                "class folders are matched by name",
-            ))
-        }
-    }
+    let unknown = test.keys().filter(|class| !train.contains_key(*class));
+    let unknown: Vec<&str> = unknown.map(String::as_str).collect();
+    let Some((class, others)) = unknown.split_first() else {
+        return Ok(());
+    };
+    Err(Error::layout(
+        &test_dir.join(class),
+        format!(
+            "is a class that training does not have{}",
+            files::as_are(others)
+        ),
+        "class folders are matched by name",
+    ))
 }
 
 /// Moves `fraction` of each class, at least one image, from `train` to the result.
 fn split(train: &mut Classes, fraction: f64, seed: u64, dir: &Path) -> Result<Classes> {
+    let few = train.iter().filter(|(_, files)| files.len() < 2);
+    let few: Vec<&str> = few.map(|(class, _)| class.as_str()).collect();
+    if let Some((class, others)) = few.split_first() {
+        return Err(Error::layout(
+            &dir.join(class),
+            format!(
+                "has one image only, which cannot be split into training and test{}",
+                files::as_are(others)
+            ),
+            "add images or remove the class",
+        ));
+    }
     let mut test = Classes::new();
     for (at, (class, files)) in train.iter_mut().enumerate() {
-        if files.len() < 2 {
-            let message = "has one image only, which cannot be split into training and test";
-            return Err(Error::layout(
-                &dir.join(class),
-                message,
-                "add images or remove the class",
-            ));
-        }
         let count = ((files.len() as f64 * fraction).round() as usize).clamp(1, files.len() - 1);
         files.shuffle(&mut stream(seed, 0, at as u64, Purpose::Split));
         let mut taken = files.split_off(files.len() - count);

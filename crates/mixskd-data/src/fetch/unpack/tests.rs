@@ -66,7 +66,8 @@ fn unpacked(root: &Path, archive: &[u8]) -> (Result<()>, Vec<String>) {
                 folders.push(entry.path());
             } else {
                 let path = entry.path();
-                found.push(path.strip_prefix(root).unwrap().display().to_string());
+                let path = path.strip_prefix(root).unwrap().display().to_string();
+                found.push(path.replace('\\', "/"));
             }
         }
     }

@@ -1,0 +1,70 @@
+//! Faults of folders, and what is said of them.
+
+use super::*;
+
+#[test]
+fn classes_with_the_same_fault_are_told_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str| picture(&dir.path().join(name).join("0.png"), 8, 8);
+    for name in ["train/ant", "train/bee", "val/ant", "val/cow", "val/dog"] {
+        put(name);
+    }
+    refused(
+        open(dir.path()),
+        &["cow: is a class that training does not have (the same of dog)"],
+    );
+    for name in ["train/cow", "train/dog"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    refused(
+        open(dir.path()),
+        &["cow: holds no readable image (the same of dog)"],
+    );
+    let split = DataConfig {
+        val_fraction: Some(0.5),
+        ..config(&dir.path().join("val"))
+    };
+    refused(
+        split.open(),
+        &["ant: has one image only", "(the same of cow, dog)"],
+    );
+}
+
+#[test]
+fn a_folder_one_level_too_high_is_told() {
+    let fill = |names: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            for n in 0..2 {
+                picture(&dir.path().join(name).join(format!("{n}.png")), 8, 8);
+            }
+        }
+        dir
+    };
+    let split = |dir: &tempfile::TempDir| {
+        let config = DataConfig {
+            val_fraction: Some(0.5),
+            ..config(dir.path())
+        };
+        config.open()
+    };
+    let set = [
+        "pets/train/ant",
+        "pets/train/bee",
+        "pets/val/ant",
+        "pets/val/bee",
+    ];
+    for more in [&[][..], &["other/a"], &["a/a", "z/z"]] {
+        let dir = fill(&[&set[..], more].concat());
+        refused(open(dir.path()), &["is not the set itself", "give", "pets"]);
+        refused(split(&dir), &["is not the set itself"]);
+    }
+    // The only folder, with several classes.
+    let dir = fill(&["pets/ant", "pets/bee"]);
+    refused(split(&dir), &["is not the set itself"]);
+    // Classes whose images lie in folders of any name are classes.
+    let dir = fill(&["ant/train", "ant/old", "bee/train", "bee/old"]);
+    assert_eq!(split(&dir).unwrap().classes, ["ant", "bee"]);
+    // One class stays one.
+    refused(split(&fill(&["pets/ant"])), &["has only one class"]);
+}
