@@ -77,6 +77,11 @@ impl Axis {
         self.from + share * (self.to - self.from)
     }
 
+    /// Whether equal distances are equal ratios.
+    pub fn is_logarithmic(&self) -> bool {
+        self.logarithmic
+    }
+
     /// The first and the last pixel.
     pub fn ends(&self) -> (f64, f64) {
         (self.from, self.to)

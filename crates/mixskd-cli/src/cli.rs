@@ -16,6 +16,7 @@ use crate::failure;
 #[derive(Debug, Parser)]
 #[command(
     name = "mixskd",
+    bin_name = "mixskd",
     version,
     propagate_version = true,
     max_term_width = 100

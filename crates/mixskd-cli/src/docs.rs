@@ -94,6 +94,7 @@ fn every_field_of_report_and_record_is_named() {
         samples_per_s: 1.0,
         seconds: 1.0,
         peak_memory_bytes: None,
+        gpu_memory_bytes: None,
     };
     check_fields(
         &serde_json::to_value(record).unwrap(),

@@ -14,6 +14,7 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     clock: Clock,
     epochs: usize,
+    notices: Vec<String>,
 }
 
 impl Progress {
@@ -25,7 +26,13 @@ impl Progress {
             bar,
             clock: Clock::new(0, 0),
             epochs: 0,
+            notices: Vec::new(),
         }
+    }
+
+    /// Every notice so far.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        self.notices.clone()
     }
 
     /// One line of progress.
@@ -130,6 +137,7 @@ impl Observer for Progress {
     }
 
     fn notice(&mut self, text: &str) {
+        self.notices.push(text.into());
         let text = output::printable(text);
         self.say(&format!("{} {text}", style::stderr().cyan("note:")));
     }

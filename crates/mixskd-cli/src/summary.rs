@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use mixskd_train::Report;
 use mixskd_train::method::SELF_TEACHER;
+use mixskd_train::{Report, shell_word};
 
 use crate::output;
 use crate::progress::{duration, percent};
@@ -105,16 +105,6 @@ pub(crate) fn text(report: &Report, data: &str, style: Style) -> String {
     text
 }
 
-/// `word` as a shell takes it, quoted only where it must be.
-pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use mixskd_train::{Best, HeadScore};
@@ -161,6 +151,7 @@ pub(crate) mod tests {
             seconds: 187.0,
             samples_per_s: 300.0,
             peak_memory_bytes: Some(300_000_000),
+            gpu_memory_bytes: None,
             dir: "runs/a b".into(),
             weights: "runs/a b/model.safetensors".into(),
         }
@@ -185,8 +176,9 @@ pub(crate) mod tests {
             lines[start + 4].contains("epoch 6: 83.00 %, branch 3"),
             "{text}"
         );
+        let weights = shell_word("runs/a b/model.safetensors");
         assert!(
-            text.contains("mixskd eval --weights 'runs/a b/model.safetensors' --data pets"),
+            text.contains(&format!("mixskd eval --weights {weights} --data pets")),
             "{text}"
         );
     }
@@ -205,14 +197,5 @@ pub(crate) mod tests {
             assert!(line.contains("99.00 %   50.00 %"), "{text}");
         }
         assert!(lines[4].contains("epoch 6: 83.00 %, branch 3"), "{text}");
-    }
-
-    #[test]
-    fn a_word_is_quoted_only_where_the_shell_needs_it() {
-        assert_eq!(
-            shell_word("runs/001-x.safetensors"),
-            "runs/001-x.safetensors"
-        );
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
     }
 }

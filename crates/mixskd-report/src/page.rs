@@ -198,6 +198,13 @@ fn results(page: &mut Page, runs: &[Run], names: &[String]) {
     if has_balanced {
         page.note("Classes have unequal numbers of held-out images: top-1 counts images, the balanced accuracy counts classes (the mean of their accuracies).");
     }
+    for (run, name) in runs.iter().zip(names) {
+        if let Some(failure) = failure(run) {
+            page.note(&format!(
+                "The last process that worked on {name} ended with: {failure}"
+            ));
+        }
+    }
     if let Some(unlike) = unlike(runs, names) {
         page.note(&unlike);
     }
@@ -242,11 +249,18 @@ fn images_of(run: &Run) -> String {
 fn state(run: &Run) -> String {
     let (done, all) = (run.records.len(), run.config.run.epochs);
     match done {
+        0 if failure(run).is_some() => format!("failed before one of {all} epochs was finished"),
         0 => format!("no epoch of {all} is finished: there is nothing to draw yet"),
+        _ if failure(run).is_some() => format!("failed after {done} of {all} epochs"),
         _ if done < all => format!("{done} of {all} epochs: running, or cut short"),
         1 => "its one epoch is done".into(),
         _ => format!("all {done} epochs are done"),
     }
+}
+
+/// What the last process that worked on a run ended with, where that was an error.
+fn failure(run: &Run) -> Option<&str> {
+    run.sessions.last()?.failure.as_deref()
 }
 
 fn origin(page: &mut Page, run: &Run) {
@@ -258,10 +272,13 @@ fn origin(page: &mut Page, run: &Run) {
         page.note("Who trained it is not recorded: the directory has no run.json.");
         return;
     }
-    if let Some(failure) = run.sessions.last().and_then(|last| last.failure.as_ref()) {
-        page.note(&format!(
-            "The last of these processes ended with: {failure}"
-        ));
+    for notice in run
+        .sessions
+        .last()
+        .into_iter()
+        .flat_map(|last| &last.notices)
+    {
+        page.note(&format!("Told on the way: {notice}"));
     }
     let mut rows = vec![
         [

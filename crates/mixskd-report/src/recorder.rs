@@ -45,13 +45,20 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Has `run.json` and the page say what was told before it was there.
+    #[must_use]
+    pub fn after(mut self, notices: Vec<String>) -> Self {
+        self.session.notices = notices;
+        self
+    }
+
     /// Adds `predictions.csv` after each epoch, and to the page what of it can be drawn and pictures: of the training images as the network
     /// sees them, which are drawn now, and of the images that it classifies worst. The state of `trainer` does not change.
     #[must_use]
     pub fn with_pictures(mut self, trainer: &Trainer) -> Self {
         match Source::of(trainer) {
             Ok(source) => self.source = Some(source),
-            Err(error) => self.inner.notice(&format!(
+            Err(error) => self.notice(&format!(
                 "{}; the run goes on without pictures in report.html",
                 error.cause()
             )),
@@ -126,7 +133,7 @@ impl Observer for Recorder<'_> {
         self.session.steps_before = start.first_step;
         match add_session(&self.dir, &self.session) {
             Ok(false) => {}
-            Ok(true) => self.inner.notice(
+            Ok(true) => self.notice(
                 "another build of mixskd began this run: what this one adds up may be rounded otherwise",
             ),
             Err(error) => self.give_up(&error),
@@ -176,6 +183,11 @@ impl Observer for Recorder<'_> {
 
     fn notice(&mut self, text: &str) {
         self.inner.notice(text);
+        self.session.notices.push(text.into());
+        // What cannot be written now has been told, and is tried again with the next.
+        if !self.given_up && !self.dir.as_os_str().is_empty() {
+            let _ = add_session(&self.dir, &self.session);
+        }
     }
 }
 

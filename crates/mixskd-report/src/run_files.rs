@@ -88,6 +88,7 @@ pub(crate) mod tests {
             samples_per_s: 300.0,
             seconds: 12.5,
             peak_memory_bytes: None,
+            gpu_memory_bytes: None,
         }
     }
 

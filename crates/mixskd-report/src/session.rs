@@ -29,6 +29,9 @@ pub struct Session {
     pub threads: usize,
     /// Where.
     pub machine: Machine,
+    /// What it told on its way: of the data, of settings, of what it did without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// What it ended with, where it failed; `None` where it did not, goes on, or could not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -49,6 +52,7 @@ impl Session {
             steps_before: 0,
             threads: rayon::current_num_threads(),
             machine: Machine::detect(),
+            notices: Vec::new(),
             failure: None,
         }
     }

@@ -34,6 +34,7 @@ fn record(epoch: usize) -> EpochRecord {
         samples_per_s: 300.0,
         seconds: 12.5,
         peak_memory_bytes: None,
+        gpu_memory_bytes: None,
     }
 }
 
@@ -73,7 +74,13 @@ fn check_page(text: &str) {
 #[test]
 fn every_term_and_every_head_has_a_curve() {
     let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path().join("my <run> & \"co\"");
+    // There are systems whose names hold less.
+    let (name, shown) = if cfg!(windows) {
+        ("my run & 'co'", "my run &amp; 'co'")
+    } else {
+        ("my <run> & \"co\"", "my &lt;run&gt; &amp; &quot;co&quot;")
+    };
+    let dir = dir.path().join(name);
     run(&dir, 4);
     write_page(&dir).unwrap();
     let text = std::fs::read_to_string(dir.join(REPORT_HTML)).unwrap();
@@ -83,12 +90,7 @@ fn every_term_and_every_head_has_a_curve() {
     }
     // Top-1 of three heads and of training; the loss and its terms; three heads' losses; rate, speed, seconds.
     assert_eq!(text.matches("<polyline").count(), 4 + 1 + 3 + 3 + 3);
-    for what in [
-        "my &lt;run&gt; &amp; &quot;co&quot;",
-        "Seeds: 4711",
-        "4 of 6 epochs",
-        "[optimizer]",
-    ] {
+    for what in [shown, "Seeds: 4711", "4 of 6 epochs", "[optimizer]"] {
         assert!(text.contains(what), "{what}");
     }
 }
@@ -109,6 +111,28 @@ fn a_run_without_an_epoch_makes_a_whole_page() {
     let text = page(&[Run::read(dir.path()).unwrap()]);
     check_page(&text);
     assert!(text.contains("no epoch of 6 is finished") && !text.contains("<polyline"));
+}
+
+#[test]
+fn a_run_that_failed_says_so_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = serde_json::json!([{
+        "version": "0", "command": "mixskd train", "started": "2026-01-01T00:00:00Z", "first_epoch": 1, "steps_before": 0, "threads": 2,
+        "machine": mixskd_train::Machine::detect(), "failure": "no <space> left",
+    }]);
+    for (epochs, state) in [
+        (0, "failed before one of 6 epochs"),
+        (2, "failed after 2 of 6 epochs"),
+    ] {
+        run(dir.path(), epochs);
+        std::fs::write(dir.path().join("run.json"), session.to_string()).unwrap();
+        let text = page(&[Run::read(dir.path()).unwrap()]);
+        check_page(&text);
+        let told = text.find("ended with: no &lt;space&gt; left").unwrap();
+        assert!(text.contains(state), "{text}");
+        let first = text.find("<h2").unwrap_or(text.len());
+        assert!(told < first, "it stands below the first section");
+    }
 }
 
 #[test]

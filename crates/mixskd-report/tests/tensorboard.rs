@@ -34,6 +34,7 @@ fn record(epoch: usize) -> EpochRecord {
         samples_per_s: 300.0,
         seconds: 12.5,
         peak_memory_bytes: None,
+        gpu_memory_bytes: None,
     }
 }
 

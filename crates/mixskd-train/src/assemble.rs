@@ -133,13 +133,13 @@ fn resolve(config: &mut TrainConfig, dataset: &Dataset, place: &Place) -> Result
     // So that the resolved configuration means the same set from any working directory.
     if config.own.data.is_none()
         && recipe(&config.data.source).is_none()
-        && let Ok(folder) = std::fs::canonicalize(&config.data.source)
+        && let Ok(folder) = dunce::canonicalize(&config.data.source)
         && folder.is_dir()
     {
         config.data.source = folder.display().to_string();
     }
     if let Some(weights) = &mut config.init.weights
-        && let Ok(absolute) = std::fs::canonicalize(&*weights)
+        && let Ok(absolute) = dunce::canonicalize(&*weights)
     {
         *weights = absolute;
     }

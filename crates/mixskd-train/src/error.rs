@@ -360,10 +360,22 @@ fn is_full(error: &std::io::Error) -> bool {
 
 /// `dir` as a shell takes it, quoted only where it must be.
 pub(crate) fn word(dir: &Path) -> String {
-    let word = dir.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
+    shell_word(&dir.display().to_string())
+}
+
+/// `word` as a shell takes it, quoted only where it must be: for the lines that tell a user what to type.
+pub fn shell_word(word: &str) -> String {
+    // A backslash parts folders on Windows, whose shells know double quotes.
+    let others = if cfg!(windows) {
+        r"-_./:=+,@\"
+    } else {
+        "-_./:=+,@%"
+    };
+    let plain = |c: char| c.is_alphanumeric() || others.contains(c);
     if !word.is_empty() && word.chars().all(plain) {
-        word
+        word.into()
+    } else if cfg!(windows) {
+        format!("\"{word}\"")
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
@@ -374,3 +386,22 @@ const UNDER_WAY: &str = "rank 0 says where the run stands; start every rank agai
 
 /// What parts cause and hint in the messages of the crates below.
 const HINT: &str = "\nhint: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_quoted_only_where_the_shell_needs_it() {
+        assert_eq!(
+            shell_word("runs/001-x.safetensors"),
+            "runs/001-x.safetensors"
+        );
+        if cfg!(windows) {
+            assert_eq!(shell_word(r"runs\my pets"), r#""runs\my pets""#);
+            assert_eq!(shell_word(r"runs\pets"), r"runs\pets");
+        } else {
+            assert_eq!(shell_word("it's"), r"'it'\''s'");
+        }
+    }
+}

@@ -75,7 +75,7 @@ pub use config::{NetworkConfig, OnNan, RunConfig, TrainConfig};
 pub use control::Control;
 pub use device::DeviceKind;
 pub use distribution::{DistributionConfig, Place};
-pub use error::{Error, Result};
+pub use error::{Error, Result, shell_word};
 pub use evaluate::evaluate;
 pub use gpu_step::Launching;
 pub use init::{InitConfig, Start};

@@ -83,6 +83,9 @@ pub struct EpochRecord {
     /// Largest resident memory of the process up to here in bytes, where the system tells; `None` in older records.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
+    /// Memory of the GPU in use after the epoch in bytes, by whomever; `None` without a GPU and in older records.
+    #[serde(default)]
+    pub gpu_memory_bytes: Option<u64>,
 }
 
 /// The loss terms and hits of one step, read back from the device.

@@ -68,8 +68,11 @@ pub struct Report {
     pub seconds: f64,
     /// Original images trained on per second, evaluation excluded, over all epochs.
     pub samples_per_s: f64,
-    /// Largest resident memory of any process that worked on the run in bytes, where the system tells (Linux).
+    /// Largest resident memory of any process that worked on the run in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
+    /// Most memory of the GPU in use after an epoch in bytes, by whomever; `None` without a GPU and in reports of earlier versions.
+    #[serde(default)]
+    pub gpu_memory_bytes: Option<u64>,
     /// The run directory.
     pub dir: PathBuf,
     /// The backbone's weights.
@@ -143,6 +146,7 @@ impl Trainer {
                 .iter()
                 .map(|record| record.peak_memory_bytes)
                 .fold(crate::machine::peak_resident_bytes(), Option::max),
+            gpu_memory_bytes: records.iter().filter_map(|r| r.gpu_memory_bytes).max(),
             dir: run.path().to_path_buf(),
             weights: run.weights(),
         })
@@ -181,6 +185,7 @@ mod tests {
                 samples_per_s: 100.0,
                 seconds: 1.0,
                 peak_memory_bytes: None,
+                gpu_memory_bytes: None,
             }
         };
         let records = [

@@ -321,6 +321,8 @@ impl Trainer {
             samples_per_s: meter.samples() as f64 / training.max(f64::MIN_POSITIVE),
             seconds,
             peak_memory_bytes: crate::machine::peak_resident_bytes(),
+            // What it costs is not worth a run.
+            gpu_memory_bytes: mixskd_kernels::gpu_memory_in_use(&self.device).unwrap_or_default(),
             heads,
         })
     }

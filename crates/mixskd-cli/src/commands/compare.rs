@@ -13,8 +13,8 @@ use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
-use crate::summary::shell_word;
 use crate::{output, plan};
+use mixskd_train::shell_word;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,18 +128,20 @@ impl Args {
     }
 
     fn create(&self) -> Result<Comparison> {
-        let config = self.config()?;
+        let (config, data_notes) = self.config()?;
         let out = if let Some(out) = &self.out {
             out.clone()
         } else {
             let stem = format!("compare-{}", config.settings.model.name);
             make_next_free(Path::new("runs"), &stem)?
         };
-        Ok(Comparison::create(&out, &config)?)
+        let mut comparison = Comparison::create(&out, &config)?;
+        comparison.note_data(data_notes);
+        Ok(comparison)
     }
 
     fn show_plan(&self) -> Result<()> {
-        let config = self.config()?;
+        let (config, _) = self.config()?;
         let mut plans = Vec::new();
         for entry in &config.entries {
             let run = entry.apply(&config.settings)?;
@@ -149,13 +151,13 @@ impl Args {
         plan::print_comparison(&config, &plans, self.json)
     }
 
-    /// What a new comparison compares.
-    fn config(&self) -> Result<CompareConfig> {
+    /// What a new comparison compares, and what there is to know of the data.
+    fn config(&self) -> Result<(CompareConfig, Vec<String>)> {
         let base = match &self.config {
             Some(path) => TrainConfig::from_file(existing_file(path, "recipes lie in configs/")?)?,
             None => TrainConfig::default(),
         };
-        let settings = self.settings(base)?;
+        let (settings, data_notes) = self.settings(base)?;
         let mut config = CompareConfig::new(
             settings,
             self.entries()?,
@@ -167,7 +169,7 @@ impl Args {
         }
         config.validate()?;
         self.check_objective(&config)?;
-        Ok(config)
+        Ok((config, data_notes))
     }
 
     /// Goes on, with what the flags ask for on top. Where nothing is left to train, the data need not be there.
@@ -176,7 +178,7 @@ impl Args {
         let mut more = comparison.config().clone();
         more.settings = self.common(more.settings)?;
         if let Some(weights) = &mut more.settings.init.weights
-            && let Ok(absolute) = std::fs::canonicalize(&*weights)
+            && let Ok(absolute) = dunce::canonicalize(&*weights)
         {
             *weights = absolute;
         }
@@ -212,7 +214,9 @@ impl Args {
                 let hint = "say where the same data lies now with --data DIR";
                 in_file(&error, "data.source: ", hint)
             })?;
-            tell_of_data(trainer.dataset(), &mut Progress::new());
+            let mut progress = Progress::new();
+            tell_of_data(trainer.dataset(), &mut progress);
+            comparison.note_data(progress.notices());
             comparison.know_data(trainer.dataset());
             comparison
                 .check_weights()
@@ -249,8 +253,8 @@ impl Args {
         Ok(entries)
     }
 
-    /// The same, resolved against the data.
-    fn settings(&self, base: TrainConfig) -> Result<TrainConfig> {
+    /// `base` with the flags, resolved against the data, and what there is to know of these.
+    fn settings(&self, base: TrainConfig) -> Result<(TrainConfig, Vec<String>)> {
         let config = self.common(base)?;
         let place = config.distribution.first_place();
         let in_file = |error| match &self.config {
@@ -260,8 +264,9 @@ impl Args {
         let mut trainer = Trainer::at(&config, place).map_err(in_file)?;
         // Every run would stumble over them, and could not be given others.
         trainer.require_start().map_err(in_file)?;
-        tell_of_data(trainer.dataset(), &mut Progress::new());
-        Ok(trainer.config().clone())
+        let mut progress = Progress::new();
+        tell_of_data(trainer.dataset(), &mut progress);
+        Ok((trainer.config().clone(), progress.notices()))
     }
 
     /// `base` with the named flags and `--set`.

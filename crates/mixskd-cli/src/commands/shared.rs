@@ -9,7 +9,7 @@ use mixskd_data::{DataConfig, Dataset, LabelKind, recipe};
 use mixskd_train::{Observer, Precision, Report, TrainConfig, names};
 
 use crate::failure::{Failure, Result};
-use crate::summary::shell_word;
+use mixskd_train::shell_word;
 
 /// Which data.
 #[derive(Debug, Args)]
@@ -348,7 +348,10 @@ mod tests {
             seed: 3,
             ..DataConfig::default()
         };
-        let flags = " --data 'my pets' --val-fraction 0.25 --split-seed 3 --skip-unreadable --labels coarse";
+        let flags = format!(
+            " --data {} --val-fraction 0.25 --split-seed 3 --skip-unreadable --labels coarse",
+            shell_word("my pets")
+        );
         assert_eq!(DataArgs::of(&config), flags);
     }
 }

@@ -15,8 +15,8 @@ use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
-use crate::summary::shell_word;
 use crate::{output, plan, style, summary};
+use mixskd_train::shell_word;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -198,7 +198,10 @@ impl Args {
         let Some((run, mut progress)) = ready else {
             return follow(&mut trainer, Path::new(""));
         };
-        let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
+        let told = progress.notices();
+        let mut recorder = Recorder::new(&mut progress, &command_line())
+            .after(told)
+            .with_pictures(&trainer);
         let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
         Ok(Some((report, DataArgs::of(&trainer.config().data))))
     }
@@ -236,7 +239,10 @@ impl Args {
         };
         let mut progress = Progress::new();
         tell_of_data(trainer.dataset(), &mut progress);
-        let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
+        let told = progress.notices();
+        let mut recorder = Recorder::new(&mut progress, &command_line())
+            .after(told)
+            .with_pictures(&trainer);
         let tried = trainer.run(&run, &mut recorder);
         drop(progress);
         let report = tried.map_err(nothing_kept)?;
@@ -389,7 +395,10 @@ fn resume(dir: &Path, source: Option<&str>, data_told: bool) -> Result<Option<Do
     let Some(mut progress) = progress else {
         return follow(&mut trainer, dir);
     };
-    let mut recorder = Recorder::new(&mut progress, &command_line()).with_pictures(&trainer);
+    let told = progress.notices();
+    let mut recorder = Recorder::new(&mut progress, &command_line())
+        .after(told)
+        .with_pictures(&trainer);
     let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
     Ok(Some((report, DataArgs::of(&trainer.config().data))))
 }

@@ -1,10 +1,10 @@
 //! Signals: the only place that listens to them.
 
-#[cfg(not(unix))]
-#[path = "other.rs"]
-mod system;
 #[cfg(unix)]
 #[path = "unix.rs"]
+mod system;
+#[cfg(windows)]
+#[path = "windows.rs"]
 mod system;
 
 pub(crate) use system::{end_with_parent, pass_on, status, watch};
@@ -12,11 +12,12 @@ pub(crate) use system::{end_with_parent, pass_on, status, watch};
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// The first SIGINT, SIGTERM or SIGHUP: come to an end.
+    /// The first SIGINT, SIGTERM or SIGHUP, or Ctrl-C in a console: come to an end.
     Stop,
     /// The second of its kind: the process ends as soon as the listener returns.
     Now,
-    /// SIGUSR1: write a checkpoint and go on.
+    /// SIGUSR1: write a checkpoint and go on. Windows has no such thing.
+    #[cfg_attr(windows, expect(dead_code, reason = "nothing there asks for it"))]
     Checkpoint,
 }
 

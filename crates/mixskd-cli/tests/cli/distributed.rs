@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Run, TINY, image_folder, metrics, run};
+use crate::support::{Run, TINY, image_folder, metrics, run, slashes};
 
 /// Every variable that says a place.
 const VARIABLES: [&str; 9] = [
@@ -44,8 +44,8 @@ fn end(child: Child) -> Run {
     let output = child.wait_with_output().unwrap();
     Run {
         status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
+        stdout: slashes(&String::from_utf8(output.stdout).unwrap()),
+        stderr: slashes(&String::from_utf8(output.stderr).unwrap()),
     }
 }
 

@@ -13,6 +13,7 @@ mod compare;
 mod configs;
 mod data;
 mod distributed;
+#[cfg(unix)]
 mod faults;
 mod help_and_lists;
 mod report;

@@ -67,11 +67,21 @@ pub(crate) fn mixskd<S: AsRef<std::ffi::OsStr>>(
         .env("NO_COLOR", "1")
         .output()
         .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
     Run {
         status: status.code().unwrap(),
-        stdout: text(stdout),
-        stderr: text(stderr),
+        stdout: slashes(&String::from_utf8(stdout).unwrap()),
+        stderr: slashes(&String::from_utf8(stderr).unwrap()),
+    }
+}
+
+/// Paths as they are written everywhere but on Windows; in JSON a backslash is two.
+pub(crate) fn slashes(text: &str) -> String {
+    if !cfg!(windows) {
+        text.into()
+    } else if text.starts_with(['{', '[']) {
+        text.replace(r"\\", "/")
+    } else {
+        text.replace('\\', "/")
     }
 }
 

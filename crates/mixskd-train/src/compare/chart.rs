@@ -2,6 +2,7 @@
 
 use mixskd_chart::{Anchor, Axis, Labels, Svg};
 
+use super::summary::Table;
 use super::{Row, Summary};
 
 const WIDTH: f64 = 860.0;
@@ -33,7 +34,17 @@ pub(super) fn svg(summary: &Summary) -> String {
     } else {
         "disc: equal epochs; square: equal training time; bar: ± standard deviation over seeds"
     };
-    svg.text((LEFT, 44.0), Anchor::Start, marks);
+    let failed: Vec<&str> = [Table::EqualEpochs, Table::EqualTime]
+        .into_iter()
+        .flat_map(|table| summary.failed_entries(table))
+        .map(|(entry, _)| entry)
+        .collect();
+    let failed = match failed.len() {
+        0 => String::new(),
+        1..=3 => format!("; failed: {}", failed.join(", ")),
+        more => format!("; {more} entries failed"),
+    };
+    svg.text((LEFT, 44.0), Anchor::Start, &format!("{marks}{failed}"));
     let sd = |row: &Row| 100.0 * row.top1.sd.unwrap_or(0.0);
     let range = |values: &mut dyn Iterator<Item = (f64, f64)>| {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (low, high)| {
@@ -95,7 +106,11 @@ fn axes(svg: &mut Svg, x: &Axis, y: &Axis) {
     svg.line((LEFT, BOTTOM), (RIGHT, BOTTOM), "black");
     svg.line((LEFT, TOP), (LEFT, BOTTOM), "black");
     let middle = f64::midpoint(LEFT, RIGHT);
-    let name = "seconds a run, training and evaluation";
+    let name = if x.is_logarithmic() {
+        "seconds a run, training and evaluation (logarithmic)"
+    } else {
+        "seconds a run, training and evaluation"
+    };
     svg.text((middle, BOTTOM + 48.0), Anchor::Middle, name);
     let at = f64::midpoint(TOP, BOTTOM);
     svg.text_upwards((24.0, at), "top-1 on test images, %");

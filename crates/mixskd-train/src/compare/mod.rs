@@ -96,6 +96,8 @@ pub struct Comparison {
     config: CompareConfig,
     /// Which data the settings name, where that was said.
     data: Option<Identity>,
+    /// What there is to know of them, where that was said.
+    data_notes: Option<Vec<String>>,
     _lock: std::fs::File,
 }
 
@@ -163,6 +165,7 @@ impl Comparison {
             dir: dir.to_path_buf(),
             config,
             data: None,
+            data_notes: None,
             _lock: lock(dir)?,
         };
         comparison.write_config()?;
@@ -195,6 +198,7 @@ impl Comparison {
             dir: dir.to_path_buf(),
             config: CompareConfig::from_file(&path)?,
             data: None,
+            data_notes: None,
             _lock: lock(dir)?,
         })
     }
@@ -226,6 +230,11 @@ impl Comparison {
     /// Says which data the comparison's settings name: finished runs of others do not count, however many they are.
     pub fn know_data(&mut self, dataset: &Dataset) {
         self.data = Some(dataset.identity());
+    }
+
+    /// Says what there is to know of the data beside the figures: it stands with them. Without it, what stood there stays.
+    pub fn note_data(&mut self, notes: Vec<String>) {
+        self.data_notes = Some(notes);
     }
 
     /// The finished run that others have to agree with in data and starting weights: one of those that agree with most, the first of these. Runs of other data than those that
@@ -329,6 +338,8 @@ impl Comparison {
         observer: &mut dyn FnMut(&Event),
     ) -> Result<Summary> {
         let mut summary = Summary::new(&self.dir, &self.config);
+        summary.data_notes =
+            (self.data_notes.clone()).unwrap_or_else(|| output::data_notes(&self.dir));
         let mut done = Vec::new();
         let tasks = self.first_table();
         // Either table's, those of entries that are yet to be timed, too.

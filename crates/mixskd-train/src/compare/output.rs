@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::chart;
 use super::statistics::{MeanSd, PairedDifference};
+use super::summary::Table;
 use super::{Row, Summary};
 use crate::{Error, Result, files};
 
@@ -30,48 +31,17 @@ pub(super) fn write(dir: &Path, summary: &Summary) -> Result<()> {
     Ok(())
 }
 
-const HEAD: [&str; 9] = [
-    "entry",
-    "epochs",
-    "runs",
-    "top-1 %",
-    "paired difference",
-    "top-5 %",
-    "images/s",
-    "memory MB",
-    "seconds a run",
-];
-
-/// Where the column of balanced accuracies stands, where there is one.
-const BALANCED_AT: usize = 6;
+/// What stands of the data in `compare.json`, if that is there.
+pub(super) fn data_notes(dir: &Path) -> Vec<String> {
+    let stored = std::fs::read(dir.join("compare.json")).unwrap_or_default();
+    serde_json::from_slice(&stored)
+        .map_or_else(|_| Vec::new(), |summary: Summary| summary.data_notes)
+}
 
 impl Summary {
     /// The first table as cells, head first.
     pub fn equal_epochs_table(&self) -> Vec<Vec<String>> {
-        let mut cells = table(&self.equal_epochs, self.has_own_balanced());
-        let columns = cells[0].len();
-        // An entry all of whose runs failed has no figures, and is not to be missed for it.
-        let mut failed: Vec<(&str, usize)> = Vec::new();
-        for failure in &self.failures {
-            let known = failed.iter().any(|(entry, _)| *entry == failure.entry);
-            if !known
-                && failure.epochs == self.epochs
-                && !self
-                    .equal_epochs
-                    .iter()
-                    .any(|row| row.entry == failure.entry)
-            {
-                failed.push((&failure.entry, failure.epochs));
-            }
-        }
-        cells.extend(failed.into_iter().map(|(entry, epochs)| {
-            let mut row = vec!["–".to_string(); columns];
-            row[0] = format!("{entry} (failed)");
-            row[1] = epochs.to_string();
-            row[2] = "0".into();
-            row
-        }));
-        cells
+        table(self, Table::EqualEpochs)
     }
 
     /// The second table as cells, head first; empty where it was not asked for.
@@ -79,7 +49,7 @@ impl Summary {
         if self.equal_time.is_empty() {
             return Vec::new();
         }
-        table(&self.equal_time, self.has_own_balanced())
+        table(self, Table::EqualTime)
     }
 
     /// What is compared, in one sentence.
@@ -113,6 +83,9 @@ impl Summary {
             }),
             "Images/s is training alone; seconds a run are training and evaluation; memory is the largest that a run's process held.".to_string(),
         ];
+        if self.is_on_gpu() {
+            notes.push("GPU MB is the most of the GPU's memory that was in use after an epoch, by whomever; memory MB is the host's.".into());
+        }
         if self.has_own_balanced() {
             notes.push("Classes have unequal numbers of test images: top-1 counts images, balanced accuracy counts classes (the mean of their accuracies).".into());
         }
@@ -127,6 +100,11 @@ impl Summary {
                 100.0 * apart
             ));
         }
+        notes.extend(
+            self.data_notes
+                .iter()
+                .map(|note| format!("Of the data: {note}")),
+        );
         let seeds = |entry: &str| -> BTreeSet<u64> {
             let runs = self.runs.iter();
             let own = runs.filter(|run| run.entry == entry && run.epochs == self.epochs);
@@ -231,31 +209,70 @@ fn list(numbers: &[u64]) -> String {
     words.join(", ")
 }
 
-/// Head and rows, with a column of balanced accuracies where `balanced`.
-fn table(rows: &[Row], balanced: bool) -> Vec<Vec<String>> {
-    let mut cells = vec![HEAD.map(String::from).to_vec()];
-    cells.extend(rows.iter().map(|row| {
-        vec![
-            row.entry.clone(),
-            row.epochs.to_string(),
-            row.runs.to_string(),
-            percent(row.top1),
-            row.gain.map_or_else(|| "–".into(), points),
-            percent(row.top5),
-            format!("{:.0}", row.samples_per_s),
-            row.peak_memory_bytes
-                .map_or_else(|| "–".into(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
-            format!("{:.1}", row.seconds),
-        ]
-    }));
-    if balanced {
-        cells[0].insert(BALANCED_AT, "balanced %".into());
-        for (cells, row) in cells[1..].iter_mut().zip(rows) {
-            let cell = row.balanced.map_or_else(|| "–".into(), percent);
-            cells.insert(BALANCED_AT, cell);
-        }
+/// Makes a row's cell of a column.
+type Cell = Box<dyn Fn(&Row) -> String>;
+
+/// Head and rows, and a row without figures for each entry all of whose runs failed: it is not to be missed for it.
+fn table(summary: &Summary, which: Table) -> Vec<Vec<String>> {
+    let rows = match which {
+        Table::EqualEpochs => &summary.equal_epochs,
+        Table::EqualTime => &summary.equal_time,
+    };
+    let failed = summary.failed_entries(which);
+    let mut columns: Vec<(&str, Cell)> = vec![
+        ("entry", Box::new(|row| row.entry.clone())),
+        ("epochs", Box::new(|row| row.epochs.to_string())),
+        ("runs", Box::new(|row| row.runs.to_string())),
+        ("top-1 %", Box::new(|row| percent(row.top1))),
+        (
+            "paired difference",
+            Box::new(|row| or_dash(row.gain, points)),
+        ),
+        ("top-5 %", Box::new(|row| percent(row.top5))),
+    ];
+    if summary.has_own_balanced() {
+        let cell = |row: &Row| or_dash(row.balanced, percent);
+        columns.push(("balanced %", Box::new(cell)));
     }
+    columns.push((
+        "images/s",
+        Box::new(|row| format!("{:.0}", row.samples_per_s)),
+    ));
+    let megabytes = |bytes: u64| format!("{:.0}", bytes as f64 / 1e6);
+    let cell = move |row: &Row| or_dash(row.peak_memory_bytes, megabytes);
+    columns.push(("memory MB", Box::new(cell)));
+    if summary.is_on_gpu() {
+        let cell = move |row: &Row| or_dash(row.gpu_memory_bytes, megabytes);
+        columns.push(("GPU MB", Box::new(cell)));
+    }
+    columns.push((
+        "seconds a run",
+        Box::new(|row| format!("{:.1}", row.seconds)),
+    ));
+
+    let mut cells = vec![
+        columns
+            .iter()
+            .map(|(name, _)| (*name).to_string())
+            .collect(),
+    ];
+    cells.extend(
+        rows.iter()
+            .map(|row| columns.iter().map(|(_, cell)| cell(row)).collect()),
+    );
+    cells.extend(failed.into_iter().map(|(entry, epochs)| {
+        let mut row = vec!["–".to_string(); columns.len()];
+        row[0] = format!("{entry} (failed)");
+        row[1] = epochs.to_string();
+        row[2] = "0".into();
+        row
+    }));
     cells
+}
+
+/// A cell of what may not be there.
+fn or_dash<T>(value: Option<T>, cell: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "–".into(), cell)
 }
 
 /// A mean and its standard deviation in percent.
@@ -291,21 +308,24 @@ fn markdown_table(cells: &[Vec<String>]) -> String {
     text
 }
 
-/// Every row of both tables, fractions unrounded; an empty cell where there is no value.
+/// Every row of both tables, fractions unrounded; an empty cell where there is no value. An entry all of whose runs failed has its row, too.
 fn csv(summary: &Summary) -> String {
-    let mut text = "table,entry,epochs,runs,top1_mean,top1_sd,gain_mean,gain_half_width_95,gain_pairs,top5_mean,top5_sd,balanced_mean,balanced_sd,test_loss_mean,test_loss_sd,samples_per_s,peak_memory_bytes,seconds,parameters_training\n".to_string();
+    let mut text = "table,entry,epochs,runs,failed,top1_mean,top1_sd,gain_mean,gain_half_width_95,gain_pairs,top5_mean,top5_sd,balanced_mean,balanced_sd,test_loss_mean,test_loss_sd,samples_per_s,peak_memory_bytes,gpu_memory_bytes,seconds,parameters_training\n".to_string();
+    let columns = text.split(',').count();
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let whole = |value: Option<u64>| value.map_or(String::new(), |value| value.to_string());
     let tables = [
-        ("equal_epochs", &summary.equal_epochs),
-        ("equal_time", &summary.equal_time),
+        ("equal_epochs", &summary.equal_epochs, Table::EqualEpochs),
+        ("equal_time", &summary.equal_time, Table::EqualTime),
     ];
-    for (name, rows) in tables {
+    for (name, rows, which) in tables {
         for row in rows {
             let cells = [
                 name.to_string(),
                 row.entry.clone(),
                 row.epochs.to_string(),
                 row.runs.to_string(),
+                summary.failures_of(&row.entry, row.epochs).to_string(),
                 row.top1.mean.to_string(),
                 number(row.top1.sd),
                 number(row.gain.map(|gain| gain.mean)),
@@ -319,11 +339,24 @@ fn csv(summary: &Summary) -> String {
                 row.test_loss.mean.to_string(),
                 number(row.test_loss.sd),
                 row.samples_per_s.to_string(),
-                row.peak_memory_bytes
-                    .map_or(String::new(), |bytes| bytes.to_string()),
+                whole(row.peak_memory_bytes),
+                whole(row.gpu_memory_bytes),
                 row.seconds.to_string(),
                 row.parameters_training.to_string(),
             ];
+            text.push_str(&cells.join(","));
+            text.push('\n');
+        }
+        for (entry, epochs) in summary.failed_entries(which) {
+            let failed = summary.failures_of(entry, epochs);
+            let mut cells = vec![String::new(); columns];
+            cells[..5].clone_from_slice(&[
+                name.to_string(),
+                entry.to_string(),
+                epochs.to_string(),
+                "0".into(),
+                failed.to_string(),
+            ]);
             text.push_str(&cells.join(","));
             text.push('\n');
         }

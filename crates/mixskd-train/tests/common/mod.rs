@@ -64,6 +64,7 @@ pub(crate) fn timeless(out: &Path) -> Vec<EpochRecord> {
             seconds: 0.0,
             samples_per_s: 0.0,
             peak_memory_bytes: None,
+            gpu_memory_bytes: None,
             ..serde_json::from_str(line).unwrap()
         })
         .collect()
