@@ -8,7 +8,7 @@ use xshell::{Shell, cmd};
 /// Options of `cargo xtask gpu-check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GpuCheckArgs {
-    /// Build, strip, and put the program into this folder instead of running it: there it needs no Rust
+    /// Build, strip, and put the program, and `mixskd` beside it, into this folder instead of running it: there they need no Rust
     #[arg(long, value_name = "DIR")]
     pack: Option<PathBuf>,
     /// Build with NCCL, which is then needed wherever the program runs: a sum over one process is checked too
@@ -35,23 +35,35 @@ pub(crate) fn run(root: &Path, args: &GpuCheckArgs) -> Result<()> {
         .is_none()
         .then(|| sh.push_env("CUDA_COMPUTE_CAP", "80"));
     let features = if args.nccl { "nccl" } else { "cuda" };
-    cmd!(
-        sh,
-        "cargo build --release --package mixskd-benches --features {features} --bin gpu-check"
-    )
-    .run()
-    .context("hint: it needs nvcc 13.0 or older, see docs/cuda.md")?;
-    let built = built(root, "release");
+    let mut wanted = vec![
+        "--package=mixskd-benches".to_string(),
+        format!("--features=mixskd-benches/{features}"),
+        "--bin=gpu-check".into(),
+    ];
+    if args.pack.is_some() {
+        // What trains there.
+        wanted.extend([
+            "--package=mixskd-cli".into(),
+            format!("--features=mixskd-cli/{features}"),
+            "--bin=mixskd".into(),
+        ]);
+    }
+    cmd!(sh, "cargo build --release {wanted...}")
+        .run()
+        .context("hint: it needs nvcc 13.0 or older, see docs/cuda.md")?;
     let Some(folder) = &args.pack else {
+        let built = built(root, "release", "gpu-check");
         return Ok(cmd!(sh, "{built} {rest...}").run()?);
     };
     sh.create_dir(folder)?;
-    let packed = folder.join("gpu-check");
-    sh.copy_file(&built, &packed)?;
-    cmd!(sh, "strip {packed}").run()?;
+    for name in ["gpu-check", "mixskd"] {
+        let packed = folder.join(name);
+        sh.copy_file(built(root, "release", name), &packed)?;
+        cmd!(sh, "strip {packed}").run()?;
+    }
     eprintln!(
-        "{}: carry it to the machine with the GPU and run it there; --help says how",
-        packed.display()
+        "{}: carry gpu-check and mixskd to the machine with the GPU and run them there; --help says how",
+        folder.display()
     );
     Ok(())
 }
@@ -66,15 +78,15 @@ pub(crate) fn emulated(sh: &Shell, root: &Path, rest: &[String]) -> Result<()> {
         "cargo build --quiet --package mixskd-benches --package mixskd-cli --features mixskd-benches/emulator --bin gpu-check"
     )
     .run()?;
-    let built = built(root, "debug");
+    let built = built(root, "debug", "gpu-check");
     Ok(cmd!(sh, "{built} --emulate --skip-speed {rest...}").run()?)
 }
 
 /// Where cargo puts the program.
-fn built(root: &Path, profile: &str) -> PathBuf {
+fn built(root: &Path, profile: &str, name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || root.join("target"),
         |target| root.join(PathBuf::from(target)),
     );
-    target.join(profile).join("gpu-check")
+    target.join(profile).join(name)
 }

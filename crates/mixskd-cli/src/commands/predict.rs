@@ -249,7 +249,7 @@ impl Args {
 
 /// The picture in `file` as the network takes it, `[1, height, width, channels]`.
 fn input(file: &Path, pipeline: &Pipeline) -> Result<Tensor> {
-    let file = existing_file(file, "name picture files, such as photos/*.jpg")?;
+    let file = existing_file(file, "name picture files, or folders of them")?;
     // The data crate's hint is for sets of images: there is no --skip-unreadable here.
     let image = read_image(file, pipeline.channels()).map_err(|error| match error {
         mixskd_data::Error::Image {
