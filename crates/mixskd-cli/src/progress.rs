@@ -137,8 +137,8 @@ impl Observer for Progress {
     }
 
     fn notice(&mut self, text: &str) {
-        self.notices.push(text.into());
         let text = output::printable(text);
+        self.notices.push(text.clone());
         self.say(&format!("{} {text}", style::stderr().cyan("note:")));
     }
 }

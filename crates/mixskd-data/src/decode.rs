@@ -5,24 +5,26 @@ use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use tiff::decoder::Decoder;
+use tiff::tags::Tag;
 
 use crate::{Error, Image, Result, jpeg};
 
 /// File name extensions that are taken for images, in lower case.
 pub const EXTENSIONS: &[&str] = &[
-    "bmp", "gif", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
+    "bmp", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp",
 ];
 
 /// Longest side of an image, in pixels. A file that declares more is refused before its pixels are given memory.
 const MAX_SIDE: u32 = 16_384;
-/// Most pixels of an image. What a decoder takes for them, 12 bytes a pixel at worst (a progressive JPEG of four colours), stays
-/// below 1 GiB.
+/// Most pixels of an image. What a decoder takes for them, 16 bytes a pixel at worst (a TIFF of four channels of 16 bits; a progressive JPEG of four
+/// colours takes 12), is 1 GiB.
 pub(crate) const MAX_PIXELS: u64 = 1 << 26;
 /// Memory that a decoder may take for what is not pixels, and most bytes of a file.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Reads an image file (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, PGM; told by its contents, not its name; of several pictures the first) as `channels` bytes a pixel: 1 for grey, 3 for
+/// Reads an image file (JPEG, PNG, WebP, BMP, TIFF, PPM, PGM; told by its contents, not its name; of several pictures the first) as `channels` bytes a pixel: 1 for grey, 3 for
 /// RGB. Grey is repeated, colour becomes ITU-R 601 luma as in Pillow (0.299 red, 0.587 green, 0.114 blue), transparency is dropped, and the
 /// picture is turned upright as its Exif orientation says.
 ///
@@ -47,6 +49,9 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
     if reader.format() == Some(ImageFormat::Jpeg) {
         // Its decoder fills with grey what is missing, and takes memory for all that is declared.
         jpeg::check(&bytes).map_err(unreadable)?;
+    }
+    if reader.format() == Some(ImageFormat::Tiff) {
+        check_tiff(&bytes).map_err(unreadable)?;
     }
     let decoded = decoder(reader).and_then(upright).map_err(unreadable)?;
     if matches!(
@@ -108,6 +113,31 @@ pub(crate) fn read_size(path: &Path) -> Result<(usize, usize)> {
     })
 }
 
+/// Refuses a TIFF with JPEG inside: what is missing at such a file's end would be grey without a word, and it may take more memory than it declares.
+fn check_tiff(bytes: &[u8]) -> std::result::Result<(), String> {
+    /// `Compression` values of TIFF 6.0 and its technical note 2.
+    const JPEG: [u16; 2] = [6, 7];
+    // What cannot be read at all is told by the decoder.
+    let compression = Decoder::new(Cursor::new(bytes))
+        .and_then(|mut decoder| decoder.find_tag_unsigned(Tag::Compression));
+    match compression {
+        Ok(Some(method)) if JPEG.contains(&method) => {
+            Err("is a TIFF that is compressed as JPEG, which is not read".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the decoder says, and of what it does not know, what it does.
+fn told(error: &ImageError) -> String {
+    match error {
+        ImageError::Unsupported(_) => {
+            format!("{error}; read are grey and colour of 8 or 16 bits")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// How the picture is to be turned; not at all where it does not say so, or says nothing sensible.
 fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
     decoder.orientation().unwrap_or(Orientation::NoTransforms)
@@ -124,7 +154,7 @@ fn is_turned(orientation: Orientation) -> bool {
 
 fn upright(mut decoder: impl ImageDecoder) -> std::result::Result<DynamicImage, String> {
     let orientation = orientation(&mut decoder);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| told(&error))?;
     image.apply_orientation(orientation);
     Ok(image)
 }
@@ -157,7 +187,7 @@ fn decoder<'a, R: BufRead + Seek + 'a>(
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let decoder = reader.into_decoder().map_err(|error| told(&error))?;
     let (width, height) = decoder.dimensions();
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(format!(
@@ -199,7 +229,7 @@ mod tests {
     fn formats_without_loss_hold_the_same_pixels() {
         let folder = tempfile::tempdir().unwrap();
         let picture = RgbImage::from_fn(5, 3, |x, y| Rgb([50 * x as u8, 100 * y as u8, 7]));
-        for extension in ["png", "bmp", "webp", "tiff", "tif", "gif", "ppm"] {
+        for extension in ["png", "bmp", "webp", "tiff", "tif", "ppm"] {
             let path = folder.path().join(format!("a.{extension}"));
             picture.save(&path).unwrap();
             let read = read_image(&path, 3).unwrap();
@@ -211,6 +241,15 @@ mod tests {
         let grey = image::GrayImage::from_fn(5, 3, |x, y| image::Luma([(x * y) as u8]));
         grey.save(&path).unwrap();
         assert_eq!(read_image(&path, 1).unwrap().pixels, grey.into_raw());
+    }
+
+    /// The same TIFF with another compression.
+    fn as_jpeg(mut tiff: Vec<u8>) -> Vec<u8> {
+        let entry = tiff
+            .windows(2)
+            .position(|pair| pair == 259u16.to_le_bytes());
+        tiff[entry.unwrap() + 8] = 7;
+        tiff
     }
 
     #[test]
@@ -225,5 +264,44 @@ mod tests {
         Rgb32FImage::new(2, 2).save(&path).unwrap();
         let refused = read_image(&path, 3).unwrap_err().to_string();
         assert!(refused.contains("floating-point"), "{refused}");
+        // Grey floats are another thing to the decoder, and so are bits beyond 16.
+        let grey = |bits: u16, format: u16| {
+            let entry = |tag: u16, value: u16| {
+                let mut entry = [tag.to_le_bytes(), 3u16.to_le_bytes()].concat();
+                entry.extend(1u32.to_le_bytes());
+                entry.extend(u32::from(value).to_le_bytes());
+                entry
+            };
+            // One strip of one pixel behind the directory of ten entries.
+            let after = 8 + 2 + 10 * 12 + 4;
+            let mut bytes = b"II*\0\x08\0\0\0\x0a\0".to_vec();
+            for (tag, value) in [
+                (256, 1),
+                (257, 1),
+                (258, bits),
+                (259, 1),
+                (262, 1),
+                (273, after),
+                (277, 1),
+                (278, 1),
+                (279, bits / 8),
+                (339, format),
+            ] {
+                bytes.extend(entry(tag, value));
+            }
+            bytes.extend([0; 4 + 8]);
+            bytes
+        };
+        std::fs::write(&path, grey(8, 1)).unwrap();
+        assert_eq!(read_image(&path, 1).unwrap().pixels, [0]);
+        for (bytes, word) in [
+            (grey(32, 3), "8 or 16 bits"),
+            (grey(32, 1), "8 or 16 bits"),
+            (as_jpeg(grey(8, 1)), "compressed as JPEG"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let refused = read_image(&path, 1).unwrap_err().to_string();
+            assert!(refused.contains(word), "{refused}");
+        }
     }
 }

@@ -272,13 +272,13 @@ fn origin(page: &mut Page, run: &Run) {
         page.note("Who trained it is not recorded: the directory has no run.json.");
         return;
     }
-    for notice in run
-        .sessions
-        .last()
-        .into_iter()
-        .flat_map(|last| &last.notices)
-    {
-        page.note(&format!("Told on the way: {notice}"));
+    // What is told again by every process that goes on stands once.
+    let mut told: Vec<&str> = Vec::new();
+    for notice in run.sessions.iter().flat_map(|session| &session.notices) {
+        if !told.contains(&notice.as_str()) {
+            told.push(notice);
+            page.note(&format!("Told on the way: {notice}"));
+        }
     }
     let mut rows = vec![
         [

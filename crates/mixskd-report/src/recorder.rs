@@ -90,8 +90,7 @@ impl<'a> Recorder<'a> {
             && !self.no_page
             && let Err(error) = write_own(&self.dir, self.source.as_ref())
         {
-            self.inner
-                .notice(&format!("{error}; the run goes on without report.html"));
+            self.notice(&format!("{error}; the run goes on without report.html"));
             self.no_page = true;
         }
     }
@@ -141,7 +140,7 @@ impl Observer for Recorder<'_> {
         if start.first_epoch > 0 {
             match read_records(start.dir) {
                 Ok(records) => self.records = records,
-                Err(error) => self.inner.notice(&error.to_string()),
+                Err(error) => self.notice(&error.to_string()),
             }
             self.records.truncate(start.first_epoch);
         }

@@ -375,10 +375,26 @@ pub fn shell_word(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         word.into()
     } else if cfg!(windows) {
-        format!("\"{word}\"")
+        quoted_for_windows(word)
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// `word` in double quotes, as Windows' programs take their arguments apart: backslashes count where a quote follows. (What a shell makes of `$` and `%` is another thing.)
+fn quoted_for_windows(word: &str) -> String {
+    let mut quoted = String::from('"');
+    let mut backslashes = 0;
+    for c in word.chars() {
+        if c == '"' {
+            quoted.extend(std::iter::repeat_n('\\', backslashes + 1));
+        }
+        backslashes = if c == '\\' { backslashes + 1 } else { 0 };
+        quoted.push(c);
+    }
+    quoted.extend(std::iter::repeat_n('\\', backslashes));
+    quoted.push('"');
+    quoted
 }
 
 /// What a process advises that does not know where the run stands.
@@ -397,6 +413,14 @@ mod tests {
             shell_word("runs/001-x.safetensors"),
             "runs/001-x.safetensors"
         );
+        for (word, quoted) in [
+            (r"my pets", r#""my pets""#),
+            (r"a\my pets\", r#""a\my pets\\""#),
+            (r#"x=["a"]"#, r#""x=[\"a\"]""#),
+            (r#"a\"b"#, r#""a\\\"b""#),
+        ] {
+            assert_eq!(quoted_for_windows(word), quoted);
+        }
         if cfg!(windows) {
             assert_eq!(shell_word(r"runs\my pets"), r#""runs\my pets""#);
             assert_eq!(shell_word(r"runs\pets"), r"runs\pets");

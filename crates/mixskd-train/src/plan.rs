@@ -116,7 +116,13 @@ impl Trainer {
         let steps = self.steps_per_epoch();
         let counted = 4 * (3 * parameters_training as u64 + training.activations * images);
         // The system would end the process in the middle of a step.
-        let free = Machine::detect().memory_available_bytes;
+        // Elsewhere what a system calls free leaves out what it would free.
+        let machine = Machine::detect();
+        let free = if cfg!(target_os = "linux") {
+            machine.memory_available_bytes
+        } else {
+            machine.memory_bytes
+        };
         if let Some(free) = free.filter(|free| counted > *free && self.device.is_cpu()) {
             let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
             return Err(Error::Config {

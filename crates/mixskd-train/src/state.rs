@@ -30,7 +30,7 @@ pub(crate) fn not_balanced(method: &str) -> Error {
 /// Classes with so many times the images of others are far from equal.
 const UNEQUAL: usize = 5;
 
-const OTHER_DATA: &str = "put it back as it was, name the place where it lies with --data, or begin a new run with another --out";
+const OTHER_DATA: &str = "put it back as it was (earlier versions passed over TIFF, PPM and PGM files), name the place where it lies with --data, or begin a new run with another --out";
 
 impl Trainer {
     /// What became of the weights that the run starts from, a word where they want other data, and one where the network is not made for images of

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Print a table of comma-separated values: file, rank, label, class, probability, error
     #[arg(long, conflicts_with = "logits")]
     csv: bool,
-    /// Picture files: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or PGM, grey or colour, of any size; of a folder all in it and below
+    /// Picture files: JPEG, PNG, WebP, BMP, TIFF, PPM or PGM, grey or colour, of any size; of a folder all in it and below
     #[arg(value_name = "IMAGE|DIR", required = true, value_hint = ValueHint::FilePath)]
     images: Vec<PathBuf>,
 }
@@ -257,7 +257,7 @@ fn input(file: &Path, pipeline: &Pipeline) -> Result<Tensor> {
         } => Failure::failed(
             format!("{origin}: {message}"),
             Some(
-                "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM and PGM pictures are read; leave the file out, or mend it".into(),
+                "JPEG, PNG, WebP, BMP, TIFF, PPM and PGM pictures are read; leave the file out, or mend it".into(),
             ),
         ),
         error => error.into(),

@@ -206,13 +206,20 @@ impl ThreadArgs {
 
 /// Tells which images were left out, and what else there is to know of the data.
 pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
-    if !dataset.skipped.is_empty() {
-        observer.notice(&format!(
-            "skipped {} unreadable images:",
-            dataset.skipped.len()
-        ));
+    let skipped = dataset.skipped.len();
+    if skipped > 0 {
+        let more = if skipped > SKIPPED_SHOWN {
+            format!(
+                " (the first {SKIPPED_SHOWN} here; `mixskd data check --skip-unreadable` lists all)"
+            )
+        } else {
+            String::new()
+        };
+        let s = if skipped == 1 { "" } else { "s" };
+        observer.notice(&format!("skipped {skipped} unreadable image{s}{more}"));
     }
-    for text in dataset.skipped.iter().chain(&dataset.notes) {
+    let skipped = dataset.skipped.iter().take(SKIPPED_SHOWN);
+    for text in skipped.chain(&dataset.notes) {
         observer.notice(text);
     }
     match dataset.duplicates(LOOKED_THROUGH) {
@@ -226,6 +233,9 @@ pub(crate) fn tell_of_data(dataset: &Dataset, observer: &mut dyn Observer) {
         ),
     }
 }
+
+/// Skipped images that are named one by one.
+const SKIPPED_SHOWN: usize = 10;
 
 /// Bytes of images that are looked through for duplicates before anything else is done: a second's work. `mixskd data check` looks through all.
 const LOOKED_THROUGH: u64 = 512 << 20;

@@ -1,6 +1,6 @@
 //! `mixskd data`: what a check finds; a preview's picture, what it refuses.
 
-use crate::support::{image_folder, run, save_image};
+use crate::support::{TINY, image_folder, run, save_image, slashes};
 
 #[test]
 fn a_preview_is_a_picture_of_what_training_would_see() {
@@ -162,4 +162,39 @@ fn classes_far_from_equal_are_told_and_scored_by_class() {
     let right = (5.0 * number("top1")).round();
     let dog = (2.0 * number("balanced") - right / 4.0) / (1.0 - 0.25);
     assert!(dog.abs() < 1e-9 || (dog - 1.0).abs() < 1e-9, "{report}");
+}
+
+#[test]
+fn what_there_is_to_know_of_the_data_stands_with_the_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let pets = image_folder(dir.path(), 4);
+    std::fs::copy(pets.join("train/cat/00.png"), pets.join("val/cat/leak.png")).unwrap();
+    let read = |name: &str| slashes(&std::fs::read_to_string(dir.path().join(name)).unwrap());
+    let compare = format!(
+        "{} --methods ce --seeds 1 --epochs 1 --threads 1 --out c",
+        TINY.replacen("train", "compare", 1)
+    );
+    run(dir.path(), &compare).ok();
+    let note = read("c/compare.md");
+    let note = note
+        .lines()
+        .find(|line| line.starts_with("- Of the data: "));
+    assert!(note.unwrap().contains("val/cat/leak.png"), "{note:?}");
+    // Nothing is left to do, and the data need not be there.
+    std::fs::remove_file(dir.path().join("c/compare.md")).unwrap();
+    std::fs::rename(&pets, dir.path().join("elsewhere")).unwrap();
+    run(dir.path(), "compare --out c --resume").ok();
+    assert!(read("c/compare.md").contains("leak.png"));
+
+    std::fs::rename(dir.path().join("elsewhere"), &pets).unwrap();
+    run(
+        dir.path(),
+        &format!("{TINY} --method ce --epochs 1 --out r"),
+    )
+    .ok();
+    let record: serde_json::Value = serde_json::from_str(&read("r/run.json")).unwrap();
+    let notices = record[0]["notices"].to_string();
+    assert!(notices.contains("leak.png"), "{record}");
+    let page = read("r/report.html");
+    assert!(page.contains("Told on the way: ") && page.contains("leak.png"));
 }

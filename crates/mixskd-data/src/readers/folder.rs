@@ -54,11 +54,11 @@ fn open(source: &Source, config: &DataConfig) -> Result<Dataset> {
         (Some(val), unused) => (Some(val), unused),
         (None, test) => (test, None),
     };
-    if test_dir.is_none()
+    if train_dir == *dir
         && let Some(inner) = set_within(dir)?
     {
         let message = format!("is not the set itself: that is {}", inner.display());
-        let hint = format!("give {}", inner.display());
+        let hint = format!("give {}, or take it out of there", inner.display());
         return Err(Error::layout(dir, message, hint));
     }
     let mut others = Vec::new();
@@ -137,22 +137,35 @@ fn split_folder(dir: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The set that lies in `dir`, where that is none itself: a folder with both splits, or the only folder, where it holds several classes.
+/// The set that lies in `dir`, where that is none itself: the only folder that has both splits, or the only folder, either with several classes.
 fn set_within(dir: &Path) -> Result<Option<PathBuf>> {
-    let inner: Vec<PathBuf> = folders(dir)?.collect();
-    for path in &inner {
-        let has = |names| split_folder(path, names).is_ok_and(|found| found.is_some());
-        let has_test = has(&["val", "valid", "validation"]) || has(&["test", "testing"]);
-        if has(&["train", "training"]) && has_test {
-            return Ok(Some(path.clone()));
-        }
-    }
-    match &inner[..] {
-        [only] if !only.ends_with("train") => {
-            let classes = classes_of(only, &mut Vec::new())?;
+    // What cannot be listed is told by whoever reads the set.
+    let has_classes = |path: &Path| {
+        classes_of(path, &mut Vec::new()).is_ok_and(|classes| {
             let with_images = classes.values().filter(|images| !images.is_empty());
-            Ok((with_images.count() > 1).then(|| only.clone()))
-        }
+            with_images.count() > 1
+        })
+    };
+    let has_splits = |path: &&PathBuf| {
+        let Ok(inner) = folders(path) else {
+            return false;
+        };
+        let inner: Vec<PathBuf> = inner.collect();
+        let split = |names: &[&str]| {
+            let is_called = |path: &&PathBuf| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                names.contains(&name.to_lowercase().as_str())
+            };
+            inner.iter().find(is_called)
+        };
+        split(&["val", "valid", "validation", "test", "testing"]).is_some()
+            && split(&["train", "training"]).is_some_and(|train| has_classes(train))
+    };
+    let inner: Vec<PathBuf> = folders(dir)?.collect();
+    let mut sets = inner.iter().filter(has_splits);
+    match (sets.next(), sets.next(), &inner[..]) {
+        (Some(set), None, _) => Ok(Some(set.clone())),
+        (None, _, [only]) if has_classes(only) => Ok(Some(only.clone())),
         _ => Ok(None),
     }
 }
@@ -240,8 +253,11 @@ fn listing(dir: &Path) -> Result<Vec<(PathBuf, FileType)>> {
 
 /// The folders in a folder; here links to folders are some.
 fn folders(dir: &Path) -> Result<impl Iterator<Item = PathBuf>> {
-    let all = listing(dir)?.into_iter().map(|(path, _)| path);
-    Ok(all.filter(|path| path.is_dir()))
+    // Only of links is it asked again what they are: there may be millions of images.
+    let is_folder =
+        |(path, kind): &(PathBuf, FileType)| kind.is_dir() || kind.is_symlink() && path.is_dir();
+    let all = listing(dir)?.into_iter().filter(is_folder);
+    Ok(all.map(|(path, _)| path))
 }
 
 /// Whether it is a link to nothing, as when a disk is not there: an image that cannot be read.

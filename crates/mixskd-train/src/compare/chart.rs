@@ -1,5 +1,7 @@
 //! Accuracy against cost as an SVG picture.
 
+use std::fmt::Write as _;
+
 use mixskd_chart::{Anchor, Axis, Labels, Svg};
 
 use super::summary::Table;
@@ -11,6 +13,8 @@ const LEFT: f64 = 80.0;
 const RIGHT: f64 = 830.0;
 const TOP: f64 = 60.0;
 const BOTTOM: f64 = 490.0;
+/// Letters of names that find room behind what the marks mean.
+const SHORT: usize = 36;
 /// Costs within this ratio are about the same: as much is shown on their either side.
 const ALIKE: f64 = 1.2;
 
@@ -34,16 +38,7 @@ pub(super) fn svg(summary: &Summary) -> String {
     } else {
         "disc: equal epochs; square: equal training time; bar: ± standard deviation over seeds"
     };
-    let failed: Vec<&str> = [Table::EqualEpochs, Table::EqualTime]
-        .into_iter()
-        .flat_map(|table| summary.failed_entries(table))
-        .map(|(entry, _)| entry)
-        .collect();
-    let failed = match failed.len() {
-        0 => String::new(),
-        1..=3 => format!("; failed: {}", failed.join(", ")),
-        more => format!("; {more} entries failed"),
-    };
+    let failed = failed(summary);
     svg.text((LEFT, 44.0), Anchor::Start, &format!("{marks}{failed}"));
     let sd = |row: &Row| 100.0 * row.top1.sd.unwrap_or(0.0);
     let range = |values: &mut dyn Iterator<Item = (f64, f64)>| {
@@ -89,6 +84,27 @@ pub(super) fn svg(summary: &Summary) -> String {
     let names: Vec<_> = names.zip(places).collect();
     labels.write(&mut svg, &names);
     svg.finish()
+}
+
+/// What to say of entries that have no mark, as runs of them failed.
+fn failed(summary: &Summary) -> String {
+    let none: Vec<&str> = (summary.failed_entries(Table::EqualEpochs).into_iter())
+        .map(|(entry, _)| entry)
+        .collect();
+    let at_equal_time = (summary.failed_entries(Table::EqualTime).into_iter())
+        .filter(|(entry, _)| !none.contains(entry))
+        .count();
+    let names = none.join(", ");
+    let mut text = match none.len() {
+        0 => String::new(),
+        _ if names.len() <= SHORT => format!("; failed: {names}"),
+        1 => "; one entry failed".into(),
+        more => format!("; {more} entries failed"),
+    };
+    if at_equal_time > 0 {
+        let _ = write!(text, "; {at_equal_time} failed at equal time");
+    }
+    text
 }
 
 /// Frame, grid, numbers and names of both axes.

@@ -237,8 +237,8 @@ impl Comparison {
         self.data_notes = Some(notes);
     }
 
-    /// The finished run that others have to agree with in data and starting weights: one of those that agree with most, the first of these. Runs of other data than those that
-    /// are [known](Self::know_data) have no say.
+    /// The finished run that others have to agree with in data and starting weights: one of those that agree with most, the first of these, before any that does not say
+    /// which pixels it is of and so agrees with too many. Runs of other data than those that are [known](Self::know_data) have no say.
     fn reference(&self, tasks: &[Task]) -> Option<Report> {
         let all = self.first_table();
         let reports = all.iter().chain(tasks);
@@ -250,7 +250,14 @@ impl Comparison {
             let alike = others.filter(|other| found::same_beginning(other, report).is_ok());
             alike.count()
         };
-        let rank = |at: &usize| (agree(&reports[*at]), Reverse(*at));
+        let tells = |report: &Report| {
+            let data = report.data_identity.as_ref();
+            data.is_some_and(|data| data.pixels.is_some())
+        };
+        let rank = |at: &usize| {
+            let report = &reports[*at];
+            (tells(report), agree(report), Reverse(*at))
+        };
         let best = (0..reports.len()).max_by_key(rank)?;
         Some(reports.swap_remove(best))
     }
@@ -359,7 +366,7 @@ impl Comparison {
                     .filter_map(|task| self.look(task, first_of(done)).ok()?);
                 second.extend(there);
                 summary.fill_equal_time(&self.config, &second, &[], all);
-                summary.equal_time_unsteady = plan.unsteady();
+                summary.know_plan(plan);
             }
             output::write(&self.dir, &summary)
         })?;
@@ -372,7 +379,7 @@ impl Comparison {
         let mut second = self.shared(&plan, &done);
         self.do_all(&tasks, runner, observer, &mut second, |second, failures| {
             summary.fill_equal_time(&self.config, second, failures, all);
-            summary.equal_time_unsteady = plan.unsteady();
+            summary.know_plan(&plan);
             output::write(&self.dir, &summary)
         })?;
         Ok(summary)

@@ -46,10 +46,16 @@ impl Summary {
 
     /// The second table as cells, head first; empty where it was not asked for.
     pub fn equal_time_table(&self) -> Vec<Vec<String>> {
-        if self.equal_time.is_empty() {
-            return Vec::new();
+        if self.has_equal_time() {
+            table(self, Table::EqualTime)
+        } else {
+            Vec::new()
         }
-        table(self, Table::EqualTime)
+    }
+
+    /// Whether the second table has a row, if it be one without figures.
+    fn has_equal_time(&self) -> bool {
+        !self.equal_time.is_empty() || !self.failed_entries(Table::EqualTime).is_empty()
     }
 
     /// What is compared, in one sentence.
@@ -89,10 +95,10 @@ impl Summary {
         if self.has_own_balanced() {
             notes.push("Classes have unequal numbers of test images: top-1 counts images, balanced accuracy counts classes (the mean of their accuracies).".into());
         }
-        notes.push(match (self.equal_time.is_empty(), self.equal_time_asked) {
-            (false, _) => "At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.",
-            (true, true) => "Steps are equal in number, not in cost: the table at equal training time is still to come.",
-            (true, false) => "Steps are equal in number, not in cost: --equal-time adds a table at equal training time.",
+        notes.push(match (self.has_equal_time(), self.equal_time_asked) {
+            (true, _) => "At equal time, each entry has the number of epochs that comes nearest to the training time of the costliest, its schedule stretched along; steps of all were timed in turn for that (equal-time.toml), evaluation is not counted.",
+            (false, true) => "Steps are equal in number, not in cost: the table at equal training time is still to come.",
+            (false, false) => "Steps are equal in number, not in cost: --equal-time adds a table at equal training time.",
         }.into());
         if let Some((entry, apart)) = &self.equal_time_unsteady {
             notes.push(format!(
@@ -160,7 +166,7 @@ impl Summary {
     pub fn markdown(&self) -> String {
         let mut text = format!("# Comparison\n\n{}\n\n", self.subject());
         text.push_str(&markdown_table(&self.equal_epochs_table()));
-        if !self.equal_time.is_empty() {
+        if self.has_equal_time() {
             text.push_str("\n## At equal training time\n\n");
             text.push_str(&markdown_table(&self.equal_time_table()));
         }

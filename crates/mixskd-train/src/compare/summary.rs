@@ -1,9 +1,11 @@
 //! The result of a comparison as data.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::equal_time::EqualTime;
 use super::statistics::{MeanSd, PairedDifference};
 use super::{CompareConfig, Done, Entry};
 use crate::Report;
@@ -147,6 +149,9 @@ pub struct Summary {
     /// repeated, and without a second table.
     #[serde(default)]
     pub equal_time_unsteady: Option<(String, f64)>,
+    /// The epochs of the second table by entry, where they are settled.
+    #[serde(skip)]
+    pub(super) equal_time_epochs: BTreeMap<String, usize>,
     /// Whether a second table is to come.
     #[serde(skip)]
     pub(super) equal_time_asked: bool,
@@ -174,6 +179,7 @@ impl Summary {
             missing: 0,
             equal_time_missing: 0,
             equal_time_unsteady: None,
+            equal_time_epochs: BTreeMap::new(),
             equal_time_asked: config.equal_time,
         }
     }
@@ -189,6 +195,12 @@ impl Summary {
         self.runs = records(config, done);
         self.failures = failures.to_vec();
         self.missing = missing(config.entries.len() * config.seeds.len(), done, failures);
+    }
+
+    /// What the second table's epochs are.
+    pub(super) fn know_plan(&mut self, plan: &EqualTime) {
+        self.equal_time_unsteady = plan.unsteady();
+        self.equal_time_epochs = plan.epochs().into_iter().collect();
     }
 
     /// The second table, after the first; it has `all` runs.
@@ -220,21 +232,22 @@ impl Summary {
         self.runs.iter().any(|run| run.gpu_memory_bytes.is_some())
     }
 
-    /// Entries of a table that have no finished run, as runs of them failed: name and epochs, in the order of the failures.
+    /// Entries of a table that have no finished run, as runs of them failed: name and epochs, in the order of `entries`.
     pub(super) fn failed_entries(&self, table: Table) -> Vec<(&str, usize)> {
-        let mut failed: Vec<(&str, usize)> = Vec::new();
-        for failure in &self.failures {
-            let rows = match table {
-                Table::EqualEpochs if failure.epochs == self.epochs => &self.equal_epochs,
-                Table::EqualTime if failure.epochs != self.epochs => &self.equal_time,
-                _ => continue,
-            };
-            let known = failed.iter().any(|(entry, _)| *entry == failure.entry);
-            if !known && !rows.iter().any(|row| row.entry == failure.entry) {
-                failed.push((&failure.entry, failure.epochs));
-            }
-        }
-        failed
+        let rows = match table {
+            Table::EqualEpochs => &self.equal_epochs,
+            Table::EqualTime => &self.equal_time,
+        };
+        let epochs = |entry: &str| match table {
+            Table::EqualEpochs => Some(self.epochs),
+            Table::EqualTime => self.equal_time_epochs.get(entry).copied(),
+        };
+        let names = self.entries.iter().map(|entry| entry.name.as_str());
+        names
+            .filter_map(|entry| Some((entry, epochs(entry)?)))
+            .filter(|(entry, epochs)| self.failures_of(entry, *epochs) > 0)
+            .filter(|(entry, _)| rows.iter().all(|row| row.entry != *entry))
+            .collect()
     }
 
     /// How many runs of an entry with these epochs failed.

@@ -62,10 +62,11 @@ impl Trainer {
             "GPU".into()
         };
         Ok(format!(
-            "version: {}\ndevice: {device}\nclasses: {}\nimages: {}\n{}",
+            "version: {}\ndevice: {device}\nclasses: {}\nimages: {}\npixels: {}\n{}",
             env!("CARGO_PKG_VERSION"),
             data.names,
             data.images,
+            data.pixels.as_deref().unwrap_or("files"),
             self.config.to_toml()?
         ))
     }

@@ -65,6 +65,29 @@ fn a_folder_one_level_too_high_is_told() {
     // Classes whose images lie in folders of any name are classes.
     let dir = fill(&["ant/train", "ant/old", "bee/train", "bee/old"]);
     assert_eq!(split(&dir).unwrap().classes, ["ant", "bee"]);
+    // So are those that keep their own splits, even by day.
+    let by_day = [
+        "ant/train/mon",
+        "ant/train/tue",
+        "ant/val",
+        "bee/train/mon",
+        "bee/train/tue",
+        "bee/val",
+    ];
+    assert_eq!(split(&fill(&by_day)).unwrap().train.len(), 6);
+    // A set beside another one, which is not asked for.
+    let beside = [
+        "train/ant",
+        "train/bee",
+        "backup/train/ant",
+        "backup/train/bee",
+        "backup/val/ant",
+    ];
+    assert_eq!(split(&fill(&beside)).unwrap().classes, ["ant", "bee"]);
+    let dir = fill(&["ant/train", "ant/val", "bee/train", "bee/val"]);
+    assert_eq!(split(&dir).unwrap().train.len(), 4);
     // One class stays one.
-    refused(split(&fill(&["pets/ant"])), &["has only one class"]);
+    for name in ["pets/ant", "ant"] {
+        refused(split(&fill(&[name])), &["has only one class"]);
+    }
 }

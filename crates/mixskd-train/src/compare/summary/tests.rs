@@ -201,6 +201,28 @@ fn an_entry_that_failed_has_its_row_and_a_gpu_its_column() {
     assert!(svg.contains("; failed: mixup"), "{svg}");
     assert!(!summary.markdown().contains("GPU MB"));
 
+    // Only of its second table is it said that an entry failed there.
+    let mut second = summary.clone();
+    second.failures = vec![Failure {
+        epochs: 3,
+        ..failure(0)
+    }];
+    assert!(second.equal_time_table().is_empty());
+    second.equal_time_epochs = [("ce".to_string(), 6), ("mixup".to_string(), 3)].into();
+    let table = second.equal_time_table();
+    assert_eq!(table[1][..3], ["mixup (failed)", "3", "0"]);
+    assert_eq!(second.equal_epochs_table().len(), 2);
+    assert!(second.markdown().contains("## At equal training time"));
+    output::write(dir.path(), &second).unwrap();
+    let csv = std::fs::read_to_string(dir.path().join("compare.csv")).unwrap();
+    assert!(csv.contains("\nequal_time,mixup,3,0,1,,"), "{csv}");
+    let svg = std::fs::read_to_string(dir.path().join("compare.svg")).unwrap();
+    assert!(svg.contains("; 1 failed at equal time"), "{svg}");
+    // With the epochs of the first table, too.
+    second.failures = vec![failure(0)];
+    second.equal_time_epochs = [("mixup".to_string(), 6)].into();
+    assert_eq!(second.equal_time_table()[1][1], "6");
+
     let on_gpu = filled(Some(2_000_000));
     let table = on_gpu.equal_epochs_table();
     assert_eq!((&*table[0][7], &*table[1][7]), ("memory MB", "0"));
