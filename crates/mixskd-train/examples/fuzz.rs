@@ -107,6 +107,15 @@ fn main() {
     };
     let (executions, seed) = (number(0, 10_000), number(1, 0));
     let only = arguments.get(2).cloned();
+    let names = TARGETS.iter().map(|target| target.name);
+    let names: Vec<_> = names.collect();
+    if let Some(only) = only.as_deref().filter(|only| !names.contains(only)) {
+        eprintln!(
+            "error: no target is called {only}\nhint: {}",
+            names.join(", ")
+        );
+        std::process::exit(2);
+    }
     // On a file system in memory, where there is one.
     let root = Path::new("/dev/shm");
     let folder = if root.is_dir() {
