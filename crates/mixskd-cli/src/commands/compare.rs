@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use clap::{ArgAction, Parser, ValueHint};
 use mixskd_report::{Session, read_sessions};
 use mixskd_train::compare::{CompareConfig, Comparison, Entry, Event, RunFailure, Runner, Summary};
-use mixskd_train::{TrainConfig, Trainer, make_next_free, method};
+use mixskd_train::{TrainConfig, Trainer, make_next_free, method, shell_word};
 
 use super::shared::{DataArgs, GpuArgs, ThreadArgs, existing_file, tell_of_data};
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
 use crate::{output, plan};
-use mixskd_train::shell_word;
 
 const EXAMPLES: &str = "\
 Examples:

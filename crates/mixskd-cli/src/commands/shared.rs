@@ -6,10 +6,9 @@ use std::path::Path;
 
 use clap::Args;
 use mixskd_data::{DataConfig, Dataset, LabelKind, recipe};
-use mixskd_train::{Observer, Precision, Report, TrainConfig, names};
+use mixskd_train::{Observer, Precision, Report, TrainConfig, names, shell_word};
 
 use crate::failure::{Failure, Result};
-use mixskd_train::shell_word;
 
 /// Which data.
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use mixskd_losses::ObjectiveConfig;
 use mixskd_report::Recorder;
 use mixskd_train::{
     Control, Observer, Report, RunDir, TrainConfig, Trainer, make_next_free, method, names,
+    shell_word,
 };
 use serde_json::{Value, json};
 
@@ -16,7 +17,6 @@ use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::signals::{self, Request};
 use crate::{output, plan, style, summary};
-use mixskd_train::shell_word;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -198,10 +198,7 @@ impl Args {
         let Some((run, mut progress)) = ready else {
             return follow(&mut trainer, Path::new(""));
         };
-        let told = progress.notices();
-        let mut recorder = Recorder::new(&mut progress, &command_line())
-            .after(told)
-            .with_pictures(&trainer);
+        let mut recorder = recorder(&mut progress, &trainer);
         let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
         Ok(Some((report, DataArgs::of(&trainer.config().data))))
     }
@@ -239,10 +236,7 @@ impl Args {
         };
         let mut progress = Progress::new();
         tell_of_data(trainer.dataset(), &mut progress);
-        let told = progress.notices();
-        let mut recorder = Recorder::new(&mut progress, &command_line())
-            .after(told)
-            .with_pictures(&trainer);
+        let mut recorder = recorder(&mut progress, &trainer);
         let tried = trainer.run(&run, &mut recorder);
         drop(progress);
         let report = tried.map_err(nothing_kept)?;
@@ -395,10 +389,7 @@ fn resume(dir: &Path, source: Option<&str>, data_told: bool) -> Result<Option<Do
     let Some(mut progress) = progress else {
         return follow(&mut trainer, dir);
     };
-    let told = progress.notices();
-    let mut recorder = Recorder::new(&mut progress, &command_line())
-        .after(told)
-        .with_pictures(&trainer);
+    let mut recorder = recorder(&mut progress, &trainer);
     let report = recorded(trainer.run(&run, &mut recorder), &mut recorder)?;
     Ok(Some((report, DataArgs::of(&trainer.config().data))))
 }
@@ -492,6 +483,14 @@ fn listen(control: Control, dir: Option<&Path>) -> Result<()> {
         }
         Request::Checkpoint => control.checkpoint(),
     })
+}
+
+/// Watches a run of `trainer` before `progress`, and keeps what that has told.
+fn recorder<'a>(progress: &'a mut Progress, trainer: &Trainer) -> Recorder<'a> {
+    let told = progress.notices();
+    Recorder::new(progress, &command_line())
+        .after(told)
+        .with_pictures(trainer)
 }
 
 /// What was typed, as a shell would take it again.

@@ -1,5 +1,6 @@
 //! What lies in a run's directory before it is run: nothing, a part, or the whole of it; perhaps brought from another machine.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -116,6 +117,23 @@ pub(super) fn of_data(run: &Report, data: &Identity) -> Result<()> {
             &format!("is a run of other data than the comparison's: {difference}"),
         )),
     }
+}
+
+/// The place of one of those that agree with most in data and starting weights, the first of these. One that does not say which pixels it is of agrees with runs that do not agree with each
+/// other: then it is the first of those that agree with it, say so, and agree with most.
+pub(super) fn most_agreed(reports: &[Report]) -> Option<usize> {
+    let alike = |one: usize, other: usize| same_beginning(&reports[one], &reports[other]).is_ok();
+    let rank = |at: &usize| {
+        let agreeing = (0..reports.len()).filter(|other| alike(*other, *at));
+        (agreeing.count(), Reverse(*at))
+    };
+    let tells = |at: &usize| {
+        let data = reports[*at].data_identity.as_ref();
+        data.is_some_and(|data| data.pixels.is_some())
+    };
+    let best = (0..reports.len()).max_by_key(rank)?;
+    let telling = (0..reports.len()).filter(|at| tells(at) && alike(*at, best));
+    telling.max_by_key(rank).or(Some(best))
 }
 
 /// Refuses a run of other data or starting weights than another one: a folder or file may be called the same anywhere.

@@ -42,7 +42,6 @@ mod runner;
 mod statistics;
 mod summary;
 
-use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use mixskd_data::{Dataset, Identity};
@@ -237,28 +236,14 @@ impl Comparison {
         self.data_notes = Some(notes);
     }
 
-    /// The finished run that others have to agree with in data and starting weights: one of those that agree with most, the first of these, before any that does not say
-    /// which pixels it is of and so agrees with too many. Runs of other data than those that are [known](Self::know_data) have no say.
+    /// The finished run that others have to agree with in data and starting weights: see [`found::most_agreed`]. Runs of other data than those that are [known](Self::know_data) have no say.
     fn reference(&self, tasks: &[Task]) -> Option<Report> {
         let all = self.first_table();
         let reports = all.iter().chain(tasks);
         let reports = reports.filter_map(|task| found::report(&task.dir).ok()?);
         let reports = reports.filter(|report| self.check_known(report).is_ok());
         let mut reports: Vec<_> = reports.collect();
-        let agree = |report: &Report| {
-            let others = reports.iter();
-            let alike = others.filter(|other| found::same_beginning(other, report).is_ok());
-            alike.count()
-        };
-        let tells = |report: &Report| {
-            let data = report.data_identity.as_ref();
-            data.is_some_and(|data| data.pixels.is_some())
-        };
-        let rank = |at: &usize| {
-            let report = &reports[*at];
-            (tells(report), agree(report), Reverse(*at))
-        };
-        let best = (0..reports.len()).max_by_key(rank)?;
+        let best = found::most_agreed(&reports)?;
         Some(reports.swap_remove(best))
     }
 

@@ -32,15 +32,7 @@ fn classes_with_the_same_fault_are_told_together() {
 
 #[test]
 fn a_folder_one_level_too_high_is_told() {
-    let fill = |names: &[&str]| {
-        let dir = tempfile::tempdir().unwrap();
-        for name in names {
-            for n in 0..2 {
-                picture(&dir.path().join(name).join(format!("{n}.png")), 8, 8);
-            }
-        }
-        dir
-    };
+    let fill = |names: &[&str]| filled(names, 2);
     let split = |dir: &tempfile::TempDir| {
         let config = DataConfig {
             val_fraction: Some(0.5),

@@ -51,15 +51,7 @@ fn a_folder_splits_by_class_with_its_seed() {
 
 #[test]
 fn splits_are_found_by_other_names_and_classes_are_not_taken_for_them() {
-    let fill = |names: &[&str]| {
-        let dir = tempfile::tempdir().unwrap();
-        for name in names {
-            for n in 0..4 {
-                picture(&dir.path().join(name).join(format!("{n}.png")), 8, 8);
-            }
-        }
-        dir
-    };
+    let fill = |names: &[&str]| filled(names, 4);
     for (train, test) in [("train", "valid"), ("Train", "Val"), ("training", "TEST")] {
         let names =
             ["ant", "bee"].map(|class| [format!("{train}/{class}"), format!("{test}/{class}")]);

@@ -172,6 +172,17 @@ fn open(dir: &Path) -> Result<Dataset> {
     config(dir).open_in(Path::new("/nonexistent"))
 }
 
+/// A folder with so many pictures in each of these folders below it.
+fn filled(names: &[&str], count: usize) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in names {
+        for n in 0..count {
+            picture(&dir.path().join(name).join(format!("{n}.png")), 8, 8);
+        }
+    }
+    dir
+}
+
 /// Paths as they are written everywhere but on Windows.
 fn slashes(text: &str) -> String {
     text.replace('\\', "/")

@@ -1,8 +1,9 @@
 //! Tables from runs.
 
 use super::*;
+use crate::TrainConfig;
+use crate::compare::{found, output};
 use crate::report::Best;
-use crate::{TrainConfig, compare::output};
 
 /// A run of the entry at `entry`, of which only what tables show is told apart.
 fn done(entry: usize, seed: u64, top1: f64) -> Done {
@@ -158,6 +159,34 @@ fn the_charts_bars_reach_a_deviation_up_and_down() {
     let root = std::f64::consts::SQRT_2;
     assert!((pixels(wide) / tenth - 4.0 * root).abs() < 0.1, "{bars:?}");
     assert!((pixels(narrow) / tenth - root).abs() < 0.05, "{bars:?}");
+}
+
+#[test]
+fn most_runs_say_which_data_are_compared_and_pixels_where_they_are_known() {
+    let run = |images: &str, pixels: Option<&str>| {
+        let mut report = done(0, 0, 0.5).report;
+        report.data_identity = Some(mixskd_data::Identity {
+            classes: 2,
+            train: 4,
+            test: 2,
+            names: "n".into(),
+            images: images.into(),
+            pixels: pixels.map(Into::into),
+        });
+        report
+    };
+    let of = |runs: &[(&str, Option<&str>)]| {
+        let runs: Vec<_> = runs.iter().map(|(i, p)| run(i, *p)).collect();
+        found::most_agreed(&runs)
+    };
+    assert_eq!(of(&[]), None);
+    // A foreign run that knows its pixels does not push out the others, which do not.
+    let foreign = ("other", Some("p"));
+    assert_eq!(of(&[foreign, ("own", None), ("own", None)]), Some(1));
+    // One that agrees with all does not stand between two sets.
+    let (p, q) = (("own", Some("p")), ("own", Some("q")));
+    assert_eq!(of(&[("own", None), p, q, q]), Some(2));
+    assert_eq!(of(&[p, ("own", None), q]), Some(0));
 }
 
 #[test]
