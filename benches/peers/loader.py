@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Images a second of a PyTorch DataLoader: the peer of benches/benches/loader.rs, on the same files.
 
-torchvision's transforms on PIL images, as its own data sets give them: random crop after padding, flip, to tensor, normalise.
-Prints one line for each round and the median. The first epoch starts the workers and is not counted.
+torchvision's transforms on PIL images, as its own data sets give them: random crop after padding (of files: a random box scaled to
+224 × 224), flip, to tensor, normalise. Prints one line for each round and the median. The first epoch starts the workers and is not counted.
 
 usage: loader.py [DIR] [--workers 2] [--batch 64] [--rounds 3] [--json]
-  DIR   CIFAR-100's binary files: holds train.bin, or cifar-100-binary/train.bin. Without it $MIXSKD_BENCH_DATA, else the set
-        that ships with the project.                            (needs: pip install torch torchvision numpy pillow)
+  DIR   CIFAR-100's binary files: holds train.bin, or cifar-100-binary/train.bin; or a folder of images: holds train/CLASS/.
+        Without it $MIXSKD_BENCH_DATA, else the set that ships with the project.
+                                                                (needs: pip install torch torchvision numpy pillow)
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torchvision import datasets, transforms
 
 SHIPPED = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "fashion-mnist-mini"
 
@@ -51,6 +52,22 @@ def cifar100(folder):
     return Images(pixels, records[:, 1].tolist(), 4, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
 
+def folder(path):
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    return datasets.ImageFolder(path / "train", transform)
+
+
+def opened(path):
+    return folder(path) if (path / "train").is_dir() else cifar100(path)
+
+
 def shipped():
     def read(name, offset):
         return np.frombuffer(gzip.decompress((SHIPPED / name).read_bytes()), np.uint8, offset=offset)
@@ -68,7 +85,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="one JSON document: seconds of each round, images in one")
     args = parser.parse_args()
     loader = DataLoader(
-        cifar100(pathlib.Path(args.dir)) if args.dir else shipped(),
+        opened(pathlib.Path(args.dir)) if args.dir else shipped(),
         batch_size=args.batch,
         shuffle=True,
         drop_last=True,

@@ -94,7 +94,7 @@ fn emulate(sh: &Shell, root: &Path, if_possible: bool) -> Result<()> {
             let features = "mixskd-train/emulator,mixskd-benches/emulator";
             let kernels = cmd!(
                 sh,
-                "cargo test --quiet --package mixskd-cuda --package mixskd-kernels --package mixskd-benches --features {features} --lib --test emulated --test stand_in --test prepared_stand_in --test lanes"
+                "cargo test --quiet --package mixskd-cuda --package mixskd-kernels --package mixskd-benches --features {features} --lib --test emulated --test stand_in --test prepared_stand_in --test maps_stand_in --test lanes"
             );
             kernels.env("MIXSKD_RACECHECK", "1").run()?;
             let steps = cmd!(

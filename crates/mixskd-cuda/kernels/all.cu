@@ -1,5 +1,6 @@
 // Every kernel in one module.
 #include "delay.cu"
+#include "map.cu"
 #include "norm.cu"
 #include "optim.cu"
 #include "pool.cu"

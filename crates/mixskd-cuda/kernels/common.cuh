@@ -27,6 +27,8 @@ typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef __nv_bfloat16 bf16;
+// As it is called in the names of kernels.
+typedef float f32;
 
 constexpr u32 BLOCK = 256;
 
@@ -36,6 +38,8 @@ __device__ inline float widen(bf16 x) { return __bfloat162float(x); }
 template <class T> __device__ inline T narrow(float x);
 template <> __device__ inline float narrow<float>(float x) { return x; }
 template <> __device__ inline bf16 narrow<bf16>(float x) { return __float2bfloat16(x); }
+
+__device__ inline float sigmoid(float u) { return u < 0 ? expf(u) / (1 + expf(u)) : 1 / (1 + expf(-u)); }
 
 // V neighbouring elements, read and written at once.
 template <class T, u32 V> struct alignas(sizeof(T) * V) Pack {

@@ -149,7 +149,6 @@ __device__ void global_pool_backward(const O *dy, T *dx, u32 packs, u32 pixels, 
     REGISTER(global_pool_##T##_##O)                                                                                   \
     REGISTER(global_pool_backward_##T##_##O##_1)                                                                      \
     REGISTER(global_pool_backward_##T##_##O##_##V)
-typedef float f32;
 GLOBAL_POOL(f32, f32, 4)
 GLOBAL_POOL(bf16, bf16, 8)
 GLOBAL_POOL(bf16, f32, 8)

@@ -49,24 +49,12 @@ KERNEL void weighted(const __grid_constant__ Numbers numbers, u32 entries, float
 }
 REGISTER(weighted)
 
-// y = act(x + bias), a row of `channels` at a time; without `bias` x alone. Grid: count / BLOCK.
-KERNEL void add_row(const float *x, const float *bias, float *y, u32 count, u32 channels, u32 relu) {
+// y = x + bias, a row of `channels` at a time; without `bias` x alone. Grid: count / BLOCK.
+KERNEL void add_row(const float *x, const float *bias, float *y, u32 count, u32 channels) {
     u64 i = thread_index();
-    if (i >= count) return;
-    float value = x[i];
-    if (bias) value += bias[(u32)i % channels];
-    // Written so that NaN passes.
-    if (relu && value < 0) value = 0;
-    y[i] = value;
+    if (i < count) y[i] = bias ? x[i] + bias[(u32)i % channels] : x[i];
 }
 REGISTER(add_row)
-
-// dx = dy where y is above 0. Grid: count / BLOCK.
-KERNEL void relu_backward(const float *y, const float *dy, float *dx, u32 count) {
-    u64 i = thread_index();
-    if (i < count) dx[i] = y[i] > 0 ? dy[i] : 0.0f;
-}
-REGISTER(relu_backward)
 
 // y_c = Σ over rows of x. Grid: channels / ACROSS.
 KERNEL void column_sum(const float *x, float *y, u32 rows, u32 channels) {
@@ -77,7 +65,6 @@ KERNEL void column_sum(const float *x, float *y, u32 rows, u32 channels) {
 REGISTER(column_sum)
 
 __device__ inline float softplus(float u) { return (u > 0 ? u : 0) + log1pf(expf(-fabsf(u))); }
-__device__ inline float sigmoid(float u) { return u < 0 ? expf(u) / (1 + expf(u)) : 1 / (1 + expf(-u)); }
 
 // ½·mean softplus(s·a) + ½·mean softplus(−s·b), s = −1 for the first of a row's `answers` and 1 for the other. Grid: 1.
 KERNEL void two_sides(const float *a, const float *b, float *y, u32 count, u32 answers) {

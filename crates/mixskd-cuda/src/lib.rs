@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod lanes;
 pub mod loss;
+pub mod map;
 pub mod norm;
 pub mod optim;
 pub mod pool;

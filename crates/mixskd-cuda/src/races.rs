@@ -307,6 +307,13 @@ impl Watch {
     }
 }
 
+/// Tests that launch or watch take turns.
+#[cfg(test)]
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +327,7 @@ mod tests {
 
     #[test]
     fn uses_that_do_not_wait_for_each_other_are_found() {
+        let _alone = alone();
         let mut memory = vec![0; 8];
         let at = memory.as_ptr() as Address;
         let watching = start();

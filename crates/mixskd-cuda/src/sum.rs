@@ -148,7 +148,7 @@ pub unsafe fn weighted(engine: &dyn Engine, all: &[(Address, f32)], y: Address) 
     unsafe { engine.launch("weighted", (1, 1), args![table, all.len() as u32, y]) }
 }
 
-/// `y = act(x + bias)` of `[rows, channels]` floats; `bias` may be [`NULL`](crate::NULL).
+/// `y = x + bias` of `[rows, channels]` floats; `bias` may be [`NULL`](crate::NULL).
 ///
 /// # Safety
 /// The arrays are as long as the sizes say.
@@ -160,33 +160,13 @@ pub unsafe fn add_row(
     (rows, channels): (usize, usize),
     x: Address,
     bias: Address,
-    relu: bool,
     y: Address,
 ) -> Result<()> {
     let all = count("map", rows * channels)?;
     let grid = blocks("map", rows * channels)?;
     let channels = count("map", channels)?;
     // SAFETY: the caller's promise.
-    unsafe { engine.launch("add_row", grid, args![x, bias, y, all, channels, relu]) }
-}
-
-/// `dx = dy` where `y` is above 0, else 0, of `len` floats.
-///
-/// # Safety
-/// The arrays are as long.
-///
-/// # Errors
-/// When the launch fails.
-pub unsafe fn relu_backward(
-    engine: &dyn Engine,
-    len: usize,
-    y: Address,
-    dy: Address,
-    dx: Address,
-) -> Result<()> {
-    let all = count("map", len)?;
-    // SAFETY: the caller's promise.
-    unsafe { engine.launch("relu_backward", blocks("map", len)?, args![y, dy, dx, all]) }
+    unsafe { engine.launch("add_row", grid, args![x, bias, y, all, channels]) }
 }
 
 /// `y_c = Σ_r x_rc` of floats.

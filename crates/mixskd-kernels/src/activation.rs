@@ -20,10 +20,7 @@ const BLOCK: usize = 1 << 14;
 /// # Errors
 /// candle's.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    match gpu::relu(x)? {
-        Some(y) => Ok(y),
-        None => Ok(x.relu()?),
-    }
+    apply(x, Kind::Relu)
 }
 
 /// `x · σ(x)` with `σ(x) = 1 / (1 + e⁻ˣ)` (SiLU, also called swish).
@@ -48,18 +45,58 @@ pub fn relu6(x: &Tensor) -> Result<Tensor> {
     apply(x, Kind::Relu6)
 }
 
-fn apply(x: &Tensor, kind: Kind) -> Result<Tensor> {
-    if !storage::has_kernel(&[x]) {
-        return match kind {
-            Kind::Silu => compose::silu(x),
-            Kind::Relu6 => compose::relu6(x),
-        };
-    }
-    Ok(record::apply1(&x.contiguous()?, kind)?)
+/// `σ(x) = 1 / (1 + e⁻ˣ)`.
+///
+/// # Shapes
+/// any; the result has the input's
+///
+/// # Errors
+/// candle's.
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    apply(x, Kind::Sigmoid)
 }
 
+/// The hyperbolic tangent.
+///
+/// # Shapes
+/// any; the result has the input's
+///
+/// # Errors
+/// candle's.
+pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    apply(x, Kind::Tanh)
+}
+
+fn apply(x: &Tensor, kind: Kind) -> Result<Tensor> {
+    if let Some(y) = gpu::activate(x, kind)? {
+        return Ok(y);
+    }
+    let vectors = storage::has_kernel(&[x]);
+    let own = |op| Ok(record::apply1(&x.contiguous()?, op)?);
+    match kind {
+        Kind::Silu if vectors => own(Vectors::Silu),
+        Kind::Relu6 if vectors => own(Vectors::Relu6),
+        Kind::Silu => compose::silu(x),
+        Kind::Relu6 => compose::relu6(x),
+        Kind::Relu => Ok(x.relu()?),
+        Kind::Sigmoid => compose::sigmoid(x),
+        Kind::Tanh => Ok(x.tanh()?),
+    }
+}
+
+/// What there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    Relu,
+    Relu6,
+    Silu,
+    Sigmoid,
+    Tanh,
+}
+
+/// Those that the CPU has vector code for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vectors {
     Silu,
     Relu6,
 }
@@ -160,7 +197,7 @@ impl Real for f64 {
 }
 
 struct Forward<'a, T> {
-    kind: Kind,
+    kind: Vectors,
     x: &'a [T],
     y: *mut T,
 }
@@ -174,14 +211,14 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
         // SAFETY: the output is as long as the input, and `i` is an index of the input.
         let write = |i, y| unsafe { *self.y.add(i) = y };
         match self.kind {
-            Kind::Silu => values.for_each(|(i, x)| write(i, x.silu())),
-            Kind::Relu6 => values.for_each(|(i, x)| write(i, x.relu6())),
+            Vectors::Silu => values.for_each(|(i, x)| write(i, x.silu())),
+            Vectors::Relu6 => values.for_each(|(i, x)| write(i, x.relu6())),
         }
     }
 }
 
 struct Backward<'a, T> {
-    kind: Kind,
+    kind: Vectors,
     x: &'a [T],
     dy: &'a [T],
     dx: *mut T,
@@ -196,13 +233,13 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
         // SAFETY: the gradient is as long as the input, and `i` is an index of the input.
         let write = |i, dx| unsafe { *self.dx.add(i) = dx };
         match self.kind {
-            Kind::Silu => pairs.for_each(|(i, (x, dy))| write(i, x.silu_slope().times(*dy))),
-            Kind::Relu6 => pairs.for_each(|(i, (x, dy))| write(i, x.relu6_slope().times(*dy))),
+            Vectors::Silu => pairs.for_each(|(i, (x, dy))| write(i, x.silu_slope().times(*dy))),
+            Vectors::Relu6 => pairs.for_each(|(i, (x, dy))| write(i, x.relu6_slope().times(*dy))),
         }
     }
 }
 
-fn forward<T: Real>(kind: Kind, x: &[T]) -> Vec<T> {
+fn forward<T: Real>(kind: Vectors, x: &[T]) -> Vec<T> {
     // SAFETY: every block is written by its own task.
     unsafe {
         par::filled(x.len(), |y: Shared<T>| {
@@ -216,7 +253,7 @@ fn forward<T: Real>(kind: Kind, x: &[T]) -> Vec<T> {
     }
 }
 
-fn backward<T: Real>(kind: Kind, x: &[T], dy: &[T]) -> Vec<T> {
+fn backward<T: Real>(kind: Vectors, x: &[T], dy: &[T]) -> Vec<T> {
     // SAFETY: every block is written by its own task.
     unsafe {
         par::filled(x.len(), |dx: Shared<T>| {
@@ -233,7 +270,7 @@ fn backward<T: Real>(kind: Kind, x: &[T], dy: &[T]) -> Vec<T> {
     }
 }
 
-impl CustomOp1 for Kind {
+impl CustomOp1 for Vectors {
     fn name(&self) -> &'static str {
         match self {
             Self::Silu => "mixskd-silu",

@@ -7,7 +7,7 @@ use crate::par::{self, Shared};
 use crate::record;
 use crate::simd::Element;
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, shape};
+use crate::{Result, compose, gpu, shape};
 
 /// `Σ_p softmax(scores)_p · x_p` over the positions p of each sample (the global context of Cao et al., GCNet, 2019).
 ///
@@ -19,6 +19,9 @@ use crate::{Result, compose, shape};
 pub fn attention_pool2d(x: &Tensor, scores: &Tensor) -> Result<Tensor> {
     let (batch, h, w, _) = shape::nhwc("attention_pool2d", "input", x)?;
     shape::exactly("attention_pool2d", "scores", scores, &[batch, h, w, 1])?;
+    if let Some(y) = gpu::attention_pool2d(x, scores)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x, scores]) || x.elem_count() == 0 {
         return compose::attention_pool2d(x, scores);
     }

@@ -123,6 +123,9 @@ pub fn slice_channels(x: &Tensor, start: usize, count: usize) -> Result<Tensor> 
             message: format!("{count} channels from channel {start} are not in {channels}"),
         });
     }
+    if let Some(y) = gpu::slice_channels(x, start, count)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x]) || x.elem_count() == 0 {
         return compose::slice_channels(x, start, count);
     }
@@ -149,6 +152,9 @@ pub fn shuffle_channels(x: &Tensor, groups: usize) -> Result<Tensor> {
             op: "shuffle_channels",
             message: format!("{groups} groups do not divide {channels} channels"),
         });
+    }
+    if let Some(y) = gpu::shuffle_channels(x, groups)? {
+        return Ok(y);
     }
     if !storage::has_kernel(&[x]) || x.elem_count() == 0 {
         return compose::shuffle_channels(x, groups);

@@ -246,6 +246,14 @@ pub fn relu6(x: &Tensor) -> Result<Tensor> {
     Ok((x.relu()? - (x - 6.0)?.relu()?)?)
 }
 
+/// See [`crate::sigmoid`].
+///
+/// # Errors
+/// candle's.
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok((((x * 0.5)?.tanh()? + 1.0)? * 0.5)?)
+}
+
 /// See [`crate::concat_channels`].
 ///
 /// # Errors

@@ -7,25 +7,28 @@ use crate::par::{self, Shared};
 use crate::record;
 use crate::simd::{Element, Kernel, Lanes};
 use crate::storage::{self, by_dtype};
-use crate::{Result, compose, shape};
+use crate::{Result, compose, gpu, shape};
 
 /// Every channel of every sample times its own factor (squeeze and excitation, Hu et al. 2018).
 ///
 /// # Shapes
-/// `x`: `[batch, height, width, channel]`, `factors`: `[batch, channel]` → `x`'s
+/// `x`: `[batch, height, width, channel]`, `factors`: `[batch, channel]` → `x`'s, and its type
 ///
 /// # Errors
 /// When a shape does not fit.
 pub fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     let (batch, _, _, channels) = shape::nhwc("scale_channels", "input", x)?;
     shape::exactly("scale_channels", "factors", factors, &[batch, channels])?;
+    if let Some(y) = gpu::per_channel(x, factors, PerChannel::Scale)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x, factors]) || x.elem_count() == 0 {
         return compose::scale_channels(x, factors);
     }
     Ok(record::apply2(
         &x.contiguous()?,
         &factors.contiguous()?,
-        Op::Scale,
+        PerChannel::Scale,
     )?)
 }
 
@@ -39,13 +42,16 @@ pub fn scale_channels(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
 pub fn shift_channels(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let (batch, _, _, channels) = shape::nhwc("shift_channels", "input", x)?;
     shape::exactly("shift_channels", "shift", shift, &[batch, channels])?;
+    if let Some(y) = gpu::per_channel(x, shift, PerChannel::Shift)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x, shift]) || x.elem_count() == 0 {
         return compose::shift_channels(x, shift);
     }
     Ok(record::apply2(
         &x.contiguous()?,
         &shift.contiguous()?,
-        Op::Shift,
+        PerChannel::Shift,
     )?)
 }
 
@@ -59,26 +65,33 @@ pub fn shift_channels(x: &Tensor, shift: &Tensor) -> Result<Tensor> {
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (_, _, _, channels) = shape::nhwc("add_bias", "input", x)?;
     shape::exactly("add_bias", "bias", bias, &[channels])?;
+    if let Some(y) = gpu::per_channel(x, bias, PerChannel::Bias)? {
+        return Ok(y);
+    }
     if !storage::has_kernel(&[x, bias]) || x.elem_count() == 0 {
         return compose::add_bias(x, bias);
     }
     Ok(record::apply2(
         &x.contiguous()?,
         &bias.contiguous()?,
-        Op::Bias,
+        PerChannel::Bias,
     )?)
 }
 
+/// What is done with the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Op {
+pub(crate) enum PerChannel {
+    /// A factor for each channel of each sample.
     Scale,
+    /// A number to add for each channel of each sample.
     Shift,
+    /// A number to add for each channel.
     Bias,
 }
 
 /// One sample: `y = x · v` or `y = x + v`, `v` one value a channel.
 struct Forward<'a, T> {
-    op: Op,
+    op: PerChannel,
     x: &'a [T],
     v: &'a [T],
     y: *mut T,
@@ -100,8 +113,8 @@ impl<T: Element> Kernel<T> for Forward<'_, T> {
                     let x = lanes.load_part(self.x.as_ptr().add(at), n);
                     let v = lanes.load_part(self.v.as_ptr().add(c), n);
                     let y = match self.op {
-                        Op::Scale => lanes.mul(x, v),
-                        Op::Shift | Op::Bias => lanes.add(x, v),
+                        PerChannel::Scale => lanes.mul(x, v),
+                        PerChannel::Shift | PerChannel::Bias => lanes.add(x, v),
                     };
                     lanes.store_part(self.y.add(at), y, n);
                 }
@@ -145,7 +158,7 @@ impl<T: Element> Kernel<T> for Sums<'_, T> {
     }
 }
 
-impl Op {
+impl PerChannel {
     /// The values that sample `b` uses.
     fn of<T>(self, v: &[T], b: usize, channels: usize) -> &[T] {
         match self {
@@ -191,7 +204,7 @@ impl Op {
     }
 }
 
-impl CustomOp2 for Op {
+impl CustomOp2 for PerChannel {
     fn name(&self) -> &'static str {
         match self {
             Self::Scale => "mixskd-scale-channels",

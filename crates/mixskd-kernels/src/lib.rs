@@ -59,7 +59,7 @@ mod storage;
 /// The version of candle that this crate's tensors are of.
 pub use candle_core;
 
-pub use activation::{relu, relu6, silu};
+pub use activation::{relu, relu6, sigmoid, silu, tanh};
 pub use attention::attention_pool2d;
 pub use channels::{
     add, concat_channels, join_channels, join_samples, samples, shuffle_channels, slice_channels,

@@ -72,9 +72,13 @@ pub(crate) fn networks(gpu: &Device) -> Result<f64> {
         ("cifar_resnet18", 0.25),
         ("cifar_mobilenetv2", 0.5),
         ("cifar_densenet40_12", 0.5),
+        ("cifar_shufflenetv2", 0.5),
+        ("cifar_hcgnet_a1", 0.5),
+        ("efficientnet_b0", 0.25),
     ] {
         let config = ModelConfig {
             width,
+            input: 32,
             ..ModelConfig::new(name, 10)?
         };
         let network = |device: &Device| -> Result<Executor> {

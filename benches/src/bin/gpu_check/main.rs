@@ -7,6 +7,7 @@
 
 mod child;
 mod inference;
+mod maps;
 mod parity;
 mod poisoned;
 mod runs;

@@ -11,7 +11,7 @@ use mixskd_kernels::{
 
 use crate::single::{downloads, hits, images, updates, updates_as_made, verdicts};
 use crate::table::Table;
-use crate::{LATE, OnGpu, Options, guarded, inference, worse};
+use crate::{LATE, OnGpu, Options, guarded, inference, maps, worse};
 
 /// What the project asks of a GPU's kernels, relative to the length of the result.
 fn bound(dtype: DType) -> f64 {
@@ -25,7 +25,7 @@ type Work = dyn Fn(&[Tensor], &[Tensor]) -> Result<Tensor>;
 type Check = fn(&Device) -> Result<f64>;
 
 /// Something that is computed on either side: of variables, those first that are feature maps.
-struct Case {
+pub(crate) struct Case {
     name: String,
     maps: Vec<Tensor>,
     floats: Vec<Tensor>,
@@ -33,7 +33,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(
+    pub(crate) fn new(
         name: impl Into<String>,
         maps: &[&[usize]],
         floats: &[&[usize]],
@@ -388,6 +388,7 @@ fn cases() -> Result<Vec<Case>> {
             Ok(interpolate(&maps[0], &partner, &lambda)?)
         },
     )?);
+    cases.extend(maps::cases()?);
     cases.push(Case::new(
         "joined channels",
         &[&[4, 7, 7, 12], &[4, 7, 7, 20]],

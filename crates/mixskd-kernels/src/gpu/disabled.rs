@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
+use crate::activation::Kind;
 use crate::conv::Geometry;
+use crate::gate::PerChannel;
 use crate::pool::Reduction;
 use crate::{BatchStats, DeviceImages, ParameterUpdate, Pool2dConfig, Result, SgdConfig};
 
@@ -243,7 +245,11 @@ nothing! {
     batch_norm_eval(&Tensor, [&Tensor; 4], f64, Option<&Tensor>, bool) -> Tensor;
     pool2d(&Tensor, Pool2dConfig, Reduction) -> Tensor;
     global_avg_pool2d(&Tensor, bool) -> Tensor;
-    relu(&Tensor) -> Tensor;
+    activate(&Tensor, Kind) -> Tensor;
+    per_channel(&Tensor, &Tensor, PerChannel) -> Tensor;
+    slice_channels(&Tensor, usize, usize) -> Tensor;
+    shuffle_channels(&Tensor, usize) -> Tensor;
+    attention_pool2d(&Tensor, &Tensor) -> Tensor;
     samples(&Tensor, usize, usize) -> Tensor;
     weighted_sum(&[(&Tensor, f64)]) -> Tensor;
     collect(&[&Tensor]) -> Tensor;

@@ -6,6 +6,7 @@
 mod array;
 #[path = "../common/mod.rs"]
 mod common;
+mod map;
 mod norm;
 mod optim;
 mod sum;

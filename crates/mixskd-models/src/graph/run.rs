@@ -3,8 +3,8 @@
 use candle_core::{D, Tensor};
 use mixskd_kernels::{
     self as kernels, PreparedConv2d, attention_pool2d, avg_pool2d, batch_norm_eval,
-    concat_channels, global_avg_pool2d, linear, max_pool2d, relu6, scale_channels, shift_channels,
-    shuffle_channels, silu, slice_channels,
+    concat_channels, global_avg_pool2d, linear, max_pool2d, relu, relu6, scale_channels,
+    shift_channels, shuffle_channels, silu, slice_channels,
 };
 
 use super::{Activation, Affine, Conv, Graph, Node, Op};
@@ -233,7 +233,7 @@ fn scale_shift(affine: &Affine, x: &Tensor, residual: Option<&Tensor>) -> Result
 fn activate(activation: Option<Activation>, x: Tensor) -> Result<Tensor> {
     Ok(match activation {
         None => x,
-        Some(Activation::Relu) => x.relu()?,
+        Some(Activation::Relu) => relu(&x)?,
         Some(Activation::Relu6) => relu6(&x)?,
         Some(Activation::Silu) => silu(&x)?,
         Some(Activation::Sigmoid) => (x.neg()?.exp()? + 1.0)?.recip()?,

@@ -2,12 +2,14 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use mixskd_kernels::{attention_pool2d, concat_channels, scale_channels, shift_channels};
+use mixskd_kernels::{
+    attention_pool2d, concat_channels, scale_channels, shift_channels, sigmoid, tanh,
+};
 
 use super::{push, window};
 use crate::blocks::Window;
 use crate::graph::{Activation, GraphBuilder, Value};
-use crate::layers::{BatchNorm, Conv2d, ConvInit, Layer, Sequential, sigmoid};
+use crate::layers::{BatchNorm, Conv2d, ConvInit, Layer, Sequential};
 use crate::{Cost, Mode, Result, StageShape};
 
 /// `y = f ⊙ x + u`, both vectors of one value a channel (section 3 of the paper).
@@ -52,7 +54,7 @@ impl Squeeze {
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let y = self.fc.forward(x, mode)?;
-        Ok(self.norm.forward(&y, mode, None, false)?.tanh()?)
+        Ok(tanh(&self.norm.forward(&y, mode, None, false)?)?)
     }
 
     /// `tanh(x)` as `2σ(2x) − 1`.

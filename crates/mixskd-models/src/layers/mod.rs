@@ -14,7 +14,6 @@ mod squeeze_excite;
 
 use candle_core::Tensor;
 
-pub(crate) use activation::sigmoid;
 pub use channels::{Concat, ShuffleChannels, SliceChannels};
 pub use conv::{Conv2d, ConvInit};
 pub use conv_norm::ConvNorm;

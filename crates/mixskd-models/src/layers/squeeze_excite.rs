@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
-use mixskd_kernels::{Conv2dConfig, global_avg_pool2d, linear, scale_channels, silu};
+use mixskd_kernels::{Conv2dConfig, global_avg_pool2d_as, linear, scale_channels, sigmoid, silu};
 
 use crate::graph::{Activation, GraphBuilder, Value};
-use crate::layers::{Layer, sigmoid};
+use crate::layers::Layer;
 use crate::{Cost, Mode, Result, StageShape};
 
 /// `x · σ(fc2(silu(fc1(mean of x over its positions))))`, a factor for every channel of every sample (Hu et al. 2018, with
@@ -64,7 +64,8 @@ impl Dense {
 
 impl Layer for SqueezeExcite {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let squeezed = silu(&self.fc1.forward(&global_avg_pool2d(x)?, mode)?)?;
+        let pooled = global_avg_pool2d_as(x, self.fc1.weight.dtype())?;
+        let squeezed = silu(&self.fc1.forward(&pooled, mode)?)?;
         let factors = sigmoid(&self.fc2.forward(&squeezed, mode)?)?;
         Ok(scale_channels(x, &factors)?)
     }

@@ -19,6 +19,7 @@ mod joined;
 mod lanes;
 mod later;
 mod loss;
+mod maps;
 mod memory;
 mod norm;
 mod optim;
@@ -52,10 +53,11 @@ pub use lanes::{landmark, set_cuda_branches, side_by_side, unhurried};
 pub(crate) use loss::{
     discriminator_loss, divergence, interpolate, label_loss, mean_square, soft_loss,
 };
+pub(crate) use maps::{activate, attention_pool2d, per_channel, shuffle_channels, slice_channels};
 pub(crate) use norm::move_running;
 pub(crate) use norm::{batch_norm_eval, batch_norm_train};
 pub(crate) use optim::{count_hits, judge, sgd_step, sgd_steps};
-pub(crate) use other::{global_avg_pool2d, linear, pool2d, relu};
+pub(crate) use other::{global_avg_pool2d, linear, pool2d};
 pub(crate) use sum::{collect, samples, weighted_sum};
 pub use tape::Tape;
 pub use uploads::Uploads;

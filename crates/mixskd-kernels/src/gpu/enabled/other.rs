@@ -122,7 +122,7 @@ fn noted(gpu: Arc<Gpu>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
     unsafe {
         let bias = bias.as_ref().map_or(Ok(NULL), address)?;
         let (from, to) = (address(&flat)?, start(&y)?);
-        sum::add_row(gpu.engine(), sizes, from, bias, false, to).map_err(failed)?;
+        sum::add_row(gpu.engine(), sizes, from, bias, to).map_err(failed)?;
     }
     let mut inputs = vec![&x, weight];
     inputs.extend(&bias);
@@ -145,31 +145,4 @@ fn noted(gpu: Arc<Gpu>, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
         Ok(all)
     };
     Ok(record("mixskd-linear", &inputs, y, sizes, backward)?)
-}
-
-/// `max(x, 0)` in float, where a tape notes it.
-pub(crate) fn relu(x: &Tensor) -> Result<Option<Tensor>> {
-    let Some((gpu, Element::F32)) = kernel_for(&[x], &[])? else {
-        return Ok(None);
-    };
-    if !tape::is_running() {
-        return Ok(None);
-    }
-    let x = x.contiguous()?;
-    let len = x.elem_count();
-    let y = gpu.storage(DType::F32, len)?;
-    // SAFETY: both are as long.
-    unsafe { sum::add_row(gpu.engine(), (1, len), address(&x)?, NULL, true, start(&y)?) }
-        .map_err(failed)?;
-    let shape = x.shape().clone();
-    let backward = move |_: &[&Tensor], y: &Tensor, dy: &Tensor| {
-        let dx = gpu.empty(DType::F32, y.shape())?;
-        // SAFETY: all are as long.
-        unsafe {
-            let (y, dy, dx) = (address(y)?, address(dy)?, address(&dx)?);
-            sum::relu_backward(gpu.engine(), len, y, dy, dx).map_err(failed)?;
-        }
-        Ok(vec![Some(dx)])
-    };
-    Ok(Some(record("mixskd-relu", &[&x], y, shape, backward)?))
 }
