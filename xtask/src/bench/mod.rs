@@ -39,7 +39,7 @@ pub(crate) struct BenchArgs {
     /// Turns of each side
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Images for the loader's row: a folder of CIFAR-100's binary files [default: the shipped set]
+    /// Images for the loader's row: a folder of CIFAR-100's binary files, or of image files in train/CLASS/ [default: the shipped set]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Folder of the results, peer.md and peer.json, growth.md and growth.json; rows that are there and not measured anew stay

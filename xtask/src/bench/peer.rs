@@ -72,7 +72,7 @@ pub(super) fn run(sh: &Shell, root: &Path, args: &BenchArgs) -> Result<()> {
             sheet.put(row)?;
         }
     }
-    let name = loader_name(args.data.is_some());
+    let name = loader_name(args.data.as_deref());
     if asked(Kind::Loader, name, &sheet)
         && let Some(row) = failures.note(name, sides.loader(name))
     {

@@ -1,5 +1,7 @@
 //! What is measured side by side.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 /// A kind of work; a table of its own.
@@ -200,12 +202,12 @@ pub(super) const ZOO: &[(&str, usize)] = &[
     ("efficientnet_b0", 224),
 ];
 
-/// The loader's row.
-pub(super) fn loader_name(folder: bool) -> &'static str {
-    if folder {
-        "CIFAR-100, 32 px"
-    } else {
-        "shipped set, 28 px"
+/// The loader's row, of the images in `data`.
+pub(super) fn loader_name(data: Option<&Path>) -> &'static str {
+    match data {
+        Some(data) if data.join("train").is_dir() => "image files, boxes of them as 224 px",
+        Some(_) => "CIFAR-100, 32 px",
+        None => "shipped set, 28 px",
     }
 }
 
