@@ -35,6 +35,17 @@ const MAX_BYTES: u64 = 512 << 20;
 /// When the file cannot be read, is damaged or cut short, holds floating-point numbers (of no range that is known), or declares more than 16,384 pixels a side, 67,108,864 pixels in all, or (JPEG) more
 /// than a file of its length can hold.
 pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
+    of_channels(read_picture(path)?.0, channels)
+}
+
+/// The same as it is decoded, of one or three channels, and what its contents are.
+pub(crate) fn read_whole(path: &Path) -> Result<(Image, Option<ImageFormat>)> {
+    let (decoded, format) = read_picture(path)?;
+    let channels = if decoded.color().has_color() { 3 } else { 1 };
+    Ok((of_channels(decoded, channels)?, format))
+}
+
+fn read_picture(path: &Path) -> Result<(DynamicImage, Option<ImageFormat>)> {
     let unreadable = |message: String| Error::unreadable(path.display().to_string(), message);
     let read = Error::io(path, "read the image");
     let bytes = match bytes(path) {
@@ -46,11 +57,12 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
     if bytes.is_empty() {
         return Err(unreadable("the file is empty".into()));
     }
-    if reader.format() == Some(ImageFormat::Jpeg) {
+    let format = reader.format();
+    if format == Some(ImageFormat::Jpeg) {
         // Its decoder fills with grey what is missing, and takes memory for all that is declared.
         jpeg::check(&bytes).map_err(unreadable)?;
     }
-    if reader.format() == Some(ImageFormat::Tiff) {
+    if format == Some(ImageFormat::Tiff) {
         check_tiff(&bytes).map_err(unreadable)?;
     }
     let decoded = decoder(reader).and_then(upright).map_err(unreadable)?;
@@ -62,6 +74,10 @@ pub fn read_image(path: &Path, channels: usize) -> Result<Image> {
             "holds floating-point numbers, whose range is not known; 8 or 16 bits are read";
         return Err(unreadable(message.into()));
     }
+    Ok((decoded, format))
+}
+
+fn of_channels(decoded: DynamicImage, channels: usize) -> Result<Image> {
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     let pixels = match channels {
         1 => grey(decoded),

@@ -56,6 +56,7 @@ pub mod readers;
 mod recipe;
 pub mod rng;
 mod samples;
+mod shrink;
 
 /// The version of candle that this crate's tensors are of.
 pub use candle_core;
@@ -80,3 +81,4 @@ pub use pairs::{LambdaPer, PairSampler, Pairs};
 pub use readers::{image_files, test_images};
 pub use recipe::{Recipe, RemoteFile, recipe, recipes};
 pub use samples::{FileSamples, PackedSamples, Samples};
+pub use shrink::{Shrink, ShrinkConfig, Shrunk};

@@ -198,3 +198,48 @@ fn what_there_is_to_know_of_the_data_stands_with_the_figures() {
     let page = read("r/report.html");
     assert!(page.contains("Told on the way: ") && page.contains("leak.png"));
 }
+
+#[test]
+fn a_copy_with_smaller_pictures_is_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    image_folder(dir.path(), 6);
+    let large = dir.path().join("pets/train/cat/large.png");
+    save_image(&large, 80, 40);
+    let shrink = |flags: &str| run(dir.path(), &format!("data shrink --data pets {flags}"));
+    let told = shrink("--out small --side 32").ok();
+    for line in [
+        "smaller      1 with a shorter side of 32",
+        "as they are  ",
+        "next: mixskd train --data small",
+    ] {
+        assert!(told.stdout.contains(line), "{}", told.stdout);
+    }
+    let size = |path: &str| image::image_dimensions(dir.path().join(path)).unwrap();
+    assert_eq!(size("small/train/cat/large.png"), (32, 32));
+    run(dir.path(), "data check --data small").ok();
+    let again = shrink("--out small --side 32 --json").ok().json();
+    assert_eq!(
+        (&again["scaled"], &again["out"]),
+        (&0.into(), &"small".into())
+    );
+    shrink("--out small").refused(2, "small: holds a copy of another folder", "new folder");
+    shrink("--out pets/copy").refused(2, "lies in", "beside");
+    shrink("--out other --side 8").refused(2, "--side", "");
+    assert_eq!(shrink("").status, 2);
+    run(dir.path(), "data shrink --data cifar-100 --out c").refused(2, "is no folder", "folders");
+    std::fs::write(dir.path().join("pets/train/cat/bad.jpg"), "no picture").unwrap();
+    let told = shrink("--out small --side 32");
+    assert_eq!(told.status, 1);
+    assert!(
+        told.stderr.contains("1 picture cannot be read"),
+        "{}",
+        told.stderr
+    );
+    assert!(told.stderr.contains("--skip-unreadable"), "{}", told.stderr);
+    let told = shrink("--out small --side 32 --skip-unreadable").ok();
+    assert!(
+        slashes(&told.stdout).contains("pets/train/cat/bad.jpg: "),
+        "{}",
+        told.stdout
+    );
+}

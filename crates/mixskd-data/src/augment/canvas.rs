@@ -156,6 +156,16 @@ impl<'a> Canvas<'a> {
     /// # Errors
     /// When the window or the new size is empty, the new size has more than 67,108,864 pixels, or the image is neither grey nor RGB.
     pub fn resize(&mut self, height: usize, width: usize) -> Result<()> {
+        self.resize_by(fir::FilterType::Bilinear, height, width)
+    }
+
+    /// The same with another filter.
+    pub(crate) fn resize_by(
+        &mut self,
+        filter: fir::FilterType,
+        height: usize,
+        width: usize,
+    ) -> Result<()> {
         if (height, width) == (self.height(), self.width()) {
             return Ok(());
         }
@@ -175,8 +185,8 @@ impl<'a> Canvas<'a> {
             self.draw();
         }
         let scaled = match self.channels {
-            1 => self.scaled::<fir::pixels::U8>(height, width),
-            3 => self.scaled::<fir::pixels::U8x3>(height, width),
+            1 => self.scaled::<fir::pixels::U8>(filter, height, width),
+            3 => self.scaled::<fir::pixels::U8x3>(filter, height, width),
             other => {
                 return Err(Error::config(
                     "resize",
@@ -194,6 +204,7 @@ impl<'a> Canvas<'a> {
     /// The window scaled, for one kind of pixel: the untyped resize compiles fifteen of them, a minute's work.
     fn scaled<P: fir::PixelTrait>(
         &self,
+        filter: fir::FilterType,
         height: usize,
         width: usize,
     ) -> std::result::Result<Vec<u8>, String> {
@@ -216,7 +227,7 @@ impl<'a> Canvas<'a> {
         let mut target = TypedImage::<P>::from_buffer(width as u32, height as u32, &mut drawn)
             .map_err(|error| error.to_string())?;
         let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
+            .resize_alg(fir::ResizeAlg::Convolution(filter))
             .use_alpha(false);
         RESIZER
             .with_borrow_mut(|resizer| resizer.resize_typed(&seen, &mut target, &options))

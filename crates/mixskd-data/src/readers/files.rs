@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::dataset::SMALL;
 use crate::decode::{read_image, read_size};
 use crate::recipe::Recipe;
-use crate::{DataConfig, Dataset, Error, FileSamples, Result};
+use crate::{DataConfig, Dataset, Error, FileSamples, Result, ShrinkConfig};
 
 /// ImageNet's constants, in use for photographs everywhere.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -35,6 +35,7 @@ pub(super) fn assemble(
     let recommended = recipe.map_or((INPUT, INPUT), |recipe| (recipe.size[0], recipe.size[1]));
     if uniform.is_none() {
         notes.extend(almost_uniform(&train, &test, recommended));
+        notes.extend(large(&train, recommended));
     }
     let folder = dir.file_name().map_or_else(
         || dir.display().to_string(),
@@ -124,6 +125,25 @@ fn almost_uniform(
             its.1,
             its.0,
             height.min(width)
+        )
+    })
+}
+
+/// What to say of photographs that are much larger than what a network sees of them: loading them is decoding, whatever is cut out.
+fn large(train: &[(PathBuf, u32)], (height, width): (usize, usize)) -> Option<String> {
+    /// Pictures that are looked at.
+    const LOOKED: usize = 15;
+    /// How many times the input's side theirs is, at least.
+    const TIMES: usize = 4;
+    let some = train.iter().step_by((train.len() / LOOKED).max(1));
+    let mut sizes: Vec<_> = some.filter_map(|(path, _)| read_size(path).ok()).collect();
+    sizes.sort_by_key(|(height, width)| *height.min(width));
+    let (high, wide) = *sizes.get(sizes.len() / 2)?;
+    let (shorter, side) = (high.min(wide), ShrinkConfig::default().side);
+    (shorter >= TIMES * height.min(width)).then(|| {
+        let fewer = (shorter * shorter) as f64 / (side * side) as f64;
+        format!(
+            "the pictures are large (about {wide} × {high} pixels), and decoding them is most of the work of loading them: `mixskd data shrink` makes a copy with a shorter side of {side}, {fewer:.0} times fewer pixels"
         )
     })
 }

@@ -275,7 +275,7 @@ fn is_named_image(path: &Path) -> bool {
 
 /// The images in `dir` and below, a folder's own before those of the folders in it; what is no image goes to `others`. A link to a folder may lead anywhere, to another
 /// class or back to where it lies, and is not followed; one to a file is.
-fn images_below(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+pub(crate) fn images_below(dir: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let (mut images, mut folders) = (Vec::new(), Vec::new());
     for (path, kind) in listing(dir)? {
         if kind.is_dir() {

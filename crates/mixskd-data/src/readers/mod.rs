@@ -12,6 +12,7 @@ mod shipped;
 
 use std::path::PathBuf;
 
+pub(crate) use folder::images_below;
 pub use folder::{image_files, test_images};
 
 use crate::recipe::Recipe;

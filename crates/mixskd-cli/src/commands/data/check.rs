@@ -322,7 +322,7 @@ impl Checked {
 }
 
 /// The first of what was found, under what it is.
-fn list(what: &str, found: &[String]) -> String {
+pub(super) fn list(what: &str, found: &[String]) -> String {
     let mut text = format!("\n{what}: {}", found.len());
     for line in found.iter().take(SHOWN) {
         text.push_str("\n  ");

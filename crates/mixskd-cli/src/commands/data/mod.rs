@@ -1,7 +1,8 @@
-//! `mixskd data`: a look at the data, without training.
+//! `mixskd data`: a look at the data, and smaller copies of them, without training.
 
 mod check;
 mod preview;
+mod shrink;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +21,8 @@ enum Command {
     Check(check::Args),
     /// Write one picture of training images as the network sees them: augmented, mixed, with λ and both classes
     Preview(Box<preview::Args>),
+    /// Copy a folder of pictures with the large ones made smaller, which load many times faster
+    Shrink(shrink::Args),
 }
 
 impl Args {
@@ -28,6 +31,7 @@ impl Args {
         match &self.command {
             Command::Check(args) => args.run(),
             Command::Preview(args) => args.run(),
+            Command::Shrink(args) => args.run(),
         }
     }
 }

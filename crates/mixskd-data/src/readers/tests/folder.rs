@@ -387,6 +387,28 @@ fn small_images_that_are_not_all_of_one_size_are_told() {
 }
 
 #[test]
+fn pictures_that_are_much_larger_than_what_is_seen_of_them_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = |dataset: Dataset| {
+        let mut notes = dataset.notes.into_iter();
+        notes.find(|note| note.contains("data shrink"))
+    };
+    let file = |n: usize, class: &str| dir.path().join(class).join(format!("{n}.png"));
+    for class in ["train/ant", "train/bee", "val/ant", "val/bee"] {
+        picture(&file(0, class), 896, 1000);
+    }
+    let told = note(open(dir.path()).unwrap()).unwrap();
+    assert!(told.contains("about 896 × 1000 pixels"), "{told}");
+    assert!(told.contains("3 times fewer"), "{told}");
+    // Most are smaller, or long and thin.
+    for n in 1..4 {
+        picture(&file(n, "train/ant"), 300, 895);
+        picture(&file(n, "train/bee"), 3000, 895);
+    }
+    assert_eq!(note(open(dir.path()).unwrap()), None);
+}
+
+#[test]
 fn a_test_folder_beside_val_is_told_to_be_unread() {
     let dir = tempfile::tempdir().unwrap();
     example("folder", dir.path());

@@ -1,0 +1,180 @@
+//! `mixskd data shrink`: a copy of a folder whose pictures are smaller.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueHint};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use mixskd_data::{Shrink, ShrinkConfig, Shrunk};
+use mixskd_train::shell_word;
+use serde::Serialize;
+
+use super::super::shared::ThreadArgs;
+use super::check::list;
+use crate::failure::{Failure, Result};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  mixskd data shrink --data pets --out pets-512               enough for networks at 224 pixels
+  mixskd data shrink --data pets --out pets-320 --side 320
+
+A network sees 224 × 224 pixels of a photograph of 4000 × 3000, and nearly all of the time that it
+takes to load is decoding. The folder itself is not changed. The same command goes on where it was
+stopped.
+
+Exit status 1 where a picture cannot be read: it is not in the copy.";
+
+/// Flags of `mixskd data shrink`.
+#[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The folder of pictures, of any layout
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data: PathBuf,
+    /// The copy's folder: a new one, or that of the same command before
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: PathBuf,
+    /// Shorter side of pictures that are larger, in pixels, 16 to 8192; smaller ones are copied as they are. Of a test image 8/7 of the network's input are needed
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(16..=8192))]
+    side: u16,
+    /// Quality of JPEG files, 1 to 100; other pictures become PNG, without loss
+    #[arg(long, value_name = "N", default_value_t = ShrinkConfig::default().quality, value_parser = clap::value_parser!(u8).range(1..=100))]
+    quality: u8,
+    /// Leave unreadable pictures out and name them, instead of failing in the end
+    #[arg(long)]
+    skip_unreadable: bool,
+    #[command(flatten)]
+    threads: ThreadArgs,
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    /// The copy.
+    out: String,
+    /// Pictures that were made smaller.
+    scaled: usize,
+    /// Pictures that were copied as they are.
+    copied: usize,
+    /// Pictures that were there already.
+    there: usize,
+    /// Files that are no pictures, and were copied.
+    others: usize,
+    /// Those that were not.
+    left_out: Vec<String>,
+    /// Pictures that cannot be read and are not in the copy, each with the reason.
+    unreadable: &'a [String],
+    /// Bytes of all pictures before and after.
+    bytes: [u64; 2],
+}
+
+impl Args {
+    /// Makes the copy.
+    pub(super) fn run(&self) -> Result<()> {
+        self.threads.apply()?;
+        let config = ShrinkConfig {
+            side: self.side.into(),
+            quality: self.quality,
+        };
+        let shrink = Shrink::new(config, &self.data, &self.out)?;
+        let bar = bar(shrink.images());
+        let shrunk = shrink.run(|_| bar.inc(1));
+        bar.finish_and_clear();
+        let shrunk = shrunk?;
+        let left_out = shrunk
+            .left_out
+            .iter()
+            .map(|path| path.display().to_string());
+        if self.json {
+            output::json(&Told {
+                out: self.out.display().to_string(),
+                scaled: shrunk.scaled,
+                copied: shrunk.copied,
+                there: shrunk.there,
+                others: shrunk.others,
+                left_out: left_out.collect(),
+                unreadable: &shrunk.unreadable,
+                bytes: [shrunk.bytes_before, shrunk.bytes_after],
+            })?;
+        } else {
+            output::line(&self.text(&shrunk, &left_out.collect::<Vec<_>>()))?;
+        }
+        match shrunk.unreadable.len() {
+            0 => Ok(()),
+            _ if self.skip_unreadable => Ok(()),
+            count => Err(Failure::failed(
+                format!(
+                    "{}: {count} picture{} cannot be read",
+                    self.data.display(),
+                    if count == 1 { "" } else { "s" }
+                ),
+                Some(
+                    "all others are in the copy; mend or remove what is listed and run the same again, or add --skip-unreadable"
+                        .into(),
+                ),
+            )),
+        }
+    }
+
+    fn text(&self, shrunk: &Shrunk, left_out: &[String]) -> String {
+        let all = shrunk.scaled + shrunk.copied + shrunk.there;
+        let mut rows = vec![(
+            "copy",
+            format!(
+                "{}, {all} pictures",
+                output::printable(&self.out.display().to_string())
+            ),
+        )];
+        rows.push((
+            "smaller",
+            format!(
+                "{} with a shorter side of {} pixels",
+                shrunk.scaled, self.side
+            ),
+        ));
+        if shrunk.copied > 0 {
+            rows.push(("as they are", format!("{}, no larger", shrunk.copied)));
+        }
+        if shrunk.there > 0 {
+            rows.push(("there before", shrunk.there.to_string()));
+        }
+        if shrunk.others > 0 {
+            rows.push(("other files", format!("{}, copied", shrunk.others)));
+        }
+        let bytes = [shrunk.bytes_before, shrunk.bytes_after].map(HumanBytes);
+        rows.push(("size", format!("{} before, {} after", bytes[0], bytes[1])));
+        let mut text = output::columns(&rows);
+        for (what, found) in [
+            (
+                "cannot be read, not in the copy",
+                shrunk.unreadable.as_slice(),
+            ),
+            (
+                "no pictures, and longer than 16 MiB or links: not in the copy",
+                left_out,
+            ),
+        ] {
+            if !found.is_empty() {
+                text.push_str(&list(what, found));
+            }
+        }
+        let data = shell_word(&self.out.display().to_string());
+        text.push_str(&format!("\n\nnext: mixskd train --data {data}"));
+        text
+    }
+}
+
+fn bar(total: usize) -> ProgressBar {
+    if output::is_quiet() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total as u64);
+    let template = "{bar:24} {percent} %  {pos} of {len} pictures, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸─"));
+    }
+    bar
+}
