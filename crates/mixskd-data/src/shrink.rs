@@ -338,7 +338,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
     let mut part = std::ffi::OsString::from(".");
     part.push(name);
-    part.push(format!(".{}.part", std::process::id()));
+    part.push(".part");
     let part = folder.join(part);
     let done = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
     if done.is_err() {

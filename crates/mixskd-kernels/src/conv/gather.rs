@@ -99,10 +99,11 @@ impl Gather {
 
 struct Block<'a, T> {
     plan: &'a Gather,
-    weights: &'a Packed<T>,
-    group: usize,
+    /// Of each group.
+    weights: &'a [Packed<T>],
+    groups: Range<usize>,
     first: usize,
-    /// Panels of output channels.
+    /// Panels of a group's output channels.
     panels: Range<usize>,
     src: &'a [T],
     zeros: &'a [T],
@@ -115,14 +116,13 @@ impl<T: Element> Block<'_, T> {
         BLOCK.min(self.plan.pixels() - self.first)
     }
 
-    /// Where the group's channels of each pixel go.
+    /// Where the channels of each pixel go.
     fn destinations(&self) -> [*mut T; BLOCK] {
         let mut c = [std::ptr::null_mut(); BLOCK];
         for (p, c) in c.iter_mut().enumerate().take(self.count()) {
             let (b, i, j) = self.plan.locate(self.first + p);
-            let at = self.plan.destination(b, i, j) + self.group * self.weights.n;
-            // SAFETY: the pixel and the group's channels are inside the output.
-            *c = unsafe { self.dst.at(at) };
+            // SAFETY: the pixel is inside the output.
+            *c = unsafe { self.dst.at(self.plan.destination(b, i, j)) };
         }
         c
     }
@@ -138,26 +138,30 @@ impl<T: Element> Block<'_, T> {
             let (b, i, j) = self.plan.locate(self.first + p);
             *pixel = self.plan.destination(b, i, j);
         }
-        let (n, width) = (self.weights.n, Width::of::<T>());
-        for panel in self.panels.clone() {
-            let panel = width.panel(n, panel);
-            let channel = self.group * n + panel.column;
-            // SAFETY: the pixels and the panel's channels are inside the output, and this block's own.
-            unsafe { epilogue.finish(self.dst, &pixels[..count], channel, panel.n) };
+        let width = Width::of::<T>();
+        for group in self.groups.clone() {
+            let n = self.weights[group].n;
+            for panel in self.panels.clone() {
+                let panel = width.panel(n, panel);
+                let channel = group * n + panel.column;
+                // SAFETY: the pixels and the panel's channels are inside the output, and this block's own.
+                unsafe { epilogue.finish(self.dst, &pixels[..count], channel, panel.n) };
+            }
         }
     }
 
     /// Reads the source in place.
     fn in_place(&self) {
-        let (plan, weights) = (self.plan, self.weights);
+        let plan = self.plan;
+        let one = &self.weights[self.groups.start];
         let count = self.count();
         let tiles = count.div_ceil(ROWS);
         let taps = plan.taps.len();
-        let (k, n) = (weights.k, weights.n);
+        let (k, n) = (one.k, one.n);
         let c = self.destinations();
-        let mut rows = vec![self.zeros.as_ptr(); weights.segments * BLOCK];
+        // The same for all groups, whose channels lie side by side.
+        let mut rows = vec![self.zeros.as_ptr(); one.segments * BLOCK];
         let mut used = vec![false; taps * tiles];
-        let offset = self.group * k;
         // Where a tap reads relative to the first element of the pixel at the window's origin.
         let shifts: Vec<isize> = plan
             .taps
@@ -168,7 +172,7 @@ impl<T: Element> Block<'_, T> {
             let (b, i, j) = plan.locate(self.first + p);
             if plan.is_inside(i, j) {
                 let (y, x) = (i * plan.src_step, j * plan.src_step);
-                let at = ((b * plan.src_h + y) * plan.src_w + x) * plan.src_c + offset;
+                let at = ((b * plan.src_h + y) * plan.src_w + x) * plan.src_c;
                 let at = self.src.as_ptr().wrapping_add(at);
                 for (t, (tap, &shift)) in plan.taps.iter().zip(&shifts).enumerate() {
                     rows[tap.segment as usize * BLOCK + p] = at.wrapping_offset(shift);
@@ -178,7 +182,7 @@ impl<T: Element> Block<'_, T> {
             }
             for (t, &tap) in plan.taps.iter().enumerate() {
                 if let Some(at) = plan.source(b, i, j, tap) {
-                    rows[tap.segment as usize * BLOCK + p] = self.src[at + offset..].as_ptr();
+                    rows[tap.segment as usize * BLOCK + p] = self.src[at..].as_ptr();
                     used[t * tiles + p / ROWS] = true;
                 }
             }
@@ -197,28 +201,31 @@ impl<T: Element> Block<'_, T> {
                 segments.extend(here.map(|t| plan.taps[t].segment));
                 ends.push(segments.len() as u32);
             }
-            for i in self.panels.clone() {
-                let panel = width.panel(n, i);
-                for part in 0..parts {
-                    // SAFETY: rows point to `k` elements of the source or of `zeros`; different blocks, groups and
-                    // panels have different output pixels or channels.
-                    unsafe {
-                        Rows {
-                            pointers: &rows,
-                            stride: BLOCK,
-                            active: Active::Each {
-                                segments: &segments,
-                                ends: &ends,
-                            },
-                            k: k * part / parts..k * (part + 1) / parts,
-                            segment_len: k,
-                            b: weights.panel(panel),
-                            panel,
-                            c: &c[..count],
-                            c_offset: panel.column,
-                            accumulate: t > 0 || part > 0,
+            for group in self.groups.clone() {
+                for i in self.panels.clone() {
+                    let panel = width.panel(n, i);
+                    for part in 0..parts {
+                        // SAFETY: rows point to all channels of a source's pixel, or of `zeros`; different blocks, groups and
+                        // panels have different output pixels or channels.
+                        unsafe {
+                            Rows {
+                                pointers: &rows,
+                                stride: BLOCK,
+                                offset: group * k,
+                                active: Active::Each {
+                                    segments: &segments,
+                                    ends: &ends,
+                                },
+                                k: k * part / parts..k * (part + 1) / parts,
+                                segment_len: k,
+                                b: self.weights[group].panel(panel),
+                                panel,
+                                c: &c[..count],
+                                c_offset: group * n + panel.column,
+                                accumulate: t > 0 || part > 0,
+                            }
+                            .run();
                         }
-                        .run();
                     }
                 }
             }
@@ -325,21 +332,32 @@ impl Gather {
         let Some(one) = weights.first() else {
             return;
         };
-        let zeros = vec![T::default(); one.k];
+        let groups = weights.len();
+        let zeros = vec![T::default(); one.k * groups];
         let panels = Width::of::<T>().panels(one.n);
-        let per_part = blocks * weights.len();
-        // One panel after the other where all of them would push one another out of the cache, or blocks are few.
-        let split = per_part < FEW_TASKS || self.taps.len() * one.k * one.n > CACHED_WEIGHT;
-        let parts = if split { panels } else { 1 };
-        par::each(parts * per_part, |task| {
-            let (part, task) = (task / per_part, task % per_part);
-            let group = task % weights.len();
+        let weight = self.taps.len() * one.k * one.n;
+        // Some groups, or one panel of a group, after the other where all of them would push one another out of the cache, or blocks are few.
+        let (some, split) = if blocks * groups < FEW_TASKS || weight > CACHED_WEIGHT {
+            (groups, true)
+        } else {
+            let some = FEW_TASKS.div_ceil(blocks.max(1));
+            let some = some.max((groups * weight).div_ceil(CACHED_WEIGHT));
+            (some.min(groups), false)
+        };
+        let parts = if split { some * panels } else { some };
+        par::each(parts * blocks, |task| {
+            let (part, block) = (task / blocks, task % blocks);
+            let (part, panel) = if split {
+                (part / panels, part % panels)
+            } else {
+                (part, 0)
+            };
             let block = Block {
                 plan: self,
-                weights: &weights[group],
-                group,
-                first: task / weights.len() * BLOCK,
-                panels: if split { part..part + 1 } else { 0..panels },
+                weights,
+                groups: groups * part / some..groups * (part + 1) / some,
+                first: block * BLOCK,
+                panels: if split { panel..panel + 1 } else { 0..panels },
                 src,
                 zeros: &zeros,
                 epilogue,

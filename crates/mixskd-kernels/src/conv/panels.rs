@@ -11,7 +11,7 @@ use super::config::Geometry;
 use super::padded;
 
 /// Pixels whose panel of input channels stays in the first-level cache: 32 KiB with AVX-512.
-const PIXELS: usize = 128;
+const PIXELS: usize = 64;
 /// Most rows of the weight that a task goes through for each block of pixels: they stay in the second-level cache.
 const ROWS: usize = 240;
 /// Fewest rows worth a task of their own.
@@ -22,6 +22,12 @@ const TASKS: usize = 8;
 const TRANSPOSED: usize = 8 * 1024;
 /// Pixels worth a slice of their own.
 const SLICE_PIXELS: usize = 1024;
+
+/// Elements from one pixel's gradients to the next where they are copied: an odd number of cache lines, so that those of many pixels do not lie in the same few sets
+/// of the cache.
+fn spread(rows: usize) -> usize {
+    (rows.div_ceil(16) | 1) * 16
+}
 
 /// Whether a convolution's weight gradient is done this way.
 pub(super) fn applies(g: &Geometry) -> bool {
@@ -112,11 +118,17 @@ impl<'a, T: Element> Plan<'a, T> {
                 .fill(T::default());
         }
         let mut packed = Scratch::<T>::take(PIXELS * row_len);
+        let step = spread(rows.len());
+        let mut gradients = Scratch::<T>::take(PIXELS * step);
         for start in pixels.clone().step_by(PIXELS) {
             let len = PIXELS.min(pixels.end - start);
             self.pack(tap, start, panel, row_len, &mut packed[..len * row_len]);
+            for (pixel, to) in gradients.chunks_exact_mut(step).take(len).enumerate() {
+                let from = (start + pixel) * self.out_c + rows.start;
+                to[..rows.len()].copy_from_slice(&self.dy[from..from + rows.len()]);
+            }
             let run = Run {
-                a: self.dy[start * self.out_c..].as_ptr(),
+                a: gradients.as_ptr(),
                 b: packed.as_ptr(),
                 len,
             };
@@ -124,9 +136,9 @@ impl<'a, T: Element> Plan<'a, T> {
             unsafe {
                 Outer {
                     runs: &[run],
-                    a_step: self.out_c,
+                    a_step: step,
                     b_step: row_len,
-                    a_offset: rows.start,
+                    a_offset: 0,
                     b_offset: 0,
                     k: rows.len(),
                     panel: Panel {

@@ -23,9 +23,11 @@ pub(crate) struct Run<T> {
 
 /// `c[m][..n] (+)= Σ_s Σ_k a[s][m][k] · b[s][k][..n]`: all rows of a block, one panel of columns.
 pub(crate) struct Rows<'a, T> {
-    /// Row `m` of segment `s` is at `pointers[s * stride + m]` and holds `segment_len` elements.
+    /// Row `m` of segment `s` is `offset` behind `pointers[s * stride + m]` and holds `segment_len` elements.
     pub(crate) pointers: &'a [*const T],
     pub(crate) stride: usize,
+    /// Elements between a pointer and its row.
+    pub(crate) offset: usize,
     /// Segments to sum over, for each tile of [`ROWS`] rows; a tile without any is zero, or left alone if accumulating.
     pub(crate) active: Active<'a>,
     /// The part of each row to sum over.
@@ -58,7 +60,7 @@ impl<T: Element> Rows<'_, T> {
     /// Runs on the processor's widest vectors.
     ///
     /// # Safety
-    /// `k` is inside `segment_len`, and pointers of active segments have that many readable elements behind them; `b` is
+    /// `k` is inside `segment_len`, and pointers of active segments have that many readable elements behind them and `offset`; `b` is
     /// a packed panel like `panel`; each row of `c` has `panel.n` writable elements after the offset that no other thread touches.
     pub(crate) unsafe fn run(self) {
         T::dispatch(RowsKernel(self));
@@ -135,7 +137,7 @@ impl<T: Element> Rows<'_, T> {
             unsafe {
                 let table = self.pointers.as_ptr().add(segment * self.stride + at);
                 let rows = table.cast::<[*const T; MR]>().read();
-                let rows = rows.map(|row| row.add(self.k.start));
+                let rows = rows.map(|row| row.add(self.offset + self.k.start));
                 let b = (segment * self.segment_len + self.k.start) * width;
                 acc = products(lanes, acc, rows, self.b.add(b), k);
             }

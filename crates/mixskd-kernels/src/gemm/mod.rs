@@ -76,6 +76,7 @@ fn block<T: Element>(a: Matrix<'_, T>, b: &Packed<T>, first: usize, panel: Panel
         Rows {
             pointers: &rows,
             stride: BLOCK,
+            offset: 0,
             active: Active::Same(&[0]),
             k: 0..b.k,
             segment_len: b.k,
