@@ -126,6 +126,11 @@ fn shapes_of_networks() {
         (2, 8, 1, 1, 3, Conv2dConfig { groups: 32, ..same }),
         (2, 9, 1, 1, 3, Conv2dConfig { groups: 20, ..down }),
         (2, 8, 4, 8, 3, Conv2dConfig { groups: 8, ..same }),
+        // Images shared out among slices, unevenly; groups among tasks; a group's weight cut into panels.
+        (5, 24, 16, 16, 3, Conv2dConfig { groups: 6, ..same }),
+        (4, 25, 18, 20, 3, Conv2dConfig { groups: 3, ..down }),
+        (3, 5, 40, 40, 3, Conv2dConfig { groups: 16, ..same }),
+        (1, 3, 150, 170, 3, Conv2dConfig { groups: 2, ..same }),
     ] {
         check(Case {
             batch,

@@ -84,6 +84,12 @@ fn convolutions() {
             Conv2dConfig { groups: 4, ..same },
         ),
         (
+            "groups of several images",
+            [3, 32, 32, 96],
+            [96, 16, 3, 3],
+            Conv2dConfig { groups: 6, ..same },
+        ),
+        (
             "7×7",
             [2, 33, 33, 3],
             [24, 3, 7, 7],

@@ -17,6 +17,8 @@ const SLICE_PIXELS: usize = 1024;
 const LARGE_WEIGHT: usize = 1 << 17;
 /// Elements of input and output gradient that a task goes over at a time: they stay in the second-level cache.
 const CACHED: usize = 96 * 1024;
+/// The same of one group's, which stay in the first-level cache.
+const CACHED_GROUP: usize = 7 * 1024;
 
 /// How the work is cut: by slices of output rows, and by taps and panels where the weight is large.
 struct Plan<'a, T> {
@@ -31,6 +33,8 @@ struct Plan<'a, T> {
     k: usize,
     /// Row length of the sums.
     ldc: usize,
+    /// Elements that a task goes over at a time.
+    cached: usize,
 }
 
 struct Task<'a, T> {
@@ -38,6 +42,8 @@ struct Task<'a, T> {
     slice: usize,
     group: usize,
     part: usize,
+    /// Where its sums begin.
+    base: usize,
     sums: Shared<T>,
 }
 
@@ -53,13 +59,14 @@ impl<T: Element> Task<'_, T> {
             tap_step,
             k,
             ldc,
+            cached,
         } = *self.plan;
         let n = g.out_group();
         let width = Width::of::<T>();
         let panels = width.panels(n);
         let out_rows = g.batch * g.out_h;
         let rows = out_rows * self.slice / slices..out_rows * (self.slice + 1) / slices;
-        let per_block = (CACHED / (g.out_w * (g.in_c + g.out_c))).max(1);
+        let per_block = (cached / (g.out_w * (g.in_c + g.out_c))).max(1);
         let (taps_here, panels_here) = if split {
             let tap = self.part / panels;
             let panel = self.part % panels;
@@ -67,7 +74,6 @@ impl<T: Element> Task<'_, T> {
         } else {
             (0..taps, 0..panels)
         };
-        let base = (self.slice * g.config.groups + self.group) * taps * k * ldc;
         let mut runs = Vec::with_capacity(per_block);
         let mut start = rows.start;
         while start < rows.end {
@@ -88,7 +94,7 @@ impl<T: Element> Task<'_, T> {
                             b_offset: self.group * n + panel.column,
                             k,
                             panel,
-                            c: self.sums.at(base + tap * k * ldc + panel.column),
+                            c: self.sums.at(self.base + tap * k * ldc + panel.column),
                             ldc,
                         }
                         .run();
@@ -156,7 +162,64 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         // Each row of a window is one run of memory.
         return sums(&padded::geometry(g), &padded::pad(g, x), dy, g.kernel_w);
     }
+    if g.config.groups > 1 {
+        return by_group(g, x, dy);
+    }
     sums(g, x, dy, 1)
+}
+
+/// The gradient of several groups: a task copies what one of them has of some images, so that its few channels lie side by side. Where they are, those of
+/// neighbouring pixels lie in the same few sets of the cache, and are fetched again for each tap.
+fn by_group<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
+    let (taps, k, n, groups) = (g.taps(), g.in_group(), g.out_group(), g.config.groups);
+    let ldc = n.next_multiple_of(16);
+    let slices = (g.batch * g.out_h * g.out_w / SLICE_PIXELS).clamp(1, SLICES.min(g.batch));
+    let mut sums = Scratch::<T>::take(slices * groups * taps * k * ldc);
+    sums.fill(T::default());
+    let shared = Shared::new(&mut sums);
+    par::each(slices * groups, |task| {
+        let (slice, group) = (task / groups, task % groups);
+        let images = g.batch * slice / slices..g.batch * (slice + 1) / slices;
+        let mut own = Geometry {
+            batch: images.len(),
+            in_c: k,
+            out_c: n,
+            ..*g
+        };
+        own.config.groups = 1;
+        let of_group = |all: &[T], pixels: usize, channels: usize, own: usize| {
+            let mut some = Scratch::<T>::take(images.len() * pixels * own);
+            let pixels = &all[images.start * pixels * channels..images.end * pixels * channels];
+            for (to, pixel) in some
+                .chunks_exact_mut(own)
+                .zip(pixels.chunks_exact(channels))
+            {
+                to.copy_from_slice(&pixel[group * own..(group + 1) * own]);
+            }
+            some
+        };
+        Task {
+            plan: &Plan {
+                g: &own,
+                x: &of_group(x, g.in_h * g.in_w, g.in_c, k),
+                dy: &of_group(dy, g.out_h * g.out_w, g.out_c, n),
+                slices: 1,
+                split: false,
+                taps,
+                tap_step: 1,
+                k,
+                ldc,
+                cached: CACHED_GROUP,
+            },
+            slice: 0,
+            group: 0,
+            part: 0,
+            base: task * taps * k * ldc,
+            sums: shared,
+        }
+        .run();
+    });
+    gather_sums(g, &sums, slices, ldc)
 }
 
 /// The gradient with `joined` neighbouring taps of a row at a time.
@@ -183,6 +246,7 @@ fn sums<T: Element>(g: &Geometry, x: &[T], dy: &[T], joined: usize) -> Vec<T> {
         tap_step: joined,
         k,
         ldc,
+        cached: CACHED,
     };
     let parts = if split {
         taps * Width::of::<T>().panels(n)
@@ -194,11 +258,13 @@ fn sums<T: Element>(g: &Geometry, x: &[T], dy: &[T], joined: usize) -> Vec<T> {
     sums.fill(T::default());
     let shared = Shared::new(&mut sums);
     par::each(slices * groups * parts, |task| {
+        let (slice, group) = (task / (groups * parts), task / parts % groups);
         Task {
             plan: &plan,
-            slice: task / (groups * parts),
-            group: task / parts % groups,
+            slice,
+            group,
             part: task % parts,
+            base: (slice * groups + group) * taps * k * ldc,
             sums: shared,
         }
         .run();
