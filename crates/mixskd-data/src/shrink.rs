@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use fast_image_resize::FilterType;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, ImageResult};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::augment::Canvas;
-use crate::decode::{read_size, read_whole};
+use crate::decode::read_whole;
 use crate::readers::images_below;
 use crate::{Error, Image, Result};
 
@@ -42,8 +44,9 @@ impl Default for ShrinkConfig {
 
 /// A copy to be made.
 ///
-/// Pictures are turned upright, scaled with a Lanczos filter, and written as what they were where that is JPEG (chroma in full), otherwise as PNG. Those that are no
-/// larger, and up to 16 MiB each files that are no images, are copied byte for byte. A file is there under its own name once it is whole.
+/// Pictures are turned upright, scaled with a Lanczos filter, and written as what they were where that is JPEG (chroma in full), otherwise as PNG of eight bits. Those
+/// that are no larger, and up to 16 MiB each files that are no images, are copied byte for byte. A file is there under its own name once it is whole, with its
+/// original's time of change: another time says that the original is another one.
 #[derive(Debug)]
 pub struct Shrink {
     config: ShrinkConfig,
@@ -64,8 +67,10 @@ pub struct Shrunk {
     pub there: usize,
     /// Files that are no images, and were copied.
     pub others: usize,
-    /// Those that were not: links to folders, and what is longer.
+    /// Those that were not: what is longer, and what is no file.
     pub left_out: Vec<PathBuf>,
+    /// Pictures that are in the copy and come of no original, as when it was moved since: to be removed by whoever knows them.
+    pub strange: Vec<PathBuf>,
     /// Pictures that are not in the copy, as they cannot be read: each with the reason.
     pub unreadable: Vec<String>,
     /// Bytes of all pictures of the copy that were read.
@@ -105,6 +110,15 @@ impl Shrink {
             ));
         }
         let (real_from, real_to) = (real(from)?, real(to)?);
+        if let Some(copy) = real_to
+            .ancestors()
+            .skip(1)
+            .find(|dir| dir.join(MARK).exists())
+        {
+            let message = format!("lies in {}, which is a copy", copy.display());
+            let hint = "a copy has a folder of its own, beside";
+            return Err(Error::source(to.display().to_string(), message, hint));
+        }
         if real_from.starts_with(&real_to) || real_to.starts_with(&real_from) {
             let message = format!("lies in {}, or that in it", from.display());
             let hint = "a copy has a folder of its own, beside";
@@ -115,6 +129,31 @@ impl Shrink {
         if images.is_empty() {
             let hint = format!("files that end in {} are", crate::EXTENSIONS.join(", "));
             return Err(Error::layout(from, "holds no image", hint));
+        }
+        if let Some(link) = others.iter().find(|path| path.is_dir()) {
+            let hint = "links to folders are not followed: put the folder in the link's place";
+            return Err(Error::source(
+                link.display().to_string(),
+                "is a link to a folder",
+                hint,
+            ));
+        }
+        // What is no JPEG gets an ending behind its own.
+        let names: BTreeSet<&Path> = images.iter().map(PathBuf::as_path).collect();
+        let taken = |path: &&PathBuf| {
+            let mut longer = ["jpg", "png"]
+                .iter()
+                .map(|ending| with_ending(path, ending));
+            longer.any(|longer| names.contains(longer.as_path()))
+        };
+        if let Some(path) = images.iter().find(taken) {
+            let message =
+                "and another with one more ending (.jpg, .png) would have the same name in a copy";
+            return Err(Error::source(
+                path.display().to_string(),
+                message,
+                "rename one of the two",
+            ));
         }
         let shrink = Self {
             config,
@@ -135,22 +174,31 @@ impl Shrink {
     /// Makes the copy, or what is missing of it, on all threads. `done` is called for each picture.
     ///
     /// # Errors
-    /// When a file cannot be written, or a file that is no image not read. What is there by then stays.
+    /// When another process makes the same copy, a file cannot be written, or a file that is no image not read. What is there by then stays.
     pub fn run(&self, done: impl Fn(&Path) + Sync) -> Result<Shrunk> {
         fs::create_dir_all(&self.to).map_err(Error::io(&self.to, "make the folder"))?;
         let mark = self.to.join(MARK);
-        fs::write(&mark, self.mark(&real(&self.from)?)).map_err(Error::io(&mark, "write"))?;
-        let names = self.images.iter().map(PathBuf::as_path);
-        let taken: BTreeSet<&Path> = names.collect();
-        let all = Mutex::new(Shrunk::default());
+        if !mark.exists() {
+            write(&mark, self.mark(&real(&self.from)?).as_bytes(), None)?;
+        }
+        let lock = fs::File::options().append(true).open(&mark);
+        let lock = lock.map_err(Error::io(&mark, "open"))?;
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            let hint = "wait until it is done";
+            return Err(Error::layout(
+                &self.to,
+                "is being made by another process",
+                hint,
+            ));
+        }
+        let all = Mutex::new((Shrunk::default(), BTreeSet::new()));
         self.images.par_iter().try_for_each(|path| {
-            let outcome = self.picture(path, &taken);
+            let outcome = self.picture(path);
             done(path);
-            let mut all = all
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            let (all, known) = &mut *all;
             match outcome {
-                Ok((what, [before, after])) => {
+                Ok((what, to, [before, after])) => {
                     match what {
                         Done::Scaled => all.scaled += 1,
                         Done::Copied => all.copied += 1,
@@ -158,6 +206,7 @@ impl Shrink {
                     }
                     all.bytes_before += before;
                     all.bytes_after += after;
+                    known.insert(to);
                 }
                 Err(Error::Image {
                     origin, message, ..
@@ -166,65 +215,62 @@ impl Shrink {
             }
             Ok(())
         })?;
-        let mut all = all
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mut all, known) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
         all.unreadable.sort();
         for path in &self.others {
-            let length = fs::symlink_metadata(path).map_err(Error::io(path, "read"))?;
-            if length.is_dir() || path.is_dir() || length.len() > MOST || !path.exists() {
-                all.left_out.push(path.clone());
-                continue;
+            match fs::metadata(path) {
+                Ok(data) if data.is_file() && data.len() <= MOST => {
+                    self.other(path, &data)?;
+                    all.others += 1;
+                }
+                _ => all.left_out.push(path.clone()),
             }
-            let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
-            write(&self.target(path, None), &bytes)?;
-            all.others += 1;
         }
+        all.strange = images_below(&self.to, &mut Vec::new())?;
+        all.strange.retain(|path| !known.contains(path));
         Ok(all)
+    }
+
+    /// Copies a file that is no image, unless it is there and no older: somebody may have written to it since.
+    fn other(&self, path: &Path, data: &fs::Metadata) -> Result<()> {
+        let to = self.target(path, None);
+        let there = fs::metadata(&to).and_then(|there| there.modified()).ok();
+        if there.is_some() && there >= data.modified().ok() {
+            return Ok(());
+        }
+        let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
+        write(&to, &bytes, data.modified().ok())
     }
 
     /// Where a file goes, with another ending behind its own where there is one.
     fn target(&self, path: &Path, ending: Option<&str>) -> PathBuf {
-        let below = path.strip_prefix(&self.from).unwrap_or(path);
-        let mut name = self.to.join(below).into_os_string();
-        if let Some(ending) = ending {
-            name.push(".");
-            name.push(ending);
-        }
-        name.into()
+        let to = self.to.join(path.strip_prefix(&self.from).unwrap_or(path));
+        ending.map_or_else(|| to.clone(), |ending| with_ending(&to, ending))
     }
 
-    /// What became of it, and its bytes before and after.
-    fn picture(&self, path: &Path, taken: &BTreeSet<&Path>) -> Result<(Done, [u64; 2])> {
+    /// What became of it, where it is, and its bytes before and after.
+    fn picture(&self, path: &Path) -> Result<(Done, PathBuf, [u64; 2])> {
         let unreadable = |error: std::io::Error| {
-            Error::unreadable(
-                path.display().to_string(),
-                format!("cannot be read: {error}"),
-            )
+            let message = format!("cannot be read: {error}");
+            Error::unreadable(path.display().to_string(), message)
         };
         let before = fs::metadata(path).map_err(unreadable)?;
+        let changed = before.modified().ok();
         for ending in [None, Some("jpg"), Some("png")] {
-            let there = fs::metadata(self.target(path, ending)).ok();
-            // Of another picture, which has that name in the original.
-            let own = ending.is_none_or(|ending| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(format!(".{ending}"));
-                !taken.contains(Path::new(&name))
-            });
-            if let Some(there) = there
-                && own
-                && is_newer(&there, &before)
+            let to = self.target(path, ending);
+            if let Ok(there) = fs::metadata(&to)
+                && is_same_time(there.modified().ok(), changed)
             {
-                return Ok((Done::There, [before.len(), there.len()]));
+                return Ok((Done::There, to, [before.len(), there.len()]));
             }
         }
-        let (height, width) = read_size(path)?;
-        if height.min(width) <= self.config.side {
-            let bytes = fs::read(path).map_err(unreadable)?;
-            write(&self.target(path, None), &bytes)?;
-            return Ok((Done::Copied, [before.len(), bytes.len() as u64]));
-        }
+        // Small ones, too: what cannot be read is not in the copy.
         let (image, format) = read_whole(path)?;
+        if image.height.min(image.width) <= self.config.side {
+            let (bytes, to) = (fs::read(path).map_err(unreadable)?, self.target(path, None));
+            write(&to, &bytes, changed)?;
+            return Ok((Done::Copied, to, [before.len(), bytes.len() as u64]));
+        }
         let is_jpeg = format == Some(ImageFormat::Jpeg);
         let small = self.scaled(&image)?;
         let bytes = encoded(&small, is_jpeg, self.config.quality)
@@ -235,16 +281,8 @@ impl Shrink {
             .map(|own| own.to_string_lossy().to_lowercase());
         let fits = own.is_some_and(|own| endings.contains(&own.as_str()));
         let to = self.target(path, (!fits).then_some(endings[0]));
-        if !fits {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{}", endings[0]));
-            if taken.contains(Path::new(&name)) {
-                let message = format!("would be called {}, which is another's name", to.display());
-                return Err(Error::layout(path, message, "rename one of the two"));
-            }
-        }
-        write(&to, &bytes)?;
-        Ok((Done::Scaled, [before.len(), bytes.len() as u64]))
+        write(&to, &bytes, changed)?;
+        Ok((Done::Scaled, to, [before.len(), bytes.len() as u64]))
     }
 
     fn scaled(&self, image: &Image) -> Result<Image> {
@@ -272,12 +310,9 @@ impl Shrink {
             let (name, hint) = (self.to.display().to_string(), "name a new folder");
             return Err(Error::source(name, "is a file", hint));
         }
-        let mark = self.to.join(MARK);
-        let message = match fs::read_to_string(&mark) {
+        let message = match fs::read_to_string(self.to.join(MARK)) {
             Ok(text) if text == self.mark(from) => return Ok(()),
-            Ok(_) => {
-                "holds a copy of another folder, or with other settings (its .mixskd-shrink.toml says which)"
-            }
+            Ok(text) => told(&text),
             Err(_) => {
                 let mut entries = match fs::read_dir(&self.to) {
                     Ok(entries) => entries,
@@ -287,19 +322,39 @@ impl Shrink {
                 if entries.next().is_none() {
                     return Ok(());
                 }
-                "holds other files"
+                "holds other files".into()
             }
         };
-        Err(Error::layout(&self.to, message, "name a new folder"))
+        let name = self.to.display().to_string();
+        Err(Error::source(name, message, "name a new folder"))
     }
 }
 
-/// Whether a file was written after another, or with it. Where nobody knows, it was not.
-fn is_newer(there: &fs::Metadata, than: &fs::Metadata) -> bool {
-    match (there.modified(), than.modified()) {
-        (Ok(there), Ok(than)) => there >= than,
-        _ => false,
+/// What a copy's mark says of it.
+fn told(mark: &str) -> String {
+    let mark: toml::Table = toml::from_str(mark).unwrap_or_default();
+    match (mark.get("from"), mark.get("side"), mark.get("quality")) {
+        (Some(toml::Value::String(from)), Some(side), Some(quality)) => {
+            format!("is a copy of {from} with a shorter side of {side} and quality {quality}")
+        }
+        _ => format!("is a copy of something, and its {MARK} does not say of what"),
     }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+/// Whether two files changed at the same time, as far as a file system keeps it. Where nobody knows, they did not.
+fn is_same_time(one: Option<SystemTime>, other: Option<SystemTime>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else {
+        return false;
+    };
+    let apart = one.duration_since(other);
+    apart.unwrap_or_else(|error| error.duration()) <= Duration::from_secs(2)
 }
 
 /// Where a path leads, also where it is not there yet.
@@ -310,6 +365,14 @@ fn real(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).map_err(Error::io(path, "find"))?;
     match (absolute.parent(), absolute.file_name()) {
         (Some(parent), Some(name)) => Ok(real(parent)?.join(name)),
+        (Some(_), None) => {
+            let message = "leads back out of a folder that is not there";
+            Err(Error::source(
+                path.display().to_string(),
+                message,
+                "name it without `..`",
+            ))
+        }
         _ => Ok(absolute),
     }
 }
@@ -330,17 +393,26 @@ fn encoded(image: &Image, jpeg: bool, quality: u8) -> ImageResult<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// Writes a file beside its place, and moves it there once it is whole.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file beside its place, and moves it there once it is whole. Its time of change becomes `modified`.
+fn write(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::layout(path, "is no file's name", "name a folder"));
     };
     fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
-    let mut part = std::ffi::OsString::from(".");
-    part.push(name);
-    part.push(".part");
-    let part = folder.join(part);
-    let done = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
+    // No longer than the name may be, and the same the next time: what a killed process left is written over.
+    let number = Sha256::digest(name.as_encoded_bytes());
+    let part = folder.join(format!(".{:.16}.part", format!("{number:x}")));
+    let whole = || {
+        let mut file = fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        if let Some(modified) = modified {
+            // A file system that keeps no times has its copies made anew.
+            let _ = file.set_modified(modified);
+        }
+        drop(file);
+        fs::rename(&part, path)
+    };
+    let done = whole();
     if done.is_err() {
         // What is left of it is nobody's.
         let _ = fs::remove_file(&part);
@@ -434,6 +506,22 @@ mod tests {
         file.set_modified(later).unwrap();
         let again = run(100, &from, &to).unwrap();
         assert_eq!((again.scaled, again.copied, again.there), (1, 1, 4));
+        assert!(again.strange.is_empty());
+        // An original that another one, an older one at that, has taken the place of; and one that was moved to another class.
+        waves(400, 400).save(at("wide.jpg")).unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(at("wide.jpg"))
+            .unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30))
+            .unwrap();
+        fs::rename(at("tall.JPEG"), from.join("train/dog/tall.JPEG")).unwrap();
+        fs::write(to.join("labels.csv"), "mine").unwrap();
+        let again = run(100, &from, &to).unwrap();
+        assert_eq!((again.scaled, again.copied, again.there), (2, 0, 4));
+        assert_eq!(again.strange, [small("cat/tall.JPEG")]);
+        assert_eq!(size("cat/wide.jpg"), (100, 100));
+        assert_eq!(fs::read(to.join("labels.csv")).unwrap(), b"mine");
     }
 
     #[test]
@@ -458,13 +546,15 @@ mod tests {
         let to = folder.path().join("to");
         run(20, &from, &to).unwrap();
         let error = run(21, &from, &to).unwrap_err().to_string();
-        assert!(error.contains("with other settings"), "{error}");
+        assert!(error.contains("with a shorter side of 20"), "{error}");
+        refused(&to.join("nested"), "which is a copy");
+        refused(&folder.path().join("gone/../pets/copy"), "leads back out");
         assert!(run(15, &from, &to).is_err());
         // A name that is another's.
         waves(30, 30).save(from.join("cat/b.bmp")).unwrap();
         waves(30, 30).save(from.join("cat/b.bmp.png")).unwrap();
         let error = run(20, &from, &to).unwrap_err().to_string();
-        assert!(error.contains("another's name"), "{error}");
+        assert!(error.contains("the same name in a copy"), "{error}");
         let none = Shrink::new(ShrinkConfig::default(), &folder.path().join("none"), &to);
         assert!(none.unwrap_err().to_string().contains("is no folder"));
     }

@@ -222,7 +222,7 @@ fn a_copy_with_smaller_pictures_is_trained_on() {
         (&again["scaled"], &again["out"]),
         (&0.into(), &"small".into())
     );
-    shrink("--out small").refused(2, "small: holds a copy of another folder", "new folder");
+    shrink("--out small").refused(2, "small: is a copy of", "new folder");
     shrink("--out pets/copy").refused(2, "lies in", "beside");
     shrink("--out other --side 8").refused(2, "--side", "");
     assert_eq!(shrink("").status, 2);

@@ -140,10 +140,11 @@ fn large(train: &[(PathBuf, u32)], (height, width): (usize, usize)) -> Option<St
     sizes.sort_by_key(|(height, width)| *height.min(width));
     let (high, wide) = *sizes.get(sizes.len() / 2)?;
     let (shorter, side) = (high.min(wide), ShrinkConfig::default().side);
-    (shorter >= TIMES * height.min(width)).then(|| {
+    let is_large = shorter >= TIMES * height.min(width) && 2 * shorter >= 3 * side;
+    is_large.then(|| {
         let fewer = (shorter * shorter) as f64 / (side * side) as f64;
         format!(
-            "the pictures are large (about {wide} × {high} pixels), and decoding them is most of the work of loading them: `mixskd data shrink` makes a copy with a shorter side of {side}, {fewer:.0} times fewer pixels"
+            "the pictures are large (about {wide} × {high} pixels), and decoding them is most of the work of loading them: `mixskd data shrink` makes a copy with a shorter side of {side} (enough for networks at {INPUT} pixels), {fewer:.0} times fewer"
         )
     })
 }

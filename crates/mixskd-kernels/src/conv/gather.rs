@@ -51,6 +51,8 @@ const BLOCK: usize = 8 * ROWS;
 const K_BLOCK: usize = 512;
 /// Tasks that keep all threads busy.
 const FEW_TASKS: usize = 16;
+/// Tasks that groups are shared out to make.
+const GROUPED_TASKS: usize = 64;
 /// Weights that stay in the second-level cache beside a block's input and output.
 const CACHED_WEIGHT: usize = 192 * 1024;
 /// Maps up to this many pixels go position by position, so that tiles share their outside taps.
@@ -340,7 +342,7 @@ impl Gather {
         let (some, split) = if blocks * groups < FEW_TASKS || weight > CACHED_WEIGHT {
             (groups, true)
         } else {
-            let some = FEW_TASKS.div_ceil(blocks.max(1));
+            let some = GROUPED_TASKS.div_ceil(blocks.max(1));
             let some = some.max((groups * weight).div_ceil(CACHED_WEIGHT));
             (some.min(groups), false)
         };

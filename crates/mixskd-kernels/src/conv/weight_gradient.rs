@@ -19,6 +19,10 @@ const LARGE_WEIGHT: usize = 1 << 17;
 const CACHED: usize = 96 * 1024;
 /// The same of one group's, which stay in the first-level cache.
 const CACHED_GROUP: usize = 7 * 1024;
+/// Largest weight of a group whose sums stay there beside them, nearly.
+const GROUP_WEIGHT: usize = 16 * 1024;
+/// Tasks that keep all threads busy.
+const FEW_TASKS: usize = 8;
 
 /// How the work is cut: by slices of output rows, and by taps and panels where the weight is large.
 struct Plan<'a, T> {
@@ -162,10 +166,23 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
         // Each row of a window is one run of memory.
         return sums(&padded::geometry(g), &padded::pad(g, x), dy, g.kernel_w);
     }
-    if g.config.groups > 1 {
+    if group_slices(g) * g.config.groups >= FEW_TASKS && group_weight(g) <= GROUP_WEIGHT {
         return by_group(g, x, dy);
     }
     sums(g, x, dy, 1)
+}
+
+/// Slices of images that [`by_group`] cuts the batch into; none where there is one group.
+fn group_slices(g: &Geometry) -> usize {
+    if g.config.groups == 1 {
+        return 0;
+    }
+    (g.batch * g.out_h * g.out_w / SLICE_PIXELS).clamp(1, SLICES.min(g.batch))
+}
+
+/// Elements of one group's sums.
+fn group_weight(g: &Geometry) -> usize {
+    g.taps() * g.in_group() * g.out_group().next_multiple_of(16)
 }
 
 /// The gradient of several groups: a task copies what one of them has of some images, so that its few channels lie side by side. Where they are, those of
@@ -173,7 +190,7 @@ pub(super) fn weight_gradient<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Ve
 fn by_group<T: Element>(g: &Geometry, x: &[T], dy: &[T]) -> Vec<T> {
     let (taps, k, n, groups) = (g.taps(), g.in_group(), g.out_group(), g.config.groups);
     let ldc = n.next_multiple_of(16);
-    let slices = (g.batch * g.out_h * g.out_w / SLICE_PIXELS).clamp(1, SLICES.min(g.batch));
+    let slices = group_slices(g);
     let mut sums = Scratch::<T>::take(slices * groups * taps * k * ldc);
     sums.fill(T::default());
     let shared = Shared::new(&mut sums);

@@ -1,5 +1,6 @@
 //! `mixskd data shrink`: a copy of a folder whose pictures are smaller.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueHint};
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     /// Shorter side of pictures that are larger, in pixels, 16 to 8192; smaller ones are copied as they are. Of a test image 8/7 of the network's input are needed
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(16..=8192))]
     side: u16,
-    /// Quality of JPEG files, 1 to 100; other pictures become PNG, without loss
+    /// Quality of JPEG files, 1 to 100; other pictures become PNG
     #[arg(long, value_name = "N", default_value_t = ShrinkConfig::default().quality, value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
     /// Leave unreadable pictures out and name them, instead of failing in the end
@@ -65,6 +66,8 @@ struct Told<'a> {
     others: usize,
     /// Those that were not.
     left_out: Vec<String>,
+    /// Pictures in the copy that come of no original.
+    strange: Vec<String>,
     /// Pictures that cannot be read and are not in the copy, each with the reason.
     unreadable: &'a [String],
     /// Bytes of all pictures before and after.
@@ -84,10 +87,11 @@ impl Args {
         let shrunk = shrink.run(|_| bar.inc(1));
         bar.finish_and_clear();
         let shrunk = shrunk?;
-        let left_out = shrunk
-            .left_out
-            .iter()
-            .map(|path| path.display().to_string());
+        let names = |paths: &[PathBuf]| -> Vec<String> {
+            let names = paths.iter().map(|path| path.display().to_string());
+            names.collect()
+        };
+        let (left_out, strange) = (names(&shrunk.left_out), names(&shrunk.strange));
         if self.json {
             output::json(&Told {
                 out: self.out.display().to_string(),
@@ -95,12 +99,23 @@ impl Args {
                 copied: shrunk.copied,
                 there: shrunk.there,
                 others: shrunk.others,
-                left_out: left_out.collect(),
+                left_out,
+                strange,
                 unreadable: &shrunk.unreadable,
                 bytes: [shrunk.bytes_before, shrunk.bytes_after],
             })?;
         } else {
-            output::line(&self.text(&shrunk, &left_out.collect::<Vec<_>>()))?;
+            output::line(&self.text(&shrunk, [&left_out, &strange]))?;
+        }
+        if !shrunk.strange.is_empty() {
+            return Err(Failure::failed(
+                format!(
+                    "{}: {} of its pictures come of no original, or of one that cannot be read any more",
+                    self.out.display(),
+                    shrunk.strange.len()
+                ),
+                Some("remove what is listed, or make a new copy: training would see them".into()),
+            ));
         }
         match shrunk.unreadable.len() {
             0 => Ok(()),
@@ -119,7 +134,7 @@ impl Args {
         }
     }
 
-    fn text(&self, shrunk: &Shrunk, left_out: &[String]) -> String {
+    fn text(&self, shrunk: &Shrunk, [left_out, strange]: [&Vec<String>; 2]) -> String {
         let all = shrunk.scaled + shrunk.copied + shrunk.there;
         let mut rows = vec![(
             "copy",
@@ -153,16 +168,20 @@ impl Args {
                 shrunk.unreadable.as_slice(),
             ),
             (
-                "no pictures, and longer than 16 MiB or links: not in the copy",
-                left_out,
+                "no pictures that are read, and longer than 16 MiB or no files: not in the copy",
+                left_out.as_slice(),
             ),
+            ("in the copy, of no original", strange.as_slice()),
         ] {
             if !found.is_empty() {
                 text.push_str(&list(what, found));
             }
         }
-        let data = shell_word(&self.out.display().to_string());
-        text.push_str(&format!("\n\nnext: mixskd train --data {data}"));
+        let is_whole = shrunk.unreadable.is_empty() || self.skip_unreadable;
+        if is_whole && strange.is_empty() {
+            let data = shell_word(&self.out.display().to_string());
+            let _ = write!(text, "\n\nnext: mixskd train --data {data}");
+        }
         text
     }
 }
