@@ -87,9 +87,9 @@ template <class S> __device__ S block_sum(S value) {
 // Channels that a block takes in `down_rows`.
 constexpr u32 ACROSS = 32;
 
-// The sum over the rows of channel blockIdx.x · ACROSS + threadIdx.x % ACROSS; eight groups of threads take every eighth row, TURNS at
-// once. Known to the first group alone.
-template <class T, u32 TURNS> __device__ float down_rows(const T *x, u32 rows, u32 channels) {
+// The sum of `of(row, channel)` over the rows of channel blockIdx.x · ACROSS + threadIdx.x % ACROSS; eight groups of threads take every eighth
+// row, TURNS at once. Known to the first group alone.
+template <u32 TURNS, class Of> __device__ inline float down_rows_of(u32 rows, u32 channels, Of of) {
     constexpr u32 depth = BLOCK / ACROSS;
     __shared__ float part[depth][ACROSS];
     u32 lane = threadIdx.x % ACROSS, line = threadIdx.x / ACROSS;
@@ -97,7 +97,7 @@ template <class T, u32 TURNS> __device__ float down_rows(const T *x, u32 rows, u
     float sum = 0;
     if (c < channels) {
         UNROLL(TURNS)
-        for (u32 r = line; r < rows; r += depth) sum += widen(x[(u64)r * channels + c]);
+        for (u32 r = line; r < rows; r += depth) sum += of(r, c);
     }
     part[line][lane] = sum;
     __syncthreads();
@@ -105,6 +105,11 @@ template <class T, u32 TURNS> __device__ float down_rows(const T *x, u32 rows, u
     if (line == 0)
         for (u32 d = 0; d < depth; d++) total += part[d][lane];
     return total;
+}
+
+// The same of an array.
+template <class T, u32 TURNS> __device__ inline float down_rows(const T *x, u32 rows, u32 channels) {
+    return down_rows_of<TURNS>(rows, channels, [&](u32 r, u32 c) { return widen(x[(u64)r * channels + c]); });
 }
 
 __device__ inline float block_max(float value) {

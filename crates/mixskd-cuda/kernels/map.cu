@@ -67,26 +67,13 @@ __device__ void per_channel(const T *x, const O *numbers, T *y, u32 packs, u32 p
 // Σ dy·x, or Σ dy without x, of each channel over `pixels` pixels in a row. Grid: (channels / ACROSS, how often there are so many).
 template <class T, class O>
 __device__ void per_channel_sums(const T *x, const T *dy, O *sums, u32 pixels, u32 channels) {
-    constexpr u32 depth = BLOCK / ACROSS;
-    __shared__ float part[depth][ACROSS];
-    u32 lane = threadIdx.x % ACROSS, line = threadIdx.x / ACROSS;
-    u32 c = blockIdx.x * ACROSS + lane;
-    u64 first = (u64)blockIdx.y * pixels * channels + c;
-    float sum = 0;
-    if (c < channels) {
-        UNROLL(4)
-        for (u32 p = line; p < pixels; p += depth) {
-            u64 at = first + (u64)p * channels;
-            float value = widen(dy[at]);
-            sum = x ? fmaf(value, widen(x[at]), sum) : sum + value;
-        }
-    }
-    part[line][lane] = sum;
-    __syncthreads();
-    if (line > 0 || c >= channels) return;
-    float total = 0;
-    for (u32 d = 0; d < depth; d++) total += part[d][lane];
-    sums[(u64)blockIdx.y * channels + c] = narrow<O>(total);
+    u64 first = (u64)blockIdx.y * pixels * channels;
+    float total = down_rows_of<4>(pixels, channels, [&](u32 p, u32 c) {
+        u64 at = first + (u64)p * channels + c;
+        return x ? widen(dy[at]) * widen(x[at]) : widen(dy[at]);
+    });
+    u32 c = blockIdx.x * ACROSS + threadIdx.x;
+    if (threadIdx.x < ACROSS && c < channels) sums[(u64)blockIdx.y * channels + c] = narrow<O>(total);
 }
 
 // Type of the map, type of the numbers, elements of a pack.
@@ -160,22 +147,12 @@ BOTH(attention_shares, PARAMETERS, (scores, shares, pixels))
 
 // y_c = Σ share·x_c over a sample's pixels. Grid: (channels / ACROSS, batch).
 template <class T> __device__ void attention_pool(const T *x, const float *shares, T *y, u32 pixels, u32 channels) {
-    constexpr u32 depth = BLOCK / ACROSS;
-    __shared__ float part[depth][ACROSS];
-    u32 lane = threadIdx.x % ACROSS, line = threadIdx.x / ACROSS;
-    u32 c = blockIdx.x * ACROSS + lane;
     u64 first = (u64)blockIdx.y * pixels;
-    float sum = 0;
-    if (c < channels) {
-        UNROLL(4)
-        for (u32 p = line; p < pixels; p += depth) sum = fmaf(shares[first + p], widen(x[(first + p) * channels + c]), sum);
-    }
-    part[line][lane] = sum;
-    __syncthreads();
-    if (line > 0 || c >= channels) return;
-    float total = 0;
-    for (u32 d = 0; d < depth; d++) total += part[d][lane];
-    y[(u64)blockIdx.y * channels + c] = narrow<T>(total);
+    float total = down_rows_of<4>(pixels, channels, [&](u32 p, u32 c) {
+        return shares[first + p] * widen(x[(first + p) * channels + c]);
+    });
+    u32 c = blockIdx.x * ACROSS + threadIdx.x;
+    if (threadIdx.x < ACROSS && c < channels) y[(u64)blockIdx.y * channels + c] = narrow<T>(total);
 }
 #define PARAMETERS(T) (const T *x, const float *shares, T *y, u32 pixels, u32 channels)
 BOTH(attention_pool, PARAMETERS, (x, shares, y, pixels, channels))

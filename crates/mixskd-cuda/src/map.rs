@@ -1,6 +1,6 @@
 //! Maps element by element: activations, a number for each channel, channels taken and shuffled, pooling by attention.
 
-use crate::engine::{ACROSS, args, blocks, count};
+use crate::engine::{ACROSS, Arg, args, blocks, count};
 use crate::{Address, Element, Engine, Result};
 
 /// A function of single values.
@@ -35,18 +35,8 @@ impl Activation {
         x: Address,
         y: Address,
     ) -> Result<()> {
-        let width = element.width(len, &[x, y]);
-        let name = format!("activate_{}_{width}", element.suffix());
-        count("map", len)?;
-        let packs = len / width;
         // SAFETY: the caller's promise.
-        unsafe {
-            engine.launch(
-                &name,
-                blocks("map", packs)?,
-                args![x, y, count("map", packs)?, self as u32],
-            )
-        }
+        unsafe { self.launch(engine, "activate", element, len, &[x, y]) }
     }
 
     /// The input's gradient.
@@ -64,18 +54,30 @@ impl Activation {
         [x, dy]: [Address; 2],
         dx: Address,
     ) -> Result<()> {
-        let width = element.width(len, &[x, dy, dx]);
-        let name = format!("activate_backward_{}_{width}", element.suffix());
+        // SAFETY: the caller's promise.
+        unsafe { self.launch(engine, "activate_backward", element, len, &[x, dy, dx]) }
+    }
+
+    /// A kernel over arrays of `len` elements.
+    ///
+    /// # Safety
+    /// They are as long, and as many as the kernel takes.
+    unsafe fn launch(
+        self,
+        engine: &dyn Engine,
+        kernel: &str,
+        element: Element,
+        len: usize,
+        arrays: &[Address],
+    ) -> Result<()> {
+        let width = element.width(len, arrays);
+        let name = format!("{kernel}_{}_{width}", element.suffix());
         count("map", len)?;
         let packs = len / width;
+        let mut all: Vec<Arg> = arrays.iter().copied().map(Arg::from).collect();
+        all.extend([Arg::from(count("map", packs)?), Arg::from(self as u32)]);
         // SAFETY: the caller's promise.
-        unsafe {
-            engine.launch(
-                &name,
-                blocks("map", packs)?,
-                args![x, dy, dx, count("map", packs)?, self as u32],
-            )
-        }
+        unsafe { engine.launch(&name, blocks("map", packs)?, &all) }
     }
 }
 

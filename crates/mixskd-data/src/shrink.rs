@@ -73,7 +73,7 @@ pub struct Shrunk {
     pub strange: Vec<PathBuf>,
     /// Pictures that are not in the copy, as they cannot be read: each with the reason.
     pub unreadable: Vec<String>,
-    /// Bytes of all pictures of the copy that were read.
+    /// Bytes of the originals of all pictures of the copy.
     pub bytes_before: u64,
     /// Bytes of all pictures of the copy.
     pub bytes_after: u64,

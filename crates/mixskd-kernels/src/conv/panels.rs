@@ -10,7 +10,7 @@ use crate::simd::Element;
 use super::config::Geometry;
 use super::padded;
 
-/// Pixels whose panel of input channels stays in the first-level cache: 32 KiB with AVX-512.
+/// Pixels whose panel of input channels, 16 KiB with AVX-512, stays in the first-level cache beside their gradients.
 const PIXELS: usize = 64;
 /// Most rows of the weight that a task goes through for each block of pixels: they stay in the second-level cache.
 const ROWS: usize = 240;
@@ -23,7 +23,7 @@ const TRANSPOSED: usize = 8 * 1024;
 /// Pixels worth a slice of their own.
 const SLICE_PIXELS: usize = 1024;
 
-/// Elements from one pixel's gradients to the next where they are copied: an odd number of cache lines, so that those of many pixels do not lie in the same few sets
+/// Elements from one pixel's gradients to the next where they are copied: an odd number of cache lines in float, so that those of many pixels do not lie in the same few sets
 /// of the cache.
 fn spread(rows: usize) -> usize {
     (rows.div_ceil(16) | 1) * 16

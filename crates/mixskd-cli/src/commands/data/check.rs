@@ -123,7 +123,7 @@ struct Reading {
 impl Reading {
     fn of(dataset: &Dataset) -> Self {
         let total = dataset.train.len() + dataset.test.len();
-        let bar = bar(total);
+        let bar = bar(total, "{bar:24} {percent} %  reading images");
         let all = [&dataset.train, &dataset.test];
         let all = all.map(|side| Self::of_side(side.as_ref(), &bar));
         bar.finish_and_clear();
@@ -178,12 +178,13 @@ fn merged(one: Option<[[usize; 2]; 2]>, two: Option<[[usize; 2]; 2]>) -> Option<
     ])
 }
 
-fn bar(total: usize) -> ProgressBar {
+/// A bar of so many images, by `template` of indicatif's; hidden where nobody wants to see progress.
+pub(super) fn bar(total: usize, template: &str) -> ProgressBar {
     if output::is_quiet() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent} %  reading images") {
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("━╸─"));
     }
     bar

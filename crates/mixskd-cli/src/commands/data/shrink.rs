@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueHint};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use mixskd_data::{Shrink, ShrinkConfig, Shrunk};
 use mixskd_train::shell_word;
 use serde::Serialize;
 
 use super::super::shared::ThreadArgs;
-use super::check::list;
+use super::check::{bar, list};
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -23,7 +23,8 @@ A network sees 224 × 224 pixels of a photograph of 4000 × 3000, and nearly all
 takes to load is decoding. The folder itself is not changed. The same command goes on where it was
 stopped.
 
-Exit status 1 where a picture cannot be read: it is not in the copy.";
+Exit status 1 where a picture cannot be read, which is then not in the copy, and where the copy
+holds a picture that comes of no original.";
 
 /// Flags of `mixskd data shrink`.
 #[derive(Debug, Parser)]
@@ -83,7 +84,8 @@ impl Args {
             quality: self.quality,
         };
         let shrink = Shrink::new(config, &self.data, &self.out)?;
-        let bar = bar(shrink.images());
+        let template = "{bar:24} {percent} %  {pos} of {len} pictures, {eta} left";
+        let bar = bar(shrink.images(), template);
         let shrunk = shrink.run(|_| bar.inc(1));
         bar.finish_and_clear();
         let shrunk = shrunk?;
@@ -184,16 +186,4 @@ impl Args {
         }
         text
     }
-}
-
-fn bar(total: usize) -> ProgressBar {
-    if output::is_quiet() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(total as u64);
-    let template = "{bar:24} {percent} %  {pos} of {len} pictures, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("━╸─"));
-    }
-    bar
 }
